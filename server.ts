@@ -1,0 +1,275 @@
+import { chmodSync, rmSync } from "node:fs";
+import { STATUS_CODES } from "node:http";
+import { lru } from "./cache.ts";
+import { type Db, openDb, Unavailable } from "./db.ts";
+import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
+import { type FieldError, parsePessoa, toJson } from "./pessoa.ts";
+import { readSettings, type Settings } from "./settings.ts";
+
+type Handler = (request: Request, target: Target) => Response | Promise<Response>;
+/** A request target, split: `id` is what stands after /pessoas/, `query` what stands after the question mark. */
+type Target = { path: string; id: string; query: string };
+
+const maxBodyBytes = 64 * 1024;
+const json = "application/json";
+// With a database that is away the server is up after this long: alive, not ready, and ready by itself later.
+const databaseWaitMs = 2000;
+const forEver = "public, max-age=31536000, immutable";
+
+/** The whole API: what each request gets. */
+export function api(db: Db, cache: ReturnType<typeof lru>): (request: Request) => Promise<Response> {
+  const routes: Record<string, Record<string, Handler>> = {
+    "/pessoas": { GET: searchPessoas, POST: createPessoa },
+    "/pessoas/:id": { GET: getPessoa },
+    "/contagem-pessoas": { GET: countPessoas },
+    "/healthz": { GET: () => new Response("ok\n") },
+    "/readyz": { GET: ready },
+  };
+
+  return async function handle(request) {
+    const target = split(request.url);
+    const route = routes[target.path];
+    if (!route) return problem(404, `there is nothing at ${target.path}`);
+    const handler = route[request.method === "HEAD" ? "GET" : request.method];
+    if (!handler) return methodNotAllowed(request.method, Object.keys(route));
+    try {
+      return await handler(request, target);
+    } catch (error) {
+      if (error instanceof Unavailable) return unavailable(error);
+      throw error;
+    }
+  };
+
+  async function createPessoa(request: Request): Promise<Response> {
+    const body = await readBody(request);
+    if (!body) return problem(413, `expected a body of at most ${maxBodyBytes} bytes`);
+    if (!isJson(request.headers.get("content-type"))) {
+      return problem(415, "expected Content-Type: application/json");
+    }
+    const pessoa = parsePessoa(body);
+    if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });
+    // The id follows from the apelido and nobody is ever removed: who is in the cache has this apelido.
+    const outcome = cache.has(pessoa.id) ? "taken" : await db.insertPessoa(pessoa);
+    if (outcome !== "created") return notCreated(outcome);
+    const text = toJson(pessoa, JSON.stringify(pessoa.stack));
+    cache.set(pessoa.id, text);
+    return new Response(text, {
+      status: 201,
+      headers: { "Content-Type": json, Location: `/pessoas/${pessoa.id}` },
+    });
+  }
+
+  async function getPessoa(_: Request, { id: given }: Target): Promise<Response> {
+    const id = given.toLowerCase();
+    if (!uuid.test(id)) return problem(404, "there is no such person: expected a UUID after /pessoas/");
+    let text = cache.get(id);
+    if (text === undefined) {
+      text = await db.findPessoa(id);
+      if (text === undefined) return problem(404, `there is no person with the id ${id}`);
+      cache.set(id, text);
+    }
+    return new Response(text, { headers: { "Content-Type": json, "Cache-Control": forEver } });
+  }
+
+  async function searchPessoas(_: Request, { query }: Target): Promise<Response> {
+    const term = searchTerm(query);
+    if (!term) {
+      const message = "expected one search term, not empty, percent-encoded UTF-8";
+      return problem(400, `t: ${message}`, { errors: [{ field: "t", message }] });
+    }
+    const found = await db.searchPessoas(term);
+    return new Response(`[${found.join()}]`, { headers: { "Content-Type": json } });
+  }
+
+  async function countPessoas(): Promise<Response> {
+    return new Response(String(await db.countPessoas()), {
+      headers: { "Content-Type": "text/plain", "Cache-Control": "no-store" },
+    });
+  }
+
+  async function ready(): Promise<Response> {
+    await db.ping();
+    return new Response("ready\n");
+  }
+}
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** By hand and not with URL: it is on the way of every request, and `url` is a bare path when Host is unusable. */
+function split(url: string): Target {
+  const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
+  const mark = url.indexOf("?", start);
+  const path = mark === -1 ? url.slice(start) : url.slice(start, mark);
+  const query = mark === -1 ? "" : url.slice(mark + 1);
+  const id = path.startsWith("/pessoas/") ? path.slice("/pessoas/".length) : "";
+  return id === "" || id.includes("/") ? { path, id: "", query } : { path: "/pessoas/:id", id, query };
+}
+
+/** The one parameter `t`; undefined when it is missing, given twice or not decodable. */
+function searchTerm(query: string): string | undefined {
+  try {
+    const [term, ...more] = query
+      .split("&")
+      .map((pair) => pair.split(/=(.*)/s))
+      .filter(([name]) => name === "t" || name === "%74");
+    if (!term || more.length > 0) return undefined;
+    return decodeURIComponent((term[1] ?? "").replaceAll("+", " "));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined when it is too large. What is beyond the limit is not read. */
+async function readBody(request: Request): Promise<Uint8Array | undefined> {
+  const length = request.headers.get("content-length");
+  if (length !== null) return Number(length) > maxBodyBytes ? undefined : await request.bytes();
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > maxBodyBytes) return undefined;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** application/json, text/json or anything +json, with or without parameters; also when there is none. */
+function isJson(contentType: string | null): boolean {
+  return (
+    contentType === null ||
+    contentType === json ||
+    /^\s*((application|text)\/json|[^\s;/]+\/[^\s;/]+\+json)\s*(;|$)/i.test(contentType)
+  );
+}
+
+/** RFC 9457. */
+function problem(
+  status: number,
+  detail: string,
+  { errors, headers }: { errors?: FieldError[] | undefined; headers?: Record<string, string> } = {},
+): Response {
+  return new Response(
+    JSON.stringify({ type: "about:blank", title: STATUS_CODES[status], status, detail, errors }),
+    { status, headers: { "Content-Type": "application/problem+json", ...headers } },
+  );
+}
+
+function methodNotAllowed(method: string, methods: string[]): Response {
+  const allow = methods.flatMap((each) => (each === "GET" ? ["GET", "HEAD"] : [each])).join(", ");
+  return problem(405, `${method} is not possible here, only ${allow}`, { headers: { Allow: allow } });
+}
+
+function notCreated(outcome: "taken" | "refused"): Response {
+  if (outcome === "refused") return problem(422, "the database cannot hold this person");
+  const message = "is already taken";
+  return problem(422, `apelido: ${message}`, { errors: [{ field: "apelido", message }] });
+}
+
+function unavailable({ message }: Error): Response {
+  return problem(503, `${message}; send the same request again`, { headers: { "Retry-After": "1" } });
+}
+
+/** What Bun answers when a handler throws: everything to the log, nothing of it to the client. */
+function failed(error: Error): Response {
+  console.error(error);
+  return problem(500, "the server made a mistake; it is logged");
+}
+
+export type Running = {
+  url: string;
+  /** Stops accepting, answers what is in flight, then lets go of the database. */
+  stop(): Promise<void>;
+  /** Stops at once. */
+  kill(): void;
+};
+
+/** Serves until it is stopped. Rejects with a message for people when a setting or the surroundings prevent it. */
+export async function start(settings: Settings): Promise<Running> {
+  const embedded = settings.DATABASE_URL === undefined ? await startEmbedded(settings.DATA_DIR) : undefined;
+  const db = openDb({
+    url: settings.DATABASE_URL ?? (embedded as Embedded).url,
+    timeoutMs: settings.DB_TIMEOUT_MS,
+    batchSize: settings.BATCH_SIZE,
+    queueLimit: settings.QUEUE_LIMIT,
+  });
+  const stopping = new AbortController();
+  try {
+    const migrated = migrate(db, stopping.signal);
+    await Promise.race([migrated, Bun.sleep(databaseWaitMs)]);
+    migrated.catch((error) => console.error(error));
+    const server = await listen(settings, api(db, lru(settings.CACHE_BYTES)));
+    return {
+      url: settings.SOCKET ?? server.url.href,
+      async stop() {
+        stopping.abort();
+        await server.stop();
+        await db.close();
+        await embedded?.stop();
+      },
+      kill() {
+        void server.stop(true);
+        embedded?.kill();
+      },
+    };
+  } catch (error) {
+    await db.close();
+    await embedded?.stop();
+    throw error;
+  }
+}
+
+/** Applies the schema as soon as the database can be reached, until `gaveUp`. */
+async function migrate(db: Db, gaveUp: AbortSignal): Promise<void> {
+  for (let told = false; !gaveUp.aborted; await Bun.sleep(100)) {
+    try {
+      return await db.migrate();
+    } catch (error) {
+      if (!(error instanceof Unavailable)) throw error;
+      if (!told) console.error(`${error.message} (${(error.cause as Error).message}): 503 until it can`);
+      told = true;
+    }
+  }
+}
+
+async function listen({ HOST, PORT, SOCKET }: Settings, fetch: (request: Request) => Promise<Response>) {
+  const common = { fetch, error: failed, maxRequestBodySize: Number.MAX_SAFE_INTEGER }; // readBody has the limit
+  if (SOCKET === undefined) {
+    // Longer than nginx keeps an idle connection: the upstream must not be the one that closes it.
+    return Bun.serve({ ...common, hostname: HOST, port: PORT, idleTimeout: 75 });
+  }
+  await removeStaleSocket(SOCKET);
+  const server = Bun.serve({ ...common, unix: SOCKET });
+  chmodSync(SOCKET, 0o666); // nginx is another user; who may reach the socket is up to its folder
+  return server;
+}
+
+/** A killed server leaves its socket behind, and then nobody can listen there. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const alive = await Bun.connect({ unix: path, socket: { data() {} } }).catch(() => undefined);
+  if (alive) {
+    alive.end();
+    throw new RangeError(`SOCKET: another server is listening on ${path}`);
+  }
+  rmSync(path, { force: true });
+}
+
+if (import.meta.main) {
+  try {
+    const starting = start(readSettings(process.env));
+    let signals = 0;
+    const stop = async () => {
+      const running = await starting;
+      if (++signals === 1) await running.stop();
+      else running.kill();
+      process.exit(signals === 1 ? 0 : 1);
+    };
+    process.on("SIGTERM", stop);
+    process.on("SIGINT", stop);
+    console.log(`listening on ${(await starting).url}`);
+  } catch (error) {
+    const forPeople =
+      error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
+    console.error(forPeople ? (error as Error).message : error);
+    process.exit(1);
+  }
+}
