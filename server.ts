@@ -12,6 +12,7 @@ type Target = { path: string; id: string; query: string };
 
 const maxBodyBytes = 64 * 1024;
 const json = "application/json";
+const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-store" } };
 // With a database that is away the server is up after this long: alive, not ready, and ready by itself later.
 const databaseWaitMs = 2000;
 const forEver = "public, max-age=31536000, immutable";
@@ -22,7 +23,7 @@ export function api(db: Db, cache: ReturnType<typeof lru>): (request: Request) =
     "/pessoas": { GET: searchPessoas, POST: createPessoa },
     "/pessoas/:id": { GET: getPessoa },
     "/contagem-pessoas": { GET: countPessoas },
-    "/healthz": { GET: () => new Response("ok\n") },
+    "/healthz": { GET: () => new Response("ok\n", plain) },
     "/readyz": { GET: ready },
   };
 
@@ -82,14 +83,12 @@ export function api(db: Db, cache: ReturnType<typeof lru>): (request: Request) =
   }
 
   async function countPessoas(): Promise<Response> {
-    return new Response(String(await db.countPessoas()), {
-      headers: { "Content-Type": "text/plain", "Cache-Control": "no-store" },
-    });
+    return new Response(String(await db.countPessoas()), plain);
   }
 
   async function ready(): Promise<Response> {
     await db.ping();
-    return new Response("ready\n");
+    return new Response("ready\n", plain);
   }
 }
 
@@ -202,7 +201,9 @@ export async function start(settings: Settings): Promise<Running> {
       url: settings.SOCKET ?? server.url.href,
       async stop() {
         stopping.abort();
-        await server.stop();
+        // A client that never ends its request must not keep the server from ending.
+        await Promise.race([server.stop(), Bun.sleep(settings.DRAIN_MS)]);
+        await server.stop(true);
         await db.close();
         await embedded?.stop();
       },
@@ -253,23 +254,34 @@ async function removeStaleSocket(path: string): Promise<void> {
   rmSync(path, { force: true });
 }
 
-if (import.meta.main) {
+type Host = Pick<NodeJS.Process, "env"> & {
+  on(signal: "SIGTERM" | "SIGINT", listener: () => void): unknown;
+  exit(code: number): void;
+};
+
+/** Serves until a signal: the first lets it finish what it has begun, a second ends it at once. */
+export async function main(host: Host): Promise<void> {
   try {
-    const starting = start(readSettings(process.env));
+    const starting = start(readSettings(host.env));
     let signals = 0;
     const stop = async () => {
       const running = await starting;
-      if (++signals === 1) await running.stop();
-      else running.kill();
-      process.exit(signals === 1 ? 0 : 1);
+      if (++signals > 1) {
+        running.kill();
+        return host.exit(1);
+      }
+      await running.stop();
+      host.exit(0);
     };
-    process.on("SIGTERM", stop);
-    process.on("SIGINT", stop);
+    host.on("SIGTERM", stop);
+    host.on("SIGINT", stop);
     console.log(`listening on ${(await starting).url}`);
   } catch (error) {
     const forPeople =
       error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
     console.error(forPeople ? (error as Error).message : error);
-    process.exit(1);
+    host.exit(1);
   }
 }
+
+if (import.meta.main) await main(process);

@@ -25,6 +25,7 @@ const Settings = z.object({
   DATABASE_URL: databaseUrl.optional(),
   DATA_DIR: z.string().default(join(import.meta.dir, ".data")),
   DB_TIMEOUT_MS: whole(50, 60_000).default(1500),
+  DRAIN_MS: whole(0, 3_600_000).default(5000), // containers are killed after 10 s
   BATCH_SIZE: whole(1, 1000).default(128),
   QUEUE_LIMIT: whole(1, 1_000_000).default(4096),
   CACHE_BYTES: whole(1024, 2 ** 34).default(32 * 2 ** 20),

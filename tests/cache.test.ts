@@ -1,0 +1,81 @@
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { lru } from "../cache.ts";
+
+const entryBytes = (text: string) => {
+  const cache = lru(1_000_000);
+  cache.set("key", text);
+  return cache.stats().bytes;
+};
+
+test("a hit gives back what was set, a miss undefined, and both are counted", () => {
+  const cache = lru(10_000);
+  cache.set("a", "text");
+  expect([cache.get("a"), cache.get("b"), cache.get("a")]).toEqual(["text", undefined, "text"]);
+  expect(cache.stats()).toMatchObject({ hits: 2, misses: 1, entries: 1 });
+});
+
+test("has tells what is held and counts nothing", () => {
+  const cache = lru(10_000);
+  cache.set("a", "text");
+  expect([cache.has("a"), cache.has("b")]).toEqual([true, false]);
+  expect(cache.stats()).toMatchObject({ hits: 0, misses: 0 });
+});
+
+test("beyond its bytes the entry that was used the longest ago goes first", () => {
+  const cache = lru(entryBytes("x") * 2);
+  cache.set("a", "x");
+  cache.set("b", "x");
+  cache.get("a");
+  cache.set("c", "x");
+  expect(["a", "b", "c"].map(cache.has)).toEqual([true, false, true]);
+});
+
+test("a text beyond Latin-1 counts twice, and setting a key again replaces its text", () => {
+  expect(entryBytes("ab€") - entryBytes("")).toBe(2 * (entryBytes("abé") - entryBytes("")));
+  const cache = lru(10_000);
+  cache.set("a", "x".repeat(500));
+  cache.set("a", "y");
+  expect(cache.get("a")).toBe("y");
+  expect(cache.stats()).toMatchObject({ entries: 1, bytes: entryBytes("y") });
+});
+
+test("a text larger than the cache is not kept, and a key that had one before is gone", () => {
+  const cache = lru(entryBytes("x"));
+  cache.set("a", "x");
+  cache.set("a", "x".repeat(1000));
+  expect(cache.get("a")).toBeUndefined();
+  expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+});
+
+test.each([0, -1, 1.5, Number.NaN, Infinity])("refuses a capacity of %d bytes", (bytes) => {
+  expect(() => lru(bytes)).toThrow(RangeError);
+});
+
+test("behaves as a list ordered by use, whatever is done to it", () => {
+  const key = fc.constantFrom("a", "b", "c", "d", "e");
+  const step = fc.oneof(
+    fc.record({ get: key }),
+    fc.record({ set: key, text: fc.string({ unit: "grapheme", maxLength: 400 }) }),
+  );
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 2000 }), fc.array(step, { maxLength: 60 }), (maxBytes, steps) => {
+      const cache = lru(maxBytes);
+      let model: [string, string][] = []; // hottest last
+      for (const step of steps) {
+        if ("set" in step) {
+          model = [...model.filter(([k]) => k !== step.set), [step.set, step.text]];
+          const held = () => model.reduce((sum, [, text]) => sum + entryBytes(text), 0);
+          while (held() > maxBytes) model.shift();
+          cache.set(step.set, step.text);
+          expect(cache.stats().bytes).toBe(held());
+        } else {
+          const entry = model.find(([k]) => k === step.get);
+          if (entry) model = [...model.filter((other) => other !== entry), entry];
+          expect(cache.get(step.get)).toBe(entry?.[1]);
+        }
+        expect(cache.stats().bytes).toBeLessThanOrEqual(maxBytes);
+      }
+    }),
+  );
+});

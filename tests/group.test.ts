@@ -1,0 +1,89 @@
+import { expect, test } from "bun:test";
+import { type GroupOptions, group, Unavailable } from "../group.ts";
+
+const options: GroupOptions = { lanes: 1, size: 3, queueLimit: 10, timeoutMs: 60_000, onStuck() {} };
+
+/** Statements that end when the test says so. */
+function statements() {
+  const started: { items: number[]; answer: (error?: Error) => void }[] = [];
+  const run = (items: number[]) => {
+    const { promise, resolve, reject } = Promise.withResolvers<string[]>();
+    const answer = (error?: Error) => (error ? reject(error) : resolve(items.map((item) => `#${item}`)));
+    started.push({ items, answer });
+    return promise;
+  };
+  return { started, run };
+}
+
+const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+test("an item alone leaves at once; those that come meanwhile leave together, in order, as many as fit", async () => {
+  const { started, run } = statements();
+  const { submit, stats } = group(run, options);
+  const answers = [1, 2, 3, 4, 5].map(submit);
+  expect(started.map(({ items }) => items)).toEqual([[1]]);
+  expect(stats()).toMatchObject({ waiting: 4, inFlight: 1, statements: 1, items: 1 });
+  started[0]?.answer();
+  await tick();
+  expect(started[1]?.items).toEqual([2, 3, 4]);
+  started[1]?.answer();
+  await tick();
+  expect(started[2]?.items).toEqual([5]);
+  started[2]?.answer();
+  expect(await Promise.all(answers)).toEqual(["#1", "#2", "#3", "#4", "#5"]);
+  await tick();
+  expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5 });
+});
+
+test("as many statements as there are lanes are in flight at once", () => {
+  const { started, run } = statements();
+  const { submit } = group(run, { ...options, lanes: 2 });
+  for (const item of [1, 2, 3]) void submit(item);
+  expect(started.map(({ items }) => items)).toEqual([[1], [2]]);
+});
+
+test("a statement that fails rejects its own items alone, and the next one flies", async () => {
+  const { started, run } = statements();
+  const { submit } = group(run, options);
+  const [first, second] = [submit(1), submit(2)];
+  started[0]?.answer(new Error("lost"));
+  await expect(first).rejects.toThrow("lost");
+  started[1]?.answer();
+  expect(await second).toBe("#2");
+});
+
+test("one more than may wait is refused at once", async () => {
+  const { started, run } = statements();
+  const { submit } = group(run, { ...options, queueLimit: 1 });
+  const [first, second] = [submit(1), submit(2)];
+  await expect(submit(3)).rejects.toBeInstanceOf(Unavailable);
+  started[0]?.answer();
+  await first;
+  await tick();
+  started[1]?.answer();
+  expect(await second).toBe("#2");
+});
+
+test("what gets too old is given up, in flight and waiting, and never sent afterwards", async () => {
+  const { started, run } = statements();
+  const { submit } = group(run, { ...options, timeoutMs: 1 });
+  const outcomes = await Promise.allSettled([submit(1), submit(2)]); // in flight, and waiting
+  for (const outcome of outcomes) expect(outcome).toMatchObject({ reason: expect.any(Unavailable) });
+  started[0]?.answer();
+  await tick();
+  expect(started).toHaveLength(1);
+});
+
+test("a statement that gets no answer at all is reported, so that its connection can be given up", async () => {
+  const { started, run } = statements();
+  const { promise: stuck, resolve } = Promise.withResolvers<void>();
+  const { submit } = group(run, { ...options, timeoutMs: 1, onStuck: resolve });
+  const lost = submit(1);
+  await expect(lost).rejects.toBeInstanceOf(Unavailable);
+  await stuck;
+  started[0]?.answer(new Error("connection given up"));
+  await tick();
+  const next = submit(2);
+  started[1]?.answer();
+  expect(await next).toBe("#2");
+});

@@ -1,0 +1,450 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { EventEmitter, once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdtemp, readFile, rm, symlink } from "node:fs/promises";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { EmbeddedError, startEmbedded } from "../embedded.ts";
+import { main } from "../server.ts";
+import {
+  client,
+  type Found,
+  newDatabase,
+  newPessoa,
+  serve,
+  spawnServer,
+  temporaryFolder,
+} from "./support.ts";
+
+const startupMs = 30_000;
+const quiet = () => {};
+
+async function postmasterPid(dataDir: string): Promise<number> {
+  return Number((await readFile(join(dataDir, "pg18", "postmaster.pid"), "utf8")).split("\n")[0]);
+}
+
+async function childrenOf(pid: number): Promise<number[]> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
+  return children.trim().split(" ").map(Number);
+}
+
+/** Sends creates one after the other until the server is gone; resolves with those that were acknowledged. */
+async function createUntilGone(url: string, sent: (acknowledged: number) => void): Promise<Found[]> {
+  const { post } = client(url);
+  const acknowledged: Found[] = [];
+  for (;;) {
+    const response = await post(newPessoa()).catch(() => undefined);
+    if (!response) return acknowledged;
+    const answer = await response.json().catch(() => undefined);
+    if (response.status === 201 && answer) acknowledged.push(answer as Found);
+    sent(acknowledged.length);
+  }
+}
+
+async function expectAll(url: string, persons: Found[]) {
+  const { get, count } = client(url);
+  for (const person of persons) expect(await (await get(`/pessoas/${person.id}`)).json()).toEqual(person);
+  expect(await count()).toBeGreaterThanOrEqual(persons.length);
+}
+
+describe("bun run server.ts", () => {
+  test(
+    "starts a database by itself, keeps it between runs, and ends in order on SIGTERM",
+    async () => {
+      await using folder = await temporaryFolder();
+      const env = { DATA_DIR: join(folder.path, "data") };
+      const first = await spawnServer(env);
+      const person = (await (await client(first.url as string).post(newPessoa())).json()) as Found;
+      first.child.kill("SIGTERM");
+      expect(await first.output()).toMatch(/^PostgreSQL 18 initialised in \S+ \(\d+ ms\)\nlistening on http/);
+      expect(first.child.exitCode).toBe(0);
+      expect(existsSync(join(env.DATA_DIR, "pg18", "postmaster.pid"))).toBe(false);
+
+      const second = await spawnServer(env);
+      await expectAll(second.url as string, [person]);
+      second.child.kill("SIGINT");
+      expect(await second.output()).toMatch(/^listening on http/);
+      expect(second.child.exitCode).toBe(0);
+    },
+    startupMs,
+  );
+
+  test(
+    "a second server on the same folder is refused and does the first no harm",
+    async () => {
+      await using folder = await temporaryFolder();
+      const env = { DATA_DIR: folder.path };
+      const first = await spawnServer(env);
+      const second = await spawnServer(env);
+      expect(second.url).toBeUndefined();
+      expect(await second.output()).toStartWith(`DATA_DIR: another server is running on ${folder.path}`);
+      expect(second.child.exitCode).toBe(1);
+      expect((await client(first.url as string).post(newPessoa())).status).toBe(201);
+      first.child.kill();
+      await first.output();
+    },
+    startupMs,
+  );
+
+  test(
+    "after kill -9 under load the next start takes over, and everybody who was acknowledged is there",
+    async () => {
+      await using folder = await temporaryFolder();
+      const env = { DATA_DIR: folder.path };
+      const first = await spawnServer(env);
+      const acknowledged = await createUntilGone(first.url as string, (n) => {
+        if (n === 50) first.child.kill("SIGKILL");
+      });
+      const second = await spawnServer(env);
+      await expectAll(second.url as string, acknowledged);
+      second.child.kill();
+      expect(await second.output()).toContain("that a killed server left behind");
+    },
+    startupMs,
+  );
+
+  test(
+    "after kill -9 of everything it recovers, stale pid file or not",
+    async () => {
+      await using folder = await temporaryFolder();
+      const env = { DATA_DIR: folder.path };
+      const first = await spawnServer(env);
+      const postmaster = await postmasterPid(folder.path);
+      const acknowledged = await createUntilGone(first.url as string, (n) => {
+        if (n !== 50) return;
+        first.child.kill("SIGKILL");
+        process.kill(-postmaster, "SIGKILL");
+      });
+      // The pid in the file may belong to anybody by now.
+      const pidFile = join(folder.path, "pg18", "postmaster.pid");
+      await Bun.write(pidFile, (await readFile(pidFile, "utf8")).replace(/^\d+/, String(process.pid)));
+      const second = await spawnServer(env);
+      await expectAll(second.url as string, acknowledged);
+      second.child.kill();
+      await second.output();
+    },
+    startupMs,
+  );
+
+  test(
+    "SIGTERM under load: what is in flight is answered, and what was answered is kept",
+    async () => {
+      const databaseUrl = await newDatabase();
+      const first = await spawnServer({ DATABASE_URL: databaseUrl });
+      const { post } = client(first.url as string);
+      const inFlight = Array.from({ length: 50 }, () => post(newPessoa()));
+      await inFlight[0];
+      first.child.kill("SIGTERM");
+      const answers = await Promise.allSettled(inFlight);
+      expect(await first.output()).toMatch(/^listening on/);
+      expect(first.child.exitCode).toBe(0);
+      const created = answers.filter((a) => a.status === "fulfilled" && a.value.status === 201).length;
+      const second = await serve({ DATABASE_URL: databaseUrl });
+      expect(await second.count()).toBe(created);
+      await second.stop();
+    },
+    startupMs,
+  );
+
+  test(
+    "serves on a Unix socket, also where a killed server left one, but not where another listens",
+    async () => {
+      await using folder = await temporaryFolder();
+      const env = { DATABASE_URL: await newDatabase(), SOCKET: join(folder.path, "api.sock") };
+      const first = await spawnServer(env);
+      expect(first.url).toBe(env.SOCKET);
+      const refused = await spawnServer(env);
+      expect(await refused.output()).toBe(`SOCKET: another server is listening on ${env.SOCKET}\n`);
+      first.child.kill("SIGKILL");
+      await first.output();
+      const second = await spawnServer(env);
+      const { post } = client("http://localhost", { unix: env.SOCKET });
+      expect((await post(newPessoa())).status).toBe(201);
+      second.child.kill();
+      await second.output();
+      expect(existsSync(env.SOCKET)).toBe(false);
+    },
+    startupMs,
+  );
+
+  test.each([
+    [{ PORT: "70000" }, 'PORT: expected a whole number from 0 to 65535, got "70000"\n'],
+    [{ DATABASE_URL: "nonsense" }, /^DATABASE_URL: expected a URL[^\n]+\n$/],
+    [{ DATA_DIR: "/dev/null/data" }, /^DATA_DIR: [^\n]+\n$/],
+  ])("%j is refused in one line, with exit status 1", async (env, message) => {
+    const { output, child } = await spawnServer(env);
+    expect(await output()).toMatch(message);
+    expect(child.exitCode).toBe(1);
+  });
+
+  test(
+    "a taken port and a refused database are told in one line",
+    async () => {
+      const databaseUrl = await newDatabase();
+      const running = await serve({ DATABASE_URL: databaseUrl });
+      const taken = await spawnServer({ DATABASE_URL: databaseUrl, PORT: new URL(running.url).port });
+      expect(await taken.output()).toMatch(/^[^\n]*port[^\n]*in use[^\n]*\n$/);
+      expect(taken.child.exitCode).toBe(1);
+      const elsewhere = new URL(databaseUrl);
+      elsewhere.pathname = "/nowhere";
+      const refused = await spawnServer({ DATABASE_URL: elsewhere.href });
+      expect(await refused.output()).toBe('DATABASE_URL: database "nowhere" does not exist\n');
+      await running.stop();
+    },
+    startupMs,
+  );
+});
+
+describe("a database that goes away", () => {
+  // The server's side of the socket stays in one place while the database behind it comes and goes.
+  let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+  let link: string;
+  let dataDir: string;
+  beforeAll(async () => {
+    folder = await temporaryFolder();
+    link = join(folder.path, "pg");
+    dataDir = join(folder.path, "data");
+  });
+  afterAll(() => folder[Symbol.asyncDispose]());
+
+  async function startDatabase() {
+    const embedded = await startEmbedded(dataDir, quiet);
+    await rm(link, { force: true });
+    await symlink(new URL(embedded.url).searchParams.get("host") as string, link);
+    return embedded;
+  }
+  const databaseUrl = () => `postgres://pessoas@localhost/postgres?host=${encodeURIComponent(link)}`;
+
+  /** Resolves when it answers 201 again; the test's own time limit is what bounds it. */
+  async function wellAgain(registry: { url: string }) {
+    for (;;) {
+      const { status } = await client(registry.url).post(newPessoa());
+      if (status === 201) return;
+      expect(status).toBe(503);
+    }
+  }
+
+  async function expectUnavailable(registry: { url: string }) {
+    const { get, post } = client(registry.url);
+    const unknown = `/pessoas/${crypto.randomUUID()}`;
+    const requests = [
+      post(newPessoa()),
+      get(unknown),
+      get("/pessoas?t=a"),
+      get("/contagem-pessoas"),
+      get("/readyz"),
+    ];
+    for (const answer of await Promise.all(requests)) {
+      expect(answer.status).toBe(503);
+      expect(answer.headers.get("retry-after")).toBe("1");
+      expect(answer.headers.get("content-type")).toBe("application/problem+json");
+    }
+    expect((await get("/healthz")).status).toBe(200);
+  }
+
+  test(
+    "503 while it is down, from the very start on; well by itself once it is there",
+    async () => {
+      const registry = await serve({ DATABASE_URL: databaseUrl() }); // nothing is there yet
+      await expectUnavailable(registry);
+      let embedded = await startDatabase();
+      await wellAgain(registry);
+      await embedded.stop();
+      await expectUnavailable(registry);
+      embedded = await startDatabase();
+      await wellAgain(registry);
+      expect((await client(registry.url).get("/readyz")).status).toBe(200);
+      await registry.stop();
+      await embedded.stop();
+    },
+    startupMs,
+  );
+
+  test(
+    "503 while it is frozen, cached persons go on; well again once it goes on",
+    async () => {
+      const embedded = await startDatabase();
+      const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" });
+      const person = (await (await registry.post(newPessoa())).json()) as Found;
+      const postmaster = await postmasterPid(dataDir);
+      const children = await childrenOf(postmaster);
+      const signal = (name: "SIGSTOP" | "SIGCONT") => {
+        for (const pid of [postmaster, ...children]) process.kill(pid, name);
+      };
+      signal("SIGSTOP");
+      await expectUnavailable(registry);
+      await expectUnavailable(registry); // long enough for the connections to be given up
+      await expectUnavailable(registry);
+      expect(await (await registry.get(`/pessoas/${person.id}`)).json()).toEqual(person);
+      signal("SIGCONT");
+      await wellAgain(registry);
+      await registry.stop();
+      await embedded.stop();
+    },
+    startupMs,
+  );
+
+  test(
+    "an embedded one that is killed is started again, as soon as what is left of it has ended",
+    async () => {
+      const lines: string[] = [];
+      let held: number[] = [];
+      const embedded = await startEmbedded(dataDir, (line) => {
+        lines.push(line);
+        if (line.includes("did not start")) for (const pid of held) process.kill(pid, "SIGCONT");
+      });
+      const registry = await serve({ DATABASE_URL: embedded.url });
+      const created = (await Promise.all(
+        Array.from({ length: 40 }, async () => (await registry.post(newPessoa())).json()),
+      )) as Found[];
+      const postmaster = await postmasterPid(dataDir);
+      held = await childrenOf(postmaster);
+      for (const pid of held) process.kill(pid, "SIGSTOP");
+      process.kill(postmaster, "SIGKILL");
+      await wellAgain(registry);
+      expect(lines[0]).toBe("PostgreSQL has stopped unexpectedly: starting it again");
+      expect(lines[1]).toStartWith("PostgreSQL did not start in");
+      await expectAll(registry.url, created);
+      await registry.stop();
+      await embedded.stop();
+    },
+    startupMs,
+  );
+});
+
+describe("the embedded database", () => {
+  test(
+    "one folder belongs to one server; a killed one's folder to the next",
+    async () => {
+      await using folder = await temporaryFolder();
+      const lines: string[] = [];
+      const first = await startEmbedded(folder.path, (line) => lines.push(line));
+      expect(lines).toHaveLength(1);
+      await expect(startEmbedded(folder.path, quiet)).rejects.toThrow(EmbeddedError);
+      first.kill();
+      const second = await startEmbedded(folder.path, quiet);
+      await second.stop();
+    },
+    startupMs,
+  );
+
+  test(
+    "a PostgreSQL that a killed server left running is replaced",
+    async () => {
+      await using folder = await temporaryFolder();
+      const server = await spawnServer({ DATA_DIR: folder.path });
+      server.child.kill("SIGKILL");
+      await server.output();
+      const lines: string[] = [];
+      const next = await startEmbedded(folder.path, (line) => lines.push(line));
+      expect(lines.join()).toContain("that a killed server left behind");
+      await next.stop();
+    },
+    startupMs,
+  );
+
+  test(
+    "an interrupted initdb is begun again, and what keeps PostgreSQL from starting is told",
+    async () => {
+      await using folder = await temporaryFolder();
+      await Bun.write(join(folder.path, "pg18.init-abc", "half"), "");
+      await (await startEmbedded(folder.path, quiet)).stop();
+      expect(existsSync(join(folder.path, "pg18.init-abc"))).toBe(false);
+      await Bun.write(join(folder.path, "pg18", "PG_VERSION"), "9.6\n");
+      await expect(startEmbedded(folder.path, quiet)).rejects.toThrow(/did not start in(.|\n)+9\.6/);
+    },
+    startupMs,
+  );
+});
+
+describe("the embedded database, refused", () => {
+  test(
+    "a stale pid file that names a living process of another kind is no obstacle",
+    async () => {
+      await using folder = await temporaryFolder();
+      await (await startEmbedded(folder.path, quiet)).stop();
+      const stale = await mkdtemp(join(tmpdir(), "pessoas-"));
+      await Bun.write(join(folder.path, "pg18", "postmaster.pid"), `${process.pid}\n\n\n5432\n${stale}\n`);
+      await (await startEmbedded(folder.path, quiet)).stop();
+      expect(existsSync(stale)).toBe(false);
+    },
+    startupMs,
+  );
+
+  test("a folder that cannot be made, and one that initdb cannot work in, are told", async () => {
+    await expect(startEmbedded("/dev/null/data", quiet)).rejects.toThrow(/^DATA_DIR: /);
+    await using folder = await temporaryFolder();
+    const tooLong = join(folder.path, ...new Array(6).fill("x".repeat(200)));
+    await expect(startEmbedded(tooLong, quiet)).rejects.toThrow(/^initdb failed in /);
+  });
+});
+
+describe("start", () => {
+  test("on a Unix socket: a stale one is replaced, a living one refused", async () => {
+    await using folder = await temporaryFolder();
+    const SOCKET = join(folder.path, "api.sock");
+    const env = { SOCKET, DATABASE_URL: await newDatabase() };
+    await Bun.write(SOCKET, "");
+    const registry = await serve(env);
+    const { get } = client("http://localhost", { unix: SOCKET });
+    expect((await get("/readyz")).status).toBe(200);
+    await expect(serve(env)).rejects.toThrow(`SOCKET: another server is listening on ${SOCKET}`);
+    await registry.stop();
+  });
+
+  test(
+    "a client that never ends its request does not keep the server from ending",
+    async () => {
+      const registry = await serve({ DRAIN_MS: "100" });
+      const { hostname, port } = new URL(registry.url);
+      const socket = net.connect(Number(port), hostname);
+      const closed = once(socket, "close");
+      socket.write("POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+      await once(socket, "data"); // 100 Continue: the server is waiting for the body now
+      await registry.stop();
+      await closed;
+    },
+    startupMs,
+  );
+});
+
+describe("main", () => {
+  function host(env: Record<string, string>) {
+    const signals = new EventEmitter();
+    const exited = once(signals, "exit").then(([code]) => code as number);
+    return {
+      signals,
+      exited,
+      process: { env, on: signals.on.bind(signals), exit: (code: number) => void signals.emit("exit", code) },
+    };
+  }
+
+  test("the first signal ends it in order", async () => {
+    const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
+    await main(process);
+    signals.emit("SIGTERM");
+    expect(await exited).toBe(0);
+  });
+
+  test(
+    "a second signal ends it at once",
+    async () => {
+      await using folder = await temporaryFolder();
+      const { signals, exited, process } = host({ PORT: "0", DATA_DIR: folder.path });
+      await main(process);
+      signals.emit("SIGINT");
+      signals.emit("SIGINT");
+      expect(await exited).toBe(1);
+      // What was killed recovers, and lets go of the folder that is about to be removed.
+      await (await startEmbedded(folder.path, quiet)).stop();
+    },
+    startupMs,
+  );
+
+  test("a wrong setting ends it with status 1", async () => {
+    const { exited, process } = host({ PORT: "x" });
+    await main(process);
+    expect(await exited).toBe(1);
+  });
+});

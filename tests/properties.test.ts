@@ -1,0 +1,133 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import fc from "fast-check";
+import { holds, judge } from "../stress-test/contract.ts";
+import { type Found, type Registry, serve } from "./support.ts";
+
+let registry: Registry;
+let other: Registry;
+beforeAll(async () => {
+  registry = await serve();
+  other = await serve({ DATABASE_URL: registry.databaseUrl });
+});
+afterAll(async () => {
+  await registry.stop();
+  await other.stop();
+});
+
+// What searching and storing have gone wrong over: wildcards, separators, letters whose case is a story.
+const hostile = fc.constantFrom(
+  ...["a", "A", "b", "é", "É", "e\u0301", "ß", "ẞ", "İ", "ı", "Σ", "σ", "ς", "K", "Ǆ", "😀", "\u{10400}"],
+  ...["%", "_", "\\", "'", '"', "{", "}", ",", " ", "+", "&", "=", "#", "/", "\n", "\u200d", "\uffff"],
+  ...["\u0001", "\u0002", "\u0003", "\u0004", "\u0005", "\u007f"],
+);
+const text = (maxLength: number) => fc.string({ unit: hostile, minLength: 1, maxLength });
+const nascimento = fc
+  .date({ min: new Date("0001-01-01"), max: new Date("9999-12-31"), noInvalidDate: true })
+  .map((date) => date.toISOString().slice(0, 10));
+const person = fc.record({
+  // A number in front: the names stay apart however small the alphabet is.
+  apelido: fc.tuple(fc.nat(), text(16)).map(([n, rest]) => `${n.toString(36)}${rest}`),
+  nome: text(40),
+  nascimento,
+  stack: fc.option(fc.array(text(12), { maxLength: 5 })),
+});
+
+const member = fc.oneof(
+  fc.jsonValue(),
+  fc.string({ unit: "binary", maxLength: 110 }),
+  fc.string({ unit: hostile, maxLength: 34 }),
+  nascimento,
+  fc.array(fc.oneof(fc.string({ unit: "binary", maxLength: 34 }), fc.jsonValue()), { maxLength: 3 }),
+);
+const nearlyPerson = fc
+  .tuple(
+    person,
+    fc.dictionary(fc.constantFrom("apelido", "nome", "nascimento", "stack", "id"), member, { maxKeys: 2 }),
+  )
+  .map(([valid, changes]) => ({ ...valid, ...changes }));
+
+test("any JSON value as a body is accepted exactly when an independent reading of the contract says so", async () => {
+  const taken = new Set<string>();
+  await fc.assert(
+    fc.asyncProperty(
+      fc.oneof({ weight: 3, arbitrary: nearlyPerson }, { weight: 1, arbitrary: fc.jsonValue() }),
+      async (value) => {
+        const body = JSON.stringify(value);
+        const verdict = judge(body);
+        let expected: number = verdict.status;
+        if (verdict.status === 201) {
+          if (taken.has(verdict.person.apelido)) expected = 422;
+          taken.add(verdict.person.apelido);
+        }
+        expect((await registry.post(body)).status).toBe(expected);
+      },
+    ),
+    { numRuns: 1500 },
+  );
+  expect(await registry.count()).toBe(taken.size);
+});
+
+test("no bytes at all give a 5xx", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ maxLength: 300 }), async (bytes) => {
+      const { status } = await registry.post(Buffer.concat([Buffer.from('{"nome":"'), bytes]));
+      expect([400, 422]).toContain(status);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("a stored person comes back equal, from the answer, from both instances and from a search", async () => {
+  await fc.assert(
+    fc.asyncProperty(person, async (sent) => {
+      const response = await registry.post(sent);
+      if (response.status === 422) return; // shrinking sends the same one again
+      expect(response.status).toBe(201);
+      const created = (await response.json()) as Found;
+      expect(created).toEqual({ ...sent, id: created.id, stack: sent.stack ?? null });
+      for (const instance of [registry, other]) {
+        expect(await (await instance.get(`/pessoas/${created.id}`)).json()).toEqual(created);
+      }
+      const found = await other.search(sent.apelido);
+      expect(found.length === 50 || found.some(({ id }) => id === created.id)).toBe(true);
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("a search finds exactly those persons who hold the term", async () => {
+  const fresh = await serve();
+  const persons = fc
+    .sample(person, 120)
+    .filter(({ apelido }, i, all) => all.findIndex((p) => p.apelido === apelido) === i);
+  const created = await Promise.all(persons.map(async (sent) => (await fresh.post(sent)).status));
+  expect(new Set(created)).toEqual(new Set([201]));
+  const part = fc
+    .tuple(
+      fc.constantFrom(...persons.flatMap((p) => [p.apelido, p.nome, ...(p.stack ?? [])])),
+      fc.nat(),
+      fc.nat(),
+    )
+    .map(([field, from, length]) => {
+      const characters = [...field];
+      const start = from % characters.length;
+      return characters.slice(start, start + 1 + (length % characters.length)).join("");
+    });
+  const term = fc.oneof(
+    part,
+    text(4),
+    fc.tuple(part, part).map(([a, b]) => a + b),
+    part.map((p) => p.toUpperCase()),
+  );
+  await fc.assert(
+    fc.asyncProperty(term, async (wanted) => {
+      const found = await fresh.search(wanted);
+      const expected = persons.filter((each) => holds(each, wanted)).map(({ apelido }) => apelido);
+      const names = found.map(({ apelido }) => apelido);
+      if (expected.length <= 50) expect(names.toSorted()).toEqual(expected.toSorted());
+      else expect([names.length, names.every((name) => expected.includes(name))]).toEqual([50, true]);
+    }),
+    { numRuns: 600 },
+  );
+  await fresh.stop();
+});

@@ -1,0 +1,41 @@
+import { expect, test } from "bun:test";
+import { readSettings } from "../settings.ts";
+
+test("every setting has a default that works; an empty one counts as not set", () => {
+  const defaults = readSettings({});
+  expect(defaults).toMatchObject({ HOST: "127.0.0.1", PORT: 9999, CACHE_BYTES: 33_554_432 });
+  expect(defaults.DATABASE_URL).toBeUndefined();
+  expect(readSettings({ PORT: "", DATABASE_URL: "", SOCKET: "" })).toEqual(defaults);
+});
+
+test("reads what is given and ignores the rest", () => {
+  const settings = readSettings({
+    PORT: "0",
+    DATABASE_URL: "postgresql://u:p@host:5432/db",
+    PATH: "/bin",
+    BATCH_SIZE: "1",
+  });
+  expect(settings).toMatchObject({ PORT: 0, DATABASE_URL: "postgresql://u:p@host:5432/db", BATCH_SIZE: 1 });
+  expect(settings).not.toHaveProperty("PATH");
+});
+
+test.each([
+  [{ PORT: "http" }, 'PORT: expected a whole number from 0 to 65535, got "http"'],
+  [{ PORT: "65536" }, 'PORT: expected a whole number from 0 to 65535, got "65536"'],
+  [{ PORT: "-1" }, 'PORT: expected a whole number from 0 to 65535, got "-1"'],
+  [{ PORT: "1e3" }, 'PORT: expected a whole number from 0 to 65535, got "1e3"'],
+  [{ CACHE_BYTES: "32MB" }, 'CACHE_BYTES: expected a whole number from 1024 to 17179869184, got "32MB"'],
+  [{ QUEUE_LIMIT: "0" }, 'QUEUE_LIMIT: expected a whole number from 1 to 1000000, got "0"'],
+  [{ SOCKET: `/${"x".repeat(100)}` }, "SOCKET: expected a path of at most 100 bytes"],
+  [{ PORT: "x", BATCH_SIZE: "x" }, "PORT: "],
+  [{ PORT: "x", BATCH_SIZE: "x" }, "BATCH_SIZE: "],
+])("%j is refused in one line that names it", (env, message) => {
+  expect(() => readSettings(env)).toThrow(message);
+  expect(() => readSettings(env)).toThrow(/^[^\n]+$/);
+});
+
+test("a wrong DATABASE_URL is refused without showing it, for it may hold a password", () => {
+  expect(() => readSettings({ DATABASE_URL: "mysql://u:secret@h/d" })).toThrow(
+    /^DATABASE_URL: expected a URL such as (?!.*secret)/,
+  );
+});

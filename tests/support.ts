@@ -1,0 +1,135 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import postgres from "postgres";
+import { start } from "../server.ts";
+import { readSettings } from "../settings.ts";
+
+export type Registry = Awaited<ReturnType<typeof serve>>;
+
+/** The URL of a new, empty database on the server under test. */
+export async function newDatabase(): Promise<string> {
+  const url = new URL(process.env.DATABASE_URL as string);
+  const name = `t${crypto.randomUUID().replaceAll("-", "")}`;
+  await query(url.href, `create database ${name}`);
+  url.pathname = `/${name}`;
+  return url.href;
+}
+
+/** Runs SQL behind the registry's back. */
+export async function query(databaseUrl: string, text: string) {
+  const url = new URL(databaseUrl);
+  const host = url.searchParams.get("host");
+  url.searchParams.delete("host");
+  const sql = postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
+  try {
+    return await sql.unsafe(text);
+  } finally {
+    await sql.end();
+  }
+}
+
+/** A registry in this process, on a port of its own. */
+export async function serve(env: Record<string, string> = {}) {
+  const databaseUrl = env.DATABASE_URL ?? (await newDatabase());
+  const running = await start(readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }));
+  return { ...client(running.url), ...running, databaseUrl };
+}
+
+/** What a client of the registry at `url` does. */
+export function client(url: string, init: BunFetchRequestInit = {}) {
+  const to = (path: string) => new URL(path, url).href;
+  return {
+    get: (path: string) => fetch(to(path), init),
+    request: (path: string, more: RequestInit) => fetch(to(path), { ...init, ...more }),
+    post: (body: unknown, headers: Record<string, string> = { "Content-Type": "application/json" }) =>
+      fetch(to("/pessoas"), {
+        ...init,
+        method: "POST",
+        headers,
+        body: body instanceof Uint8Array || typeof body === "string" ? body : JSON.stringify(body),
+      }),
+    search: async (term: string): Promise<Found[]> =>
+      (await (await fetch(to(`/pessoas?t=${encodeURIComponent(term)}`), init)).json()) as Found[],
+    count: async () => Number(await (await fetch(to("/contagem-pessoas"), init)).text()),
+  };
+}
+
+export type Found = {
+  id: string;
+  apelido: string;
+  nome: string;
+  nascimento: string;
+  stack: string[] | null;
+};
+export type Problem = {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  errors?: { field: string; message: string }[];
+};
+
+let serial = 0;
+/** A valid person whose apelido nobody else in this run has. */
+export function newPessoa() {
+  const apelido = `p${++serial}-${crypto.randomUUID().slice(0, 18)}`;
+  return {
+    apelido,
+    nome: `Pessoa ${serial}`,
+    nascimento: "1987-06-05",
+    stack: ["Bun", "Postgres"] as unknown,
+  };
+}
+
+/** Sends bytes as they are and resolves with all that came back when the server closes, or when `until` matches. */
+export function raw(url: string, bytes: string | Uint8Array, until?: RegExp): Promise<string> {
+  const { hostname, port } = new URL(url);
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  let received = "";
+  const socket = net.connect(Number(port), hostname, () => socket.write(bytes));
+  socket.on("data", (data) => {
+    received += data.toString("latin1");
+    if (until?.test(received)) socket.destroy();
+  });
+  socket.on("error", reject);
+  socket.on("close", () => resolve(received));
+  return promise;
+}
+
+/** `bun run server.ts` as a user would start it, once it says that it listens. */
+export async function spawnServer(env: Record<string, string>) {
+  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "..", "server.ts")], {
+    env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", ...env },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  let output = "";
+  const { promise: listening, resolve } = Promise.withResolvers<string | undefined>();
+  const collect = async (stream: ReadableStream<Uint8Array>) => {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) {
+      output += decoder.decode(chunk, { stream: true });
+      const url = /listening on (\S+)/.exec(output)?.[1];
+      if (url) resolve(url);
+    }
+  };
+  const closed = Promise.all([collect(child.stdout), collect(child.stderr)]);
+  void closed.then(() => resolve(undefined));
+  const url = await listening;
+  return {
+    url,
+    child,
+    /** All that it printed, once it has ended. */
+    async output() {
+      await child.exited;
+      return output;
+    },
+  };
+}
+
+export async function temporaryFolder() {
+  const path = await mkdtemp(join(tmpdir(), "pessoas-test-"));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
