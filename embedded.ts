@@ -1,8 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
-import { chown, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { chown, mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import postgres from "postgres";
+import { postgresAccount, runAs } from "./account.ts";
 
 /** A real PostgreSQL 18 that belongs to this process: initialised on first use, restarted when it dies. */
 export type Embedded = {
@@ -19,7 +20,6 @@ export class EmbeddedError extends Error {
   override name = "EmbeddedError";
 }
 
-type Account = { uid: number; gid: number };
 type Log = (line: string) => void;
 
 const user = "pessoas";
@@ -33,8 +33,8 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
   const folder = resolve(dataDir);
   const cluster = join(folder, "pg18");
   await mkdir(folder, { recursive: true }).catch((error) => fail(`DATA_DIR: ${error.message}`));
-  const account = await postgresAccount(cluster);
-  const run = await commandPrefix(account, [folder, binaries.postgres]);
+  const account = await postgresAccount(cluster).catch((error) => fail(error.message));
+  const run = account ? runAs(account, [folder, binaries.postgres]) : [];
 
   await takeOver(cluster, log);
   if (!existsSync(join(cluster, "PG_VERSION"))) await initialise();
@@ -219,32 +219,6 @@ async function findBinaries(): Promise<{ postgres: string; initdb: string }> {
   } catch {
     fail(`there is no ${name} here: run "bun install", or set DATABASE_URL to a database of yours`);
   }
-}
-
-/** Postgres refuses to run as root: then it runs as the owner of its folder, as postgres, or as nobody. */
-async function postgresAccount(cluster: string): Promise<Account | undefined> {
-  if (process.getuid?.() !== 0) return undefined;
-  const owner = await stat(cluster).catch(() => undefined);
-  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid };
-  const accounts = (await readFile("/etc/passwd", "utf8")).split("\n").map((line) => line.split(":"));
-  for (const name of ["postgres", "nobody"]) {
-    const account = accounts.find((fields) => fields[0] === name);
-    if (account) return { uid: Number(account[2]), gid: Number(account[3]) };
-  }
-  return fail("PostgreSQL does not run as root: add a user named postgres, or be another user");
-}
-
-/**
- * What to put before a command so that it runs as `account`. A clone below a folder that only root may enter
- * (/root, a fresh mktemp -d) is out of that account's reach; then it may read what root may, and still not write.
- */
-async function commandPrefix(account: Account | undefined, paths: string[]): Promise<string[]> {
-  if (!account) return [];
-  const setpriv = Bun.which("setpriv");
-  if (!setpriv) return fail("to start PostgreSQL as root, setpriv (util-linux) is needed");
-  const drop = [setpriv, `--reuid=${account.uid}`, `--regid=${account.gid}`, "--clear-groups"];
-  const reaches = paths.every((path) => Bun.spawnSync([...drop, "test", "-x", path]).exitCode === 0);
-  return reaches ? drop : [...drop, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
 }
 
 function environment(): Record<string, string> {

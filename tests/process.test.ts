@@ -246,7 +246,7 @@ describe("a database that goes away", () => {
   test(
     "503 while it is down, from the very start on; well by itself once it is there",
     async () => {
-      const registry = await serve({ DATABASE_URL: databaseUrl() }); // nothing is there yet
+      const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" }); // nothing there yet
       await expectUnavailable(registry);
       let embedded = await startDatabase();
       await wellAgain(registry);
@@ -289,19 +289,24 @@ describe("a database that goes away", () => {
     "an embedded one that is killed is started again, as soon as what is left of it has ended",
     async () => {
       const lines: string[] = [];
-      let held: number[] = [];
+      let held: number | undefined;
+      const { promise: tried, resolve } = Promise.withResolvers<void>();
       const embedded = await startEmbedded(dataDir, (line) => {
         lines.push(line);
-        if (line.includes("did not start")) for (const pid of held) process.kill(pid, "SIGCONT");
+        if (!held || !line.includes("did not start")) return;
+        process.kill(held, "SIGCONT");
+        held = undefined;
+        resolve();
       });
       const registry = await serve({ DATABASE_URL: embedded.url });
       const created = (await Promise.all(
         Array.from({ length: 40 }, async () => (await registry.post(newPessoa())).json()),
       )) as Found[];
       const postmaster = await postmasterPid(dataDir);
-      held = await childrenOf(postmaster);
-      for (const pid of held) process.kill(pid, "SIGSTOP");
+      held = (await childrenOf(postmaster))[0] as number; // not one that answers queries
+      process.kill(held, "SIGSTOP");
       process.kill(postmaster, "SIGKILL");
+      await tried;
       await wellAgain(registry);
       expect(lines[0]).toBe("PostgreSQL has stopped unexpectedly: starting it again");
       expect(lines[1]).toStartWith("PostgreSQL did not start in");
