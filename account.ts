@@ -1,32 +1,42 @@
-import { readFile, stat } from "node:fs/promises";
+import { chown, readFile, stat } from "node:fs/promises";
 
-export type Account = { uid: number; gid: number };
+/** How to run PostgreSQL, which refuses to run as root. */
+export type Runner = {
+  /** What to put before a command. */
+  prefix: string[];
+  /** Makes a new, empty folder the command's own. */
+  give(folder: string): Promise<void>;
+};
+
+const asMyself: Runner = { prefix: [], async give() {} };
 
 /**
- * Who has to run PostgreSQL, which refuses to run as root: undefined for an ordinary user, who does it; for root
- * the owner of the cluster, or where there is none yet the user postgres or nobody. Rejects without any of them.
+ * An ordinary user runs it as it is. Root runs it as whom the cluster belongs to, or where there is none yet as
+ * the user postgres or nobody (setpriv). A clone below a folder that only root may enter (/root, a fresh
+ * mktemp -d) is out of their reach: then as root without any of root's powers, under another number in a user
+ * namespace (unshare). Both tools are of util-linux. Rejects where there is no such user.
  */
-export async function postgresAccount(
+export async function postgresRunner(
   cluster: string,
+  paths: string[],
   uid = process.getuid?.(),
-): Promise<Account | undefined> {
-  if (uid !== 0) return undefined;
+): Promise<Runner> {
+  if (uid !== 0) return asMyself;
   const owner = await stat(cluster).catch(() => undefined);
-  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid };
-  const accounts = (await readFile("/etc/passwd", "utf8")).split("\n").map((line) => line.split(":"));
-  const found = ["postgres", "nobody"].map((name) => accounts.find((fields) => fields[0] === name));
-  const [, , id, group] = found.find((account) => account !== undefined) ?? [];
-  if (!id) throw new Error("PostgreSQL does not run as root: add a user named postgres, or be another user");
-  return { uid: Number(id), gid: Number(group) };
+  const account = owner?.uid ? owner : await accountFor(["postgres", "nobody"]);
+  const drop = ["setpriv", `--reuid=${account.uid}`, `--regid=${account.gid}`, "--clear-groups"];
+  const reaches = (path: string) => Bun.spawnSync([...drop, "test", "-x", path]).success;
+  if (owner?.uid !== 0 && paths.every(reaches)) {
+    return { prefix: drop, give: (folder) => chown(folder, account.uid, account.gid) };
+  }
+  const numbers = [`--map-user=${account.uid}`, `--map-group=${account.gid}`];
+  return { ...asMyself, prefix: ["unshare", "--user", ...numbers, "--"] };
 }
 
-/**
- * What to put before a command so that root runs it as `account`; needs setpriv (util-linux). `paths` are what
- * the command must reach: a clone below a folder that only root may enter (/root, a fresh mktemp -d) is out of
- * that account's reach, and then it may read what root may, but still not write.
- */
-export function runAs(account: Account, paths: string[]): string[] {
-  const drop = ["setpriv", `--reuid=${account.uid}`, `--regid=${account.gid}`, "--clear-groups"];
-  const reaches = paths.every((path) => Bun.spawnSync([...drop, "test", "-x", path]).success);
-  return reaches ? drop : [...drop, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
+async function accountFor(names: string[]): Promise<{ uid: number; gid: number }> {
+  const accounts = (await readFile("/etc/passwd", "utf8")).split("\n").map((line) => line.split(":"));
+  const found = names.map((name) => accounts.find((fields) => fields[0] === name));
+  const [, , uid, gid] = found.find((account) => account !== undefined) ?? [];
+  if (!uid) throw new Error("PostgreSQL does not run as root: add a user named postgres, or be another user");
+  return { uid: Number(uid), gid: Number(gid) };
 }

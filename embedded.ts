@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
-import { chown, mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import postgres from "postgres";
-import { postgresAccount, runAs } from "./account.ts";
+import { postgresRunner } from "./account.ts";
 
 /** A real PostgreSQL 18 that belongs to this process: initialised on first use, restarted when it dies. */
 export type Embedded = {
@@ -33,15 +33,16 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
   const folder = resolve(dataDir);
   const cluster = join(folder, "pg18");
   await mkdir(folder, { recursive: true }).catch((error) => fail(`DATA_DIR: ${error.message}`));
-  const account = await postgresAccount(cluster).catch((error) => fail(error.message));
-  const run = account ? runAs(account, [folder, binaries.postgres]) : [];
+  const { prefix, give } = await postgresRunner(cluster, [folder, binaries.postgres]).catch((error) =>
+    fail(error.message),
+  );
 
   await takeOver(cluster, log);
   if (!existsSync(join(cluster, "PG_VERSION"))) await initialise();
 
   // Sockets have short paths and DATA_DIR may have a long one; nobody else may look into this folder.
   const socketDir = await mkdtemp(join(tmpdir(), "pessoas-"));
-  if (account) await chown(socketDir, account.uid, account.gid);
+  await give(socketDir);
   const url = `postgres://${user}@localhost/postgres?host=${encodeURIComponent(socketDir)}`;
 
   let stopping = false;
@@ -71,10 +72,10 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
     const draft = await mkdtemp(join(folder, "pg18.init-")).catch((error) =>
       fail(`DATA_DIR: ${error.message}`),
     );
-    if (account) await chown(draft, account.uid, account.gid);
+    await give(draft);
     const { exitCode, stderr } = Bun.spawnSync(
       [
-        ...[...run, binaries.initdb, "--pgdata", draft, "--username", user, "--auth", "trust"],
+        ...[...prefix, binaries.initdb, "--pgdata", draft, "--username", user, "--auth", "trust"],
         ...["--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"],
         ...["--locale", process.platform === "darwin" ? "en_US.UTF-8" : "C.UTF-8", "--lc-messages", "C"],
       ],
@@ -93,7 +94,7 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
     await Bun.write(logFile, "");
     const process = Bun.spawn(
       [
-        ...[...run, binaries.postgres, "-D", cluster],
+        ...[...prefix, binaries.postgres, "-D", cluster],
         ...["-c", "listen_addresses=", "-c", `unix_socket_directories=${socketDir}`, "-c", "port=5432"],
         ...["-c", "unix_socket_permissions=0700", "-c", "max_connections=60", "-c", "max_wal_size=1GB"],
         ...["-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on"],
