@@ -1,85 +1,113 @@
 /**
- * A second, independent reading of the contract: what the server must answer to a body. It shares no code with
- * the server on purpose, so that replay and tests compare two readings and not one with itself.
+ * A second, independent reading of the contract: what the server must answer. It shares no code with the server
+ * on purpose, so that tests and measurements compare two readings and not one with itself.
  */
 
-export type Person = {
-  apelido: string;
-  nome: string;
-  nascimento: string;
-  stack?: string[] | null | undefined;
+export type Status = 201 | 400 | 422;
+
+/** Number of answers of each kind. */
+export type Answers = Record<Status, number>;
+
+/** One request body with what the contract answers to it. */
+export type Row = {
+  /** JSON text, taken as it stands. */
+  payload: string;
+  /** The answer when all rows are sent one after the other to an empty registry. */
+  status: Status;
+  /** The answers that are right under load, where rows with one apelido may overtake each other. */
+  accept: readonly Status[];
 };
-export type Answer = 201 | 400 | 422;
 
-/** What a body alone deserves: 201 here means valid, whoever has the apelido. */
-export function judge(body: string): { status: 400 | 422 } | { status: 201; person: Person } {
-  let value: unknown;
-  try {
-    value = JSON.parse(body);
-  } catch {
-    return { status: 400 };
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return { status: 400 };
-  const { apelido, nome, nascimento, stack } = value as Record<string, unknown>;
-  for (const text of [apelido, nome, nascimento]) {
-    if (text !== undefined && text !== null && typeof text !== "string") return { status: 400 };
-  }
-  if (stack !== undefined && stack !== null) {
-    if (!Array.isArray(stack)) return { status: 400 };
-    for (const text of stack) if (typeof text !== "string") return { status: 400 };
-  }
-  const texts = (stack ?? []) as string[];
-  const valid =
-    fits(apelido, 32) && fits(nome, 100) && isDay(nascimento) && texts.every((text) => fits(text, 32));
-  return valid ? { status: 201, person: value as Person } : { status: 422 };
-}
+export type Pessoa = { apelido: string; nome: string; nascimento: string; stack: string[] | null };
 
-function fits(text: unknown, max: number): boolean {
-  if (typeof text !== "string") return false;
-  let characters = 0;
-  for (const character of text) {
-    const point = character.codePointAt(0) as number;
-    if (point === 0 || (point >= 0xd800 && point <= 0xdfff)) return false;
-    characters++;
+/** The answer to each payload, sent in this order to an empty registry. Payloads are JSON texts. */
+export function expectAnswers(payloads: readonly string[]): Row[] {
+  const pessoas = payloads.map(readPessoa);
+  const uses = new Map<string, number>();
+  for (const pessoa of pessoas) {
+    if (typeof pessoa === "object") uses.set(pessoa.apelido, (uses.get(pessoa.apelido) ?? 0) + 1);
   }
-  return characters >= 1 && characters <= max;
-}
-
-function isDay(text: unknown): boolean {
-  if (typeof text !== "string" || text.length !== 10) return false;
-  for (let i = 0; i < 10; i++) {
-    const c = text.charAt(i);
-    if (i === 4 || i === 7 ? c !== "-" : c < "0" || c > "9") return false;
-  }
-  const [year, month, day] = text.split("-").map(Number) as [number, number, number];
-  const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
-  const days = [31, leap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1] ?? 0;
-  return year >= 1 && day >= 1 && day <= days;
-}
-
-/** What each body must be answered when they are sent in this order, one by one, to an empty registry. */
-export function expectedAnswers(bodies: readonly string[]): Answer[] {
   const taken = new Set<string>();
-  return bodies.map((body) => {
-    const verdict = judge(body);
-    if (verdict.status !== 201) return verdict.status;
-    if (taken.has(verdict.person.apelido)) return 422;
-    taken.add(verdict.person.apelido);
-    return 201;
+  return payloads.map((payload, index) => {
+    const pessoa = pessoas[index];
+    if (typeof pessoa !== "object") {
+      const status = pessoa ?? 400;
+      return { payload, status, accept: [status] };
+    }
+    const status = taken.has(pessoa.apelido) ? 422 : 201;
+    taken.add(pessoa.apelido);
+    return { payload, status, accept: uses.get(pessoa.apelido) === 1 ? [201] : [201, 422] };
   });
 }
 
-/** How often each answer occurs. */
-export function tally(answers: readonly number[]): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const answer of answers) counts[answer] = (counts[answer] ?? 0) + 1;
-  return counts;
+/**
+ * How many of each answer the first `k` rows give. The numbers hold for any order of these k rows, and so
+ * also under load: each distinct valid apelido gets 201 once, whichever of its rows comes first.
+ * `expectedFor(rows, k)[201]` is the maximum count. Throws a RangeError when there are no `k` rows.
+ */
+export function expectedFor(rows: readonly Pick<Row, "status">[], k: number = rows.length): Answers {
+  if (!Number.isInteger(k) || k < 0 || k > rows.length) {
+    throw new RangeError(`k: expected a whole number from 0 to ${rows.length}, got ${k}`);
+  }
+  const answers: Answers = { 201: 0, 400: 0, 422: 0 };
+  for (const { status } of rows.slice(0, k)) answers[status]++;
+  return answers;
+}
+
+/** The person in a payload; 400 or 422 when the contract refuses it, whatever apelidos are taken. */
+export function readPessoa(payload: string): Pessoa | 400 | 422 {
+  let body: unknown;
+  try {
+    body = JSON.parse(payload);
+  } catch {
+    return 400;
+  }
+  if (typeof body !== "object" || body === null || Array.isArray(body)) return 400;
+  const { apelido, nome, nascimento, stack } = body as Record<string, unknown>;
+
+  // A wrong type anywhere wins over any 422, so all types come first.
+  for (const text of [apelido, nome, nascimento]) {
+    if (text !== undefined && text !== null && typeof text !== "string") return 400;
+  }
+  if (stack !== undefined && stack !== null && !isStrings(stack)) return 400;
+
+  if (!isText(apelido, 32) || !isText(nome, 100) || typeof nascimento !== "string" || !isDay(nascimento)) {
+    return 422;
+  }
+  if (!isStrings(stack)) return { apelido, nome, nascimento, stack: null };
+  return stack.every((entry) => isText(entry, 32)) ? { apelido, nome, nascimento, stack } : 422;
+}
+
+/** The first column of a TSV text, without its header line. Cells are taken literally: no quoting. */
+export function readColumn(tsv: string): string[] {
+  const lines = tsv.split("\n").slice(1);
+  if (lines.at(-1) === "") lines.pop();
+  return lines.map((line) => line.split("\t", 1)[0] ?? "");
 }
 
 /** True when a person of the registry holds `term` by the contract's rule. */
-export function holds(person: Person, term: string): boolean {
+export function holds(person: Pick<Pessoa, "apelido" | "nome" | "stack">, term: string): boolean {
   const wanted = term.toLowerCase();
   return [person.apelido, person.nome, ...(person.stack ?? [])].some((text) =>
     text.toLowerCase().includes(wanted),
   );
+}
+
+function isStrings(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((entry) => typeof entry === "string");
+}
+
+function isText(value: unknown, maxCharacters: number): value is string {
+  if (typeof value !== "string" || value === "" || value.includes("\0") || !value.isWellFormed())
+    return false;
+  return [...value].length <= maxCharacters; // code points, not UTF-16 units
+}
+
+function isDay(text: string): boolean {
+  const match = /^([0-9]{4})-([0-9]{2})-([0-9]{2})$/.exec(text);
+  if (!match) return false;
+  const [year = 0, month = 0, day = 0] = match.slice(1).map(Number);
+  const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+  const days = [31, leap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1] ?? 0;
+  return year >= 1 && day >= 1 && day <= days;
 }

@@ -1,0 +1,151 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { expectAnswers, expectedFor, type Row, readColumn } from "./contract.ts";
+
+export const payloadsFile = "pessoas-payloads.tsv";
+export const termsFile = "termos-busca.tsv";
+
+const usage = `Usage: generate.ts [--seed N] [--rows N] [--terms N] --out DIR
+       generate.ts --expect FILE.tsv [--first N]
+
+Makes ${payloadsFile}, ${termsFile} and expected.json in the contest's distribution. The same
+numbers give the same bytes.
+
+  --seed N           any whole number from 0 to 4294967295 (default 1)
+  --rows N           number of payloads (default 54700: a run sends about 54,635)
+  --terms N          number of search terms (default 5000)
+  --out DIR          folder for the files, made when it is missing
+  --expect FILE.tsv  makes nothing; prints as JSON what an empty registry answers to the payloads in the
+                     first column of FILE (its first line is the header), sent in order
+  --first N          only the first N of them (default all)
+  -h, --help         this text`;
+
+/** `rows` payloads and `terms` search terms in the contest's distribution. Pure: one seed, one result. */
+export function generate(seed: number, rows: number, terms: number): { rows: Row[]; terms: string[] } {
+  const random = randomFrom(seed);
+  return {
+    rows: expectAnswers(Array.from({ length: rows }, () => payload(random))),
+    terms: Array.from({ length: terms }, () => term(random)),
+  };
+}
+
+/** The three files as texts, by name. */
+export function renderFiles(seed: number, rows: number, terms: number): Record<string, string> {
+  const made = generate(seed, rows, terms);
+  const answers = expectedFor(made.rows);
+  const expected = { seed, rows, terms, answers, maximumCount: answers[201] };
+  const lines = made.rows.map(({ payload, status, accept }) => `${payload}\t${status}\t${accept.join()}\n`);
+  return {
+    [payloadsFile]: `payload\tstatus\taccept\n${lines.join("")}`,
+    [termsFile]: `t\n${made.terms.join("\n")}\n`,
+    "expected.json": `${JSON.stringify(expected, null, 2)}\n`,
+  };
+}
+
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+// C# twice: the contest's data has it twice as often as any other.
+const languages = [
+  ..."C# C# C C++ CSS Clojure Go HTML Java Javascript Kotlin Matlab MySQL NoSQL PHP Perl".split(" "),
+  ..."Postgres Python R Ruby Rust SQL Scala Swift TypeScript".split(" "),
+];
+
+type Random = {
+  /** True once in `n` calls on average. */
+  oneIn(n: number): boolean;
+  /** A whole number from `min` to `max`, both included. */
+  int(min: number, max: number): number;
+  pick<T>(from: ArrayLike<T>): T;
+  text(alphabet: string, length: number): string;
+};
+
+function payload(random: Random): string {
+  const apelido = random.text(letters, random.oneIn(100) ? 35 : random.int(1, 32));
+  const nome = random.text(`${letters} `, random.oneIn(100) ? 120 : random.int(1, 100));
+  // Written with the spaces of the contest's own file.
+  return `{"apelido": "${apelido}", "nome": "${nome}", "nascimento": ${JSON.stringify(nascimento(random))}, "stack": ${stack(random)}}`;
+}
+
+function nascimento(random: Random): string {
+  if (random.oneIn(100)) return random.pick(["null", "10", '"?!?!?"', '"12-12-2000"']);
+  const two = (n: number) => String(n).padStart(2, "0");
+  // Months up to 13 and days up to 29: about one date in thirteen exists in no year, 29 February in some.
+  return `${random.int(1940, 2020)}-${two(random.int(1, 13))}-${two(random.int(1, 29))}`;
+}
+
+function stack(random: Random): string {
+  if (random.oneIn(100)) return random.pick(["1", '"string"', `["${"1".repeat(40)}"]`]);
+  const size = random.int(-1, 26);
+  if (size < 1) return "null";
+  return `[${Array.from({ length: size }, () => `"${random.pick(languages)}"`).join(", ")}]`;
+}
+
+function term(random: Random): string {
+  const text = random.text(`${letters} `, random.int(1, 50)).trim();
+  return text === "" ? term(random) : text;
+}
+
+/** Sfc32, small and well mixed: the numbers of a seed are the same on every machine. */
+function randomFrom(seed: number): Random {
+  let [a, b, c, counter] = [seed | 0, 0x9e3779b9 | 0, 0x243f6a88 | 0, 1];
+  const next = (): number => {
+    const sum = (a + b + counter) | 0;
+    counter = (counter + 1) | 0;
+    a = b ^ (b >>> 9);
+    b = (c + (c << 3)) | 0;
+    c = (((c << 21) | (c >>> 11)) + sum) | 0;
+    return (sum >>> 0) / 2 ** 32;
+  };
+  for (let warmUp = 0; warmUp < 16; warmUp++) next(); // until the seed has reached all of the state
+  const below = (n: number) => Math.floor(next() * n);
+  return {
+    oneIn: (n) => below(n) === 0,
+    int: (min, max) => min + below(max - min + 1),
+    pick: (from) => from[below(from.length)] as (typeof from)[number],
+    text: (alphabet, length) => Array.from({ length }, () => alphabet[below(alphabet.length)]).join(""),
+  };
+}
+
+function wholeNumber(name: string, value: string, max = Number.MAX_SAFE_INTEGER): number {
+  const number = Number(value);
+  if (/^[0-9]+$/.test(value) && number <= max) return number;
+  throw new RangeError(`--${name}: expected a whole number from 0 to ${max}, got "${value}"`);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      seed: { type: "string", default: "1" },
+      rows: { type: "string", default: "54700" },
+      terms: { type: "string", default: "5000" },
+      out: { type: "string" },
+      expect: { type: "string" },
+      first: { type: "string" },
+      help: { type: "boolean", short: "h" },
+    },
+  });
+  if (values.help) return console.log(usage);
+  if (values.expect !== undefined) {
+    const payloads = readColumn(await Bun.file(values.expect).text());
+    const first = values.first === undefined ? payloads.length : wholeNumber("first", values.first);
+    const answers = expectedFor(expectAnswers(payloads), first);
+    return console.log(JSON.stringify({ rows: first, answers, maximumCount: answers[201] }, null, 2));
+  }
+  if (values.out === undefined) throw new RangeError("--out: expected a folder; see --help");
+  const files = renderFiles(
+    wholeNumber("seed", values.seed, 2 ** 32 - 1),
+    wholeNumber("rows", values.rows),
+    wholeNumber("terms", values.terms),
+  );
+  await mkdir(values.out, { recursive: true });
+  for (const [name, text] of Object.entries(files)) await Bun.write(join(values.out, name), text);
+  console.log(files["expected.json"]?.trimEnd());
+}
+
+if (import.meta.main) {
+  await main().catch((error: unknown) => {
+    console.error(`generate.ts: ${error instanceof Error ? error.message : error}`);
+    process.exit(2);
+  });
+}

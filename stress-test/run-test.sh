@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# One load test from payloads to verdict.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+Usage: run-test.sh [OPTIONS] GATLING_DIR
+
+Makes the payloads, waits until the registry is ready, runs the contest's load with the Gatling that
+install-gatling.sh put into GATLING_DIR (such as DIR/gatling-3.9.5), and judges the run. The registry has to
+be empty. All of a run is left in stress-test/user-files/results/<run>: Gatling's report (index.html) and
+log (simulation.log), verdict.json, and with --project usage.jsonl.
+
+  --short             the shape shrunk to about 16 s, for CI (same as --seconds-scale 0.08)
+  --seconds-scale X   every duration times X, above 0 and up to 1 (default 1: 205 s); the rates stay
+  --seed N            seed of the payloads (default 1)
+  --project NAME      docker compose project of the registry: measures CPU and memory of its services
+                      (default: $COMPOSE_PROJECT_NAME, if set)
+  --against FILE      verdict.json of an earlier run to compare with
+  --not-empty         go on although persons are stored: they must share no apelido with this run
+  -h, --help          this text
+
+Environment:
+  BASE_URL            the registry (default http://127.0.0.1:9999)
+  READY_PATH          asked until it answers 200 (default /readyz)
+  READY_TIMEOUT_S     how long (default 120)
+  JAVA_HOME, JAVA_OPTS  for Gatling
+
+Exit code: 0 passed, 1 failed, 2 could not be run or judged. Needs bun, curl and java.
+END
+}
+
+fail() {
+  echo "run-test.sh: $*" >&2
+  exit 2
+}
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+scale=1
+seed=1
+project=${COMPOSE_PROJECT_NAME:-}
+against=
+not_empty=
+gatling=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -h | --help) usage; exit 0 ;;
+    --short) scale=0.08; shift ;;
+    --not-empty) not_empty=yes; shift ;;
+    --seconds-scale | --seed | --project | --against)
+      [ $# -ge 2 ] || fail "$1 needs a value; see --help"
+      case "$1" in
+        --seconds-scale) scale=$2 ;;
+        --seed) seed=$2 ;;
+        --project) project=$2 ;;
+        --against) against=$2 ;;
+      esac
+      shift 2
+      ;;
+    -*) fail "unknown option $1; see --help" ;;
+    *)
+      [ -z "$gatling" ] || fail "expected one GATLING_DIR; see --help"
+      gatling=$1
+      shift
+      ;;
+  esac
+done
+[ -n "$gatling" ] || { usage >&2; exit 2; }
+[ -x "$gatling/bin/gatling.sh" ] || fail "no bin/gatling.sh in $gatling: install it with install-gatling.sh"
+gatling=$(cd -- "$gatling" && pwd)
+[[ $scale =~ ^(1|0?\.[0-9]*[1-9][0-9]*)$ ]] || fail "--seconds-scale: expected above 0 and up to 1, got $scale"
+[ -z "$against" ] || [ -f "$against" ] || fail "--against: there is no file $against"
+for command in bun curl; do
+  command -v "$command" > /dev/null || fail "$command is missing"
+done
+export BASE_URL=${BASE_URL:-http://127.0.0.1:9999} SECONDS_SCALE=$scale
+BASE_URL=${BASE_URL%/}
+ready_path=${READY_PATH:-/readyz}
+ready_timeout_s=${READY_TIMEOUT_S:-120}
+
+data=$here/user-files/resources
+results=$here/user-files/results
+mkdir -p "$results"
+bun run "$here/generate.ts" --seed "$seed" --out "$data" > /dev/null || exit 2
+
+get() { curl --silent --max-time 5 "$@" 2> /dev/null; }
+
+echo "Waiting for $BASE_URL$ready_path ..." >&2
+deadline=$((SECONDS + ready_timeout_s))
+until [ "$(get --output /dev/null --write-out '%{http_code}' "$BASE_URL$ready_path")" = 200 ]; do
+  [ "$SECONDS" -lt "$deadline" ] || fail "not ready after $ready_timeout_s s: $BASE_URL$ready_path does not answer 200"
+  sleep 0.5
+done
+count_before=$(get --fail "$BASE_URL/contagem-pessoas") || fail "GET /contagem-pessoas does not answer 200"
+[[ $count_before =~ ^[0-9]+$ ]] || fail "GET /contagem-pessoas answers no number: $count_before"
+if [ "$count_before" -gt 0 ] && [ -z "$not_empty" ]; then
+  fail "$count_before persons are stored already, whose apelidos this run may need: start from an empty registry"
+fi
+
+# Gatling names the folder of the run itself, so it gets a place of its own to do that in.
+run=$(mktemp -d "$results/.run.XXXXXX")
+sampler=
+cleanup() {
+  [ -z "$sampler" ] || kill "$sampler" 2> /dev/null || true
+  rm -rf -- "$run"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+if [ -n "$project" ]; then
+  bun run "$here/usage.ts" --project "$project" --out "$run/usage.jsonl" &
+  sampler=$!
+  until [ -s "$run/usage.jsonl" ]; do
+    kill -0 "$sampler" 2> /dev/null || { sampler=; fail "cannot measure the compose project $project"; }
+    sleep 0.1
+  done
+fi
+
+# A terminal sees Gatling's progress; elsewhere it goes to a file only.
+show() { if [ -t 2 ]; then tee "$run/gatling.out" >&2; else cat > "$run/gatling.out"; fi; }
+echo "Running the load ..." >&2
+description="seed $seed"
+[ "$scale" = 1 ] || description="$description, durations x $scale"
+if ! CREATED_FILE=$run/created.tsv "$gatling/bin/gatling.sh" -sf "$here/user-files/simulations" \
+  -s RinhaBackendSimulation -rsf "$data" -rf "$run" -rd "$description" 2>&1 | show; then
+  tail -n 20 "$run/gatling.out" >&2
+  fail "Gatling did not finish"
+fi
+if [ -n "$sampler" ]; then
+  kill "$sampler"
+  wait "$sampler" || true
+  sampler=
+fi
+
+log=$(find "$run" -mindepth 2 -maxdepth 2 -name simulation.log)
+[ -n "$log" ] || fail "Gatling left no simulation.log"
+result=$results/$(basename -- "$(dirname -- "$log")")
+find "$run" -mindepth 1 -maxdepth 1 -type f -exec mv -t "$(dirname -- "$log")" -- {} +
+mv -T -- "$(dirname -- "$log")" "$result"
+
+code=0
+bun run "$here/verdict.ts" --data "$data" --base-url "$BASE_URL" --count-before "$count_before" \
+  ${against:+--against "$against"} "$result" || code=$?
+echo >&2
+echo "Report: $result/index.html" >&2
+exit "$code"

@@ -1,0 +1,304 @@
+import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expectAnswers, type Pessoa, readPessoa } from "./contract.ts";
+import { renderFiles } from "./generate.ts";
+import { findCgroups, readUsage, type Sample, type Usage } from "./usage.ts";
+import { compare, judge, judgeCreated, percentile, readLog, render, spread, sumUsage } from "./verdict.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "verdict test "));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe("simulation.log", () => {
+  test("requests, failures by kind and crashed users", () => {
+    const log = readLog(
+      [
+        "RUN\tRinhaBackendSimulation\trinhabackendsimulation\t1000\tseed 1\t3.9.5",
+        "USER\tsearch\tSTART\t1001",
+        "REQUEST\t\tcreate\t1001\t1011\tOK\t ",
+        "REQUEST\t\tcreate\t1002\t1042\tKO\tstatus.find.in(201), found 500",
+        "REQUEST\t\tread\t1050\t1051\tKO\tbodyString.find.transform.is(), found not JSON: <html>1",
+        "REQUEST\t\tread\t1050\t1052\tKO\tbodyString.find.transform.is(), found not JSON: <html>2",
+        "ERROR\tfeeder is empty\t1060",
+        "",
+      ].join("\n"),
+    );
+    expect(log).toMatchObject({
+      description: "seed 1",
+      startMs: 1000,
+      endMs: 1052,
+      errors: ["feeder is empty"],
+    });
+    expect(log.latencies).toEqual(
+      new Map([
+        ["create", [10, 40]],
+        ["read", [1, 2]],
+      ]),
+    );
+    expect(log.failed).toEqual(
+      new Map([
+        ["create", 1],
+        ["read", 2],
+      ]),
+    );
+    expect(log.failures.map(({ request, message, times }) => [request, message, times])).toEqual([
+      ["read", "not JSON", 2],
+      ["create", "status.find.in(201), found 500", 1],
+    ]);
+  });
+
+  test("percentiles by nearest rank", () => {
+    const values = Array.from({ length: 200 }, (_, index) => index + 1);
+    expect([50, 95, 99, 100].map((p) => percentile(values, p))).toEqual([100, 190, 198, 200]);
+    expect(percentile([7], 50)).toBe(7);
+  });
+
+  test("a sample is spread from the first item to near the last", () => {
+    expect(spread([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 4)).toEqual([0, 2, 5, 7]);
+    expect(spread([1, 2], 4)).toEqual([1, 2]);
+  });
+});
+
+describe("usage", () => {
+  const write = (path: string, text: string) => {
+    mkdirSync(join(folder, path, ".."), { recursive: true });
+    writeFileSync(join(folder, path), text);
+  };
+  // The kernel writes a space in a path as \040.
+  const mountPoint = (path: string) => join(folder, path).replaceAll(" ", "\\040");
+
+  test("cgroup v1", () => {
+    write(
+      "v1/self/mountinfo",
+      ["cpu", "cpuacct", "memory"]
+        .map((name) => `1 2 0:3 / ${mountPoint(`fs1/${name}`)} rw - cgroup cgroup rw,${name}\n`)
+        .join(""),
+    );
+    write("v1/7/cgroup", "4:memory:/docker/a\n3:cpuacct:/docker/a\n2:cpu:/docker/a\n0::/docker/a\n");
+    write("fs1/cpuacct/docker/a/cpuacct.stat", "user 250\nsystem 50\n");
+    write("fs1/cpu/docker/a/cpu.stat", "nr_periods 9\nnr_throttled 3\nthrottled_time 1500000000\n");
+    write("fs1/cpu/docker/a/cpu.cfs_quota_us", "50000\n");
+    write("fs1/cpu/docker/a/cpu.cfs_period_us", "100000\n");
+    write("fs1/memory/docker/a/memory.stat", "inactive_file 1\ntotal_inactive_file 1000\n");
+    write("fs1/memory/docker/a/memory.usage_in_bytes", "5000\n");
+    write("fs1/memory/docker/a/memory.max_usage_in_bytes", "9000\n");
+    write("fs1/memory/docker/a/memory.limit_in_bytes", "9223372036854771712\n");
+    expect(readUsage(findCgroups(7, join(folder, "v1")))).toEqual({
+      userS: 2.5,
+      systemS: 0.5,
+      throttledS: 1.5,
+      memoryBytes: 5000,
+      workingSetBytes: 4000,
+      peakBytes: 9000,
+      cpuLimit: 0.5,
+      memoryLimitBytes: null,
+    });
+  });
+
+  test("cgroup v2, and a kernel without memory.peak", () => {
+    write("v2/self/mountinfo", `1 2 0:3 / ${mountPoint("fs2")} rw - cgroup2 cgroup2 rw\n`);
+    write("v2/7/cgroup", "0::/system.slice/docker-a.scope\n");
+    const dir = "fs2/system.slice/docker-a.scope";
+    write(
+      `${dir}/cpu.stat`,
+      "usage_usec 3000000\nuser_usec 2500000\nsystem_usec 500000\nthrottled_usec 1500000\n",
+    );
+    write(`${dir}/cpu.max`, "150000 100000\n");
+    write(`${dir}/memory.stat`, "anon 1\ninactive_file 1000\n");
+    write(`${dir}/memory.current`, "5000\n");
+    write(`${dir}/memory.max`, "1048576\n");
+    const expected = { userS: 2.5, systemS: 0.5, throttledS: 1.5, memoryBytes: 5000, workingSetBytes: 4000 };
+    const groups = findCgroups(7, join(folder, "v2"));
+    expect(readUsage(groups)).toEqual({
+      ...expected,
+      peakBytes: null,
+      cpuLimit: 1.5,
+      memoryLimitBytes: 1048576,
+    });
+    write(`${dir}/cpu.max`, "max 100000\n");
+    write(`${dir}/memory.max`, "max\n");
+    write(`${dir}/memory.peak`, "9000\n");
+    expect(readUsage(groups)).toEqual({
+      ...expected,
+      peakBytes: 9000,
+      cpuLimit: null,
+      memoryLimitBytes: null,
+    });
+  });
+
+  test("sums between the first and last sample, through a restart", () => {
+    const used = (userS: number, memoryBytes: number): Usage => ({
+      userS,
+      systemS: 1,
+      throttledS: 0,
+      memoryBytes,
+      workingSetBytes: memoryBytes / 2,
+      peakBytes: null,
+      cpuLimit: 0.5,
+      memoryLimitBytes: null,
+    });
+    const samples: Sample[] = [
+      { atMs: 0, services: { api: used(10, 100), db: used(5, 10) } },
+      { atMs: 1, services: { api: used(12, 300) } },
+      { atMs: 2, services: { api: used(1, 200), db: used(6, 20) } },
+    ];
+    expect(sumUsage(samples)).toMatchObject({
+      api: { userS: 3, systemS: 1, peakBytes: 300, peakWorkingSetBytes: 150, restarts: 1 },
+      db: { userS: 1, systemS: 0, peakBytes: 20, restarts: 0 },
+    });
+  });
+});
+
+describe("answers with 201", () => {
+  const body = (apelido: string, nome = "x") => JSON.stringify({ apelido, nome, nascimento: "2000-01-01" });
+  const rows = expectAnswers([body("a"), body("b", ""), body("a"), body("c"), body("d")]);
+
+  test.each([
+    ["in order", [0, 3, 4], []],
+    ["the later of two with one apelido", [2, 3, 4], []],
+    ["both with one apelido", [0, 2, 3, 4], ['"a" got 201 twice']],
+    ["none with an apelido", [0, 4], ['"c" (row 3) is valid and never got 201']],
+    ["an invalid one", [0, 1, 3, 4], ["row 1 got 201"]],
+    ["one that was not sent", [0, 3, 4, 5], ["row 5 got 201"]],
+  ])("%s", (_, created, problems) => {
+    const found = judgeCreated(
+      rows,
+      created.map((row) => ({ row, location: `/pessoas/${row}` })),
+      rows.length,
+    );
+    expect(found).toHaveLength(problems.length);
+    for (const [index, problem] of problems.entries()) expect(found[index]).toStartWith(problem);
+  });
+
+  test("rows that were not sent are not expected", () => {
+    expect(judgeCreated(rows, [{ row: 0, location: "/pessoas/0" }], 3)).toEqual([]);
+  });
+});
+
+describe("verdict", () => {
+  type Stored = Pessoa & { id: string };
+  let stored: Map<string, Stored>;
+  let unsearchable: string | undefined;
+
+  const server = Bun.serve({
+    port: 0,
+    fetch(req) {
+      const url = new URL(req.url);
+      if (url.pathname === "/contagem-pessoas") return new Response(String(stored.size));
+      const term = url.searchParams.get("t")?.toLowerCase();
+      if (term === undefined) {
+        const person = stored.get(url.pathname.replace("/pessoas/", ""));
+        return person ? Response.json(person) : new Response(null, { status: 404 });
+      }
+      const hits = [...stored.values()].filter(({ id, apelido, nome, stack }) => {
+        return (
+          id !== unsearchable &&
+          [apelido, nome, ...(stack ?? [])].some((text) => text.toLowerCase().includes(term))
+        );
+      });
+      return Response.json(hits.slice(0, 50));
+    },
+  });
+  afterAll(() => server.stop(true));
+
+  // A finished run: rows sent in order to a registry without faults.
+  const sent = 300;
+  const files = renderFiles(2, 400, 20);
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+  const rows = expectAnswers(
+    (files["pessoas-payloads.tsv"] ?? "")
+      .split("\n")
+      .slice(1, -1)
+      .map((line) => line.split("\t")[0] ?? ""),
+  );
+  const persons = rows.slice(0, sent).flatMap(({ payload, status }, row): Stored[] => {
+    const pessoa = readPessoa(payload);
+    return status === 201 && typeof pessoa === "object" ? [{ id: `id-${row}`, ...pessoa }] : [];
+  });
+  writeFileSync(
+    join(folder, "created.tsv"),
+    persons.map(({ id }) => `${id.slice(3)}\t/pessoas/${id}\n`).join(""),
+  );
+  const log = (ko: string) =>
+    `RUN\tS\ts\t1000\tseed 2\t3.9.5\n${"REQUEST\t\tcreate\t1000\t1002\tOK\t \n".repeat(sent - 1)}REQUEST\t\tcreate\t1000\t1004\t${ko}\n`;
+
+  beforeEach(() => {
+    stored = new Map(persons.map((person) => [person.id, person]));
+    unsearchable = undefined;
+    writeFileSync(join(folder, "simulation.log"), log("OK\t "));
+  });
+  const run = (countBefore = 0) =>
+    judge({
+      results: folder,
+      data: folder,
+      baseUrl: server.url.href,
+      countBefore,
+      sample: undefined,
+      searches: 40,
+      pollMs: 1,
+    });
+  const victim = () => persons[0] as Stored;
+
+  test("passes when everything is there", async () => {
+    const verdict = await run();
+    expect(verdict.problems).toEqual([]);
+    expect(verdict).toMatchObject({
+      passed: true,
+      creates: sent,
+      count: { stored: persons.length, maximum: persons.length, answered201: persons.length },
+      requests: { create: { requests: sent, failed: 0, p50: 2, p99: 2, max: 4 } },
+      readBack: { persons: persons.length, lost: 0, changed: 0 },
+      searches: { checked: 40, wrong: 0 },
+    });
+    expect(render(verdict)).toStartWith("PASSED  seed 2\n");
+    expect(render(verdict, verdict)).toContain("4 ×1.00");
+    expect(compare(verdict, verdict).requests.create?.max).toBe(1);
+  });
+
+  test("fails when one person is lost", async () => {
+    stored.delete(victim().id);
+    const verdict = await run();
+    expect(verdict).toMatchObject({ passed: false, readBack: { lost: 1 } });
+    expect(verdict.problems.join("\n")).toContain(`lost: "${victim().apelido}"`);
+    expect(render(verdict)).toStartWith("FAILED");
+  });
+
+  test("fails when one person is lost and another, never sent, makes up the count", async () => {
+    stored.delete(victim().id);
+    stored.set("other", { ...victim(), id: "other" });
+    expect(await run()).toMatchObject({
+      passed: false,
+      count: { stored: persons.length },
+      readBack: { lost: 1 },
+    });
+  });
+
+  test.each<[string, Partial<Stored> & { extra?: number }]>([
+    ["the case of its apelido", { apelido: "changed" }],
+    ["its stack", { stack: ["Go "] }],
+    ["its id", { id: "other" }],
+    ["an additional member", { extra: 1 }],
+  ])("fails when one person changed: %s", async (_, change) => {
+    stored.set(victim().id, { ...victim(), ...change });
+    expect(await run()).toMatchObject({ passed: false, readBack: { lost: 0, changed: 1 } });
+  });
+
+  test("fails when a search does not find a person it has to", async () => {
+    unsearchable = victim().id;
+    expect((await run()).searches.wrong).toBeGreaterThan(0);
+  });
+
+  test("fails when one request failed", async () => {
+    writeFileSync(join(folder, "simulation.log"), log("KO\tstatus.find.in(201), found 500"));
+    const verdict = await run();
+    expect(verdict).toMatchObject({ passed: false, problems: ["1 requests failed"] });
+    expect(render(verdict)).toContain("1 × create: status.find.in(201), found 500");
+  });
+
+  test("persons from before the run are subtracted", async () => {
+    stored.set("earlier", { ...victim(), id: "earlier" });
+    expect(await run(1)).toMatchObject({ passed: true, count: { before: 1, stored: persons.length } });
+    expect(await run(0)).toMatchObject({ passed: false });
+  });
+});
