@@ -1,8 +1,9 @@
 import { chmodSync, rmSync } from "node:fs";
 import { STATUS_CODES } from "node:http";
-import { lru } from "./cache.ts";
+import { type Cache, lru } from "./cache.ts";
 import { type Db, openDb, Unavailable } from "./db.ts";
 import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
+import { metrics } from "./metrics.ts";
 import { type FieldError, parsePessoa, toJson } from "./pessoa.ts";
 import { readSettings, type Settings } from "./settings.ts";
 
@@ -18,28 +19,40 @@ const databaseWaitMs = 2000;
 const forEver = "public, max-age=31536000, immutable";
 
 /** The whole API: what each request gets. */
-export function api(db: Db, cache: ReturnType<typeof lru>): (request: Request) => Promise<Response> {
+export function api(db: Db, cache: Cache): (request: Request) => Promise<Response> {
+  const { observe, render, contentType } = metrics(db, cache);
   const routes: Record<string, Record<string, Handler>> = {
     "/pessoas": { GET: searchPessoas, POST: createPessoa },
     "/pessoas/:id": { GET: getPessoa },
     "/contagem-pessoas": { GET: countPessoas },
     "/healthz": { GET: () => new Response("ok\n", plain) },
     "/readyz": { GET: ready },
+    "/metrics": {
+      GET: async () => new Response(await render(), { headers: { "Content-Type": contentType } }),
+    },
   };
 
   return async function handle(request) {
+    const started = performance.now();
     const target = split(request.url);
     const route = routes[target.path];
-    if (!route) return problem(404, `there is nothing at ${target.path}`);
+    const response = route ? await answer(request, target, route) : notFound(target);
+    const name = route ? `${request.method} ${target.path}` : "other";
+    observe(name, response.status, (performance.now() - started) / 1000);
+    return response;
+  };
+
+  async function answer(request: Request, target: Target, route: Record<string, Handler>): Promise<Response> {
     const handler = route[request.method === "HEAD" ? "GET" : request.method];
     if (!handler) return methodNotAllowed(request.method, Object.keys(route));
     try {
       return await handler(request, target);
     } catch (error) {
       if (error instanceof Unavailable) return unavailable(error);
-      throw error;
+      if (request.signal.aborted) return problem(400, "the client went away before its request was complete");
+      return failed(error as Error);
     }
-  };
+  }
 
   async function createPessoa(request: Request): Promise<Response> {
     const body = await readBody(request);
@@ -153,6 +166,10 @@ function problem(
   );
 }
 
+function notFound({ path }: Target): Response {
+  return problem(404, `there is nothing at ${path}`);
+}
+
 function methodNotAllowed(method: string, methods: string[]): Response {
   const allow = methods.flatMap((each) => (each === "GET" ? ["GET", "HEAD"] : [each])).join(", ");
   return problem(405, `${method} is not possible here, only ${allow}`, { headers: { Allow: allow } });
@@ -168,7 +185,7 @@ function unavailable({ message }: Error): Response {
   return problem(503, `${message}; send the same request again`, { headers: { "Retry-After": "1" } });
 }
 
-/** What Bun answers when a handler throws: everything to the log, nothing of it to the client. */
+/** The answer to a mistake of ours: everything to the log, nothing of it to the client. */
 function failed(error: Error): Response {
   console.error(error);
   return problem(500, "the server made a mistake; it is logged");

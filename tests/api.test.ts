@@ -569,6 +569,33 @@ describe("everything else", () => {
     expect((await registry.get("/readyz")).status).toBe(200);
   });
 
+  test("/metrics tells what was asked, in Prometheus' text format", async () => {
+    const fresh = await serve();
+    const { id } = (await (await fresh.post(newPessoa())).json()) as Found;
+    await fresh.get(`/pessoas/${id}`);
+    await fresh.get(`/pessoas/${crypto.randomUUID()}`);
+    await fresh.get("/nothing/here");
+    const response = await fresh.get("/metrics");
+    expect(response.headers.get("content-type")).toStartWith("text/plain");
+    const lines = (await response.text()).split("\n");
+    for (const line of [
+      'pessoas_http_request_duration_seconds_count{route="POST /pessoas",status="201"} 1',
+      'pessoas_http_request_duration_seconds_count{route="GET /pessoas/:id",status="200"} 1',
+      'pessoas_http_request_duration_seconds_count{route="GET /pessoas/:id",status="404"} 1',
+      'pessoas_http_request_duration_seconds_count{route="other",status="404"} 1',
+      "pessoas_cache_hits_total 1",
+      "pessoas_cache_misses_total 1",
+      "pessoas_cache_entries 1",
+      'pessoas_group_statements_total{kind="insert"} 1',
+      'pessoas_group_items_total{kind="find"} 1',
+      'pessoas_group_waiting{kind="insert"} 0',
+    ]) {
+      expect(lines).toContain(line);
+    }
+    expect(lines.some((line) => line.startsWith("process_cpu_seconds_total "))).toBe(true);
+    await fresh.stop();
+  });
+
   test("a Host header that is no host does no harm", async () => {
     const answer = await raw(registry.url, "GET /healthz?x HTTP/1.0\r\nHost: a b/c?d\r\n\r\n");
     expect(answer).toStartWith("HTTP/1.1 200 ");
