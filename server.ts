@@ -7,6 +7,7 @@ import { metrics } from "./metrics.ts";
 import { type FieldError, parsePessoa, toJson } from "./pessoa.ts";
 import { readSettings, type Settings } from "./settings.ts";
 
+type Handle = (request: Request) => Promise<Response>;
 type Handler = (request: Request, target: Target) => Response | Promise<Response>;
 /** A request target, split: `id` is what stands after /pessoas/, `query` what stands after the question mark. */
 type Target = { path: string; id: string; query: string };
@@ -16,10 +17,11 @@ const json = "application/json";
 const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-store" } };
 // With a database that is away the server is up after this long: alive, not ready, and ready by itself later.
 const databaseWaitMs = 2000;
+const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
 const forEver = "public, max-age=31536000, immutable";
 
 /** The whole API: what each request gets. */
-export function api(db: Db, cache: Cache): (request: Request) => Promise<Response> {
+export function api(db: Db, cache: Cache): Handle {
   const { observe, render, contentType } = metrics(db, cache);
   const routes: Record<string, Record<string, Handler>> = {
     "/pessoas": { GET: searchPessoas, POST: createPessoa },
@@ -213,11 +215,13 @@ export async function start(settings: Settings): Promise<Running> {
     const migrated = migrate(db, stopping.signal);
     await Promise.race([migrated, Bun.sleep(databaseWaitMs)]);
     migrated.catch((error) => console.error(error));
-    const server = await listen(settings, api(db, lru(settings.CACHE_BYTES)));
+    const handle = api(db, lru(settings.CACHE_BYTES));
+    const server = await listen(settings, handle);
     return {
       url: settings.SOCKET ?? server.url.href,
       async stop() {
         stopping.abort();
+        if (settings.SOCKET !== undefined) await leave(server, handle, settings.SOCKET);
         // A client that never ends its request must not keep the server from ending.
         await Promise.race([server.stop(), Bun.sleep(settings.DRAIN_MS)]);
         await server.stop(true);
@@ -249,7 +253,7 @@ async function migrate(db: Db, gaveUp: AbortSignal): Promise<void> {
   }
 }
 
-async function listen({ HOST, PORT, SOCKET }: Settings, fetch: (request: Request) => Promise<Response>) {
+async function listen({ HOST, PORT, SOCKET }: Settings, fetch: Handle) {
   const common = { fetch, error: failed, maxRequestBodySize: Number.MAX_SAFE_INTEGER }; // readBody has the limit
   if (SOCKET === undefined) {
     // Longer than nginx keeps an idle connection: the upstream must not be the one that closes it.
@@ -259,6 +263,24 @@ async function listen({ HOST, PORT, SOCKET }: Settings, fetch: (request: Request
   const server = Bun.serve({ ...common, unix: SOCKET });
   chmodSync(SOCKET, 0o666); // nginx is another user; who may reach the socket is up to its folder
   return server;
+}
+
+/**
+ * Lets nginx be the one that closes every connection: it may write a request in the moment in which this end
+ * closes, and a POST that was sent is not sent again. Without the socket's file it connects to the other instance;
+ * a connection that is used ends with its answer; one that is not nginx drops by itself.
+ */
+async function leave(server: Bun.Server<undefined>, handle: Handle, socket: string): Promise<void> {
+  rmSync(socket, { force: true });
+  server.reload({
+    async fetch(request) {
+      const response = await handle(request);
+      response.headers.set("Connection", "close");
+      return response;
+    },
+    error: failed,
+  });
+  await Bun.sleep(upstreamKeepAliveMs * 1.5);
 }
 
 /** A killed server leaves its socket behind, and then nobody can listen there. */
