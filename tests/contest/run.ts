@@ -1,0 +1,357 @@
+// The whole of docker-compose.yml, as a client and as an operator see it. Needs Docker with Compose.
+import assert from "node:assert/strict";
+import { client, type Found, newPessoa, type Problem, raw } from "../support.ts";
+import { type Service, services, topology } from "./topology.ts";
+
+const abandoned = new AbortController();
+const { url, compose, up, inside, sql, answered, leftovers, remove } = topology(abandoned.signal);
+const { get, post, request, search, count } = client(url);
+const instances = ["api1", "api2"] as const;
+let passed = 0;
+let failed = 0;
+
+async function check(title: string, body: () => Promise<void>) {
+  if (abandoned.signal.aborted) return;
+  try {
+    await body();
+    passed++;
+    console.log(`ok    ${title}`);
+  } catch (error) {
+    failed++;
+    console.log(`FAIL  ${title}: ${(error as Error).message}`);
+  }
+}
+
+async function create(person = newPessoa()): Promise<Found> {
+  const response = await post(person);
+  assert.equal(response.status, 201);
+  return (await response.json()) as Found;
+}
+
+async function isProblem(response: Response, status: number) {
+  assert.equal(response.status, status);
+  assert.equal(response.headers.get("content-type"), "application/problem+json");
+  const problem = (await response.json()) as Problem;
+  assert.equal(problem.status, status);
+  for (const member of [problem.type, problem.title, problem.detail]) assert.ok(member);
+}
+
+/** Creates and reads on many connections until `work` is done; resolves with what was created, and what failed. */
+async function underLoad(work: () => Promise<unknown>) {
+  const created: string[] = [];
+  const failures: string[] = [];
+  const working = new AbortController();
+  const lanes = Array.from({ length: 16 }, async () => {
+    while (!working.signal.aborted) {
+      try {
+        const response = await post(newPessoa());
+        if (response.status !== 201) throw new Error(`POST ${response.status}: ${await response.text()}`);
+        const { id } = (await response.json()) as Found;
+        created.push(id);
+        const found = await get(`/pessoas/${id}`);
+        if (found.status !== 200) throw new Error(`GET ${found.status}: ${await found.text()}`);
+        await found.text();
+      } catch (error) {
+        failures.push((error as Error).message);
+      }
+    }
+  });
+  try {
+    await work();
+  } finally {
+    working.abort();
+    await Promise.all(lanes);
+  }
+  return { created, failures };
+}
+
+async function untilReady() {
+  while ((await get("/readyz")).status !== 200) {
+    abandoned.signal.throwIfAborted();
+    await Bun.sleep(50);
+  }
+}
+
+async function limits() {
+  type Config = { services: Record<Service, { deploy: { resources: { limits: Limits } } }> };
+  type Limits = { cpus: number; memory: string };
+  const config = JSON.parse(await compose("config", "--format", "json")) as Config;
+  return services.map((service) => {
+    const { cpus, memory } = config.services[service].deploy.resources.limits;
+    return { service, cpus: Number(cpus), memory: Number(memory) };
+  });
+}
+
+async function containers() {
+  await check("the limits are in force inside the cgroups", async () => {
+    for (const { service, cpus, memory } of await limits()) {
+      // Version 2, or 1.
+      const quota = await inside(
+        service,
+        ...[
+          "sh",
+          "-c",
+          "cd /sys/fs/cgroup; cat cpu.max 2>&- || cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
+        ],
+      );
+      const [runtime, period] = quota.split(/\s/).map(Number);
+      assert.equal((runtime as number) / (period as number), cpus, service);
+      const bytes = await inside(
+        service,
+        ...["sh", "-c", "cd /sys/fs/cgroup; cat memory.max 2>&- || cat memory/memory.limit_in_bytes"],
+      );
+      assert.equal(Number(bytes), memory, service);
+    }
+  });
+
+  await check("nobody is root, has a capability, can get one, or can write to the image", async () => {
+    for (const service of services) {
+      const status = await inside(service, "cat", "/proc/1/status");
+      assert.doesNotMatch(status, /^Uid:.*\b0\b/m, service);
+      assert.match(status, /^CapEff:\t0+$/m, service);
+      assert.match(status, /^CapBnd:\t0+$/m, service);
+      assert.match(status, /^NoNewPrivs:\t1$/m, service);
+      await assert.rejects(inside(service, "touch", "/home/x"), /[Rr]ead-only/, service);
+    }
+  });
+
+  await check("the instances and Postgres have no network", async () => {
+    for (const service of [...instances, "db"] as const) {
+      const interfaces = [...(await inside(service, "cat", "/proc/net/dev")).matchAll(/^\s*(\w+):/gm)];
+      assert.deepEqual(
+        interfaces.map(([, name]) => name),
+        ["lo"],
+        service,
+      );
+    }
+  });
+
+  await check("Postgres keeps what it has acknowledged, and the application is no superuser", async () => {
+    for (const name of ["fsync", "synchronous_commit", "full_page_writes"]) {
+      assert.equal(await sql(`show ${name}`), "on");
+    }
+    assert.equal(await sql("show listen_addresses"), "");
+    assert.equal(
+      await sql(
+        "select distinct usesuper from pg_stat_activity join pg_user using (usename) where application_name = 'pessoas'",
+      ),
+      "f",
+    );
+  });
+}
+
+async function contract() {
+  await check("201: the person, its Location, its search, and a count that is one more", async () => {
+    const before = await count();
+    const person = newPessoa();
+    const response = await post(person);
+    assert.equal(response.status, 201);
+    const created = (await response.json()) as Found;
+    assert.deepEqual(created, { ...person, id: created.id });
+    assert.equal(response.headers.get("location"), `/pessoas/${created.id}`);
+    const found = await get(`/pessoas/${created.id}`);
+    assert.equal(found.status, 200);
+    assert.deepEqual(await found.json(), created);
+    assert.deepEqual(await search(person.apelido.toUpperCase()), [created]);
+    assert.equal(await count(), before + 1);
+  });
+
+  for (const [status, when, body] of [
+    [400, "the body is no JSON", "{"],
+    [400, "nome is a number", { ...newPessoa(), nome: 1 }],
+    [422, "apelido is missing", { ...newPessoa(), apelido: undefined }],
+    [422, "nascimento is no day", { ...newPessoa(), nascimento: "2023-02-30" }],
+    [413, "the body has 64 KiB and one byte more", " ".repeat(64 * 1024 + 1)],
+  ] as const) {
+    await check(`POST /pessoas: ${status} when ${when}`, async () => isProblem(await post(body), status));
+  }
+
+  await check("POST /pessoas: 422 when the apelido is taken, 415 when it is not JSON", async () => {
+    const person = newPessoa();
+    await create(person);
+    for (const _ of instances) await isProblem(await post(person), 422);
+    await isProblem(await post(newPessoa(), { "Content-Type": "text/plain" }), 415);
+  });
+
+  for (const [status, path] of [
+    [400, "/pessoas"],
+    [400, "/pessoas?t="],
+    [400, "/pessoas?t=%FF"],
+    [404, "/pessoas/not-a-uuid"],
+    [404, `/pessoas/${crypto.randomUUID()}`],
+    [404, "/nothing"],
+    [404, "/metrics"],
+    [404, "/%6Detrics?x"],
+  ] as const) {
+    await check(`GET ${path}: ${status}`, async () => isProblem(await get(path), status));
+  }
+
+  for (const method of ["DELETE", "TRACE", "FOO"]) {
+    await check(`${method} /pessoas: 405 with Allow`, async () => {
+      const answer = await raw(url, `${method} /pessoas HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      assert.match(answer, /^HTTP\/1.1 405 /);
+      assert.match(answer, /^Allow: GET, HEAD, POST\r$/m);
+      assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+    });
+  }
+
+  await check("HEAD /contagem-pessoas: 200 without a body", async () => {
+    const response = await request("/contagem-pessoas", { method: "HEAD" });
+    assert.equal(response.status, 200);
+    assert.equal(await response.text(), "");
+  });
+
+  // What nginx answers by itself.
+  for (const [status, what, head] of [
+    [400, "what is no HTTP", "what?\r\n"],
+    [414, "a line of 9000 characters", `GET /${"x".repeat(9000)} HTTP/1.1\r\nHost: x\r\n`],
+    [431, "a header of 9000 characters", `GET / HTTP/1.1\r\nHost: x\r\nX: ${"x".repeat(9000)}\r\n`],
+    [413, "a chunk of 64 KiB and one byte more", chunked("x".repeat(64 * 1024 + 1))],
+  ] as const) {
+    await check(`${status} as problem details for ${what}`, async () => {
+      const answer = await raw(url, `${head}\r\n`, /"status":/);
+      assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `));
+      assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+      assert.equal(JSON.parse(answer.slice(answer.indexOf("\r\n\r\n"))).status, status);
+    });
+  }
+}
+
+function chunked(chunk: string): string {
+  const head = "POST /pessoas HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+  return `${head}${chunk.length.toString(16)}\r\n${chunk}\r\n0\r\n`;
+}
+
+async function twoInstances() {
+  await check("of 50 racing creates of one apelido one gets 201, all others 422", async () => {
+    for (let round = 0; round < 5; round++) {
+      const person = newPessoa();
+      const answers = await Promise.all(Array.from({ length: 50 }, () => post(person)));
+      const statuses = answers.map(({ status }) => status).sort();
+      assert.deepEqual(statuses, [201, ...new Array(49).fill(422)]);
+      assert.equal((await search(person.apelido)).length, 1);
+    }
+  });
+
+  await check("a person is readable, found and counted through either instance at once", async () => {
+    for (let round = 0; round < 50; round++) {
+      const before = await count();
+      const person = await create();
+      // Round robin: of two requests in a row each instance gets one.
+      for (const _ of instances) assert.equal((await get(`/pessoas/${person.id}`)).status, 200);
+      for (const _ of instances) assert.deepEqual(await search(person.apelido), [person]);
+      for (const _ of instances) assert.equal(await count(), before + 1);
+    }
+  });
+
+  await check("each instance answers every second request", async () => {
+    const before = await Promise.all(instances.map(answered));
+    for (let i = 0; i < 1000; i++) await get("/healthz");
+    const after = await Promise.all(instances.map(answered));
+    const shares = after.map((now, i) => now - (before[i] as number));
+    // Not to the last one: health checks go the same way.
+    for (const share of shares) assert.ok(Math.abs(share - 500) < 20, `of 1000: ${shares}`);
+  });
+}
+
+async function outages() {
+  for (const instance of instances) {
+    await check(`restart ${instance} under load: no request is lost`, async () => {
+      const { created, failures } = await underLoad(async () => {
+        await compose("restart", instance);
+        await inside(instance, "sh", "-c", 'until [ -S "$SOCKET" ]; do sleep 0.05; done');
+      });
+      assert.deepEqual(failures.slice(0, 3), []);
+      assert.ok(created.length > 100, `only ${created.length} creates`);
+    });
+  }
+
+  await check(
+    "kill -9 of an instance: the other answers, and its stale socket does not keep it down",
+    async () => {
+      await compose("kill", "api1");
+      for (let i = 0; i < 20; i++) await create();
+      await compose("start", "api1");
+      await up();
+      await create();
+      await create();
+      assert.ok((await answered("api1")) > 0);
+    },
+  );
+
+  await check(
+    "kill -9 of Postgres under load: 503 with Retry-After, then all who got 201 are there",
+    async () => {
+      let told: Response | undefined;
+      const { created } = await underLoad(async () => {
+        await compose("kill", "db");
+        told = await get("/contagem-pessoas");
+        await compose("start", "db");
+        await untilReady();
+      });
+      await isProblem(told as Response, 503);
+      assert.equal((told as Response).headers.get("retry-after"), "1");
+      let stored = 0;
+      for (let i = 0; i < created.length; i += 1000) {
+        // a command has no room for more
+        const ids = created.slice(i, i + 1000).map((id) => `'${id}'`);
+        stored += Number(await sql(`select count(*) from pessoas where id in (${ids})`));
+      }
+      assert.equal(stored, created.length);
+    },
+  );
+
+  await check(
+    "without any instance nginx says 503 with Retry-After, and it all comes back by itself",
+    async () => {
+      await compose("stop", ...instances);
+      const response = await get("/contagem-pessoas");
+      assert.equal(response.headers.get("retry-after"), "1");
+      await isProblem(response, 503);
+      await compose("start", ...instances);
+      await untilReady();
+    },
+  );
+}
+
+async function data() {
+  await check("down and up keep the data", async () => {
+    const person = await create();
+    const before = await count();
+    await compose("down");
+    await up();
+    assert.equal(await count(), before);
+    assert.deepEqual(await (await get(`/pessoas/${person.id}`)).json(), person);
+  });
+
+  await check("down -v removes the data, and all the rest", async () => {
+    await compose("down", "--volumes");
+    assert.equal(await leftovers(), "");
+  });
+}
+
+// After this long something hangs; a run takes little more than a minute.
+const tooLong = setTimeout(() => abandoned.abort(new Error("given up after 10 minutes")), 600_000);
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => abandoned.abort(new Error(signal)));
+}
+
+await check("the limits sum to at most 1.5 CPU and 3 GB", async () => {
+  const all = await limits();
+  assert.ok(all.reduce((sum, { cpus }) => sum + cpus, 0) <= 1.5 + 1e-9);
+  assert.ok(all.reduce((sum, { memory }) => sum + memory, 0) <= 3e9);
+});
+let isUp = false;
+await check(`docker compose up -d --build --wait: ready at ${url}`, async () => {
+  await up();
+  isUp = true;
+});
+if (isUp) {
+  for (const part of [containers, contract, twoInstances, outages, data]) await part();
+} else if (!abandoned.signal.aborted) {
+  console.log(await compose("logs", "--tail", "20"));
+}
+clearTimeout(tooLong);
+await remove();
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 && !abandoned.signal.aborted ? 0 : 1);

@@ -1,0 +1,72 @@
+import { join } from "node:path";
+
+export const services = ["nginx", "api1", "api2", "db"] as const;
+export type Service = (typeof services)[number];
+export type Topology = ReturnType<typeof topology>;
+
+const root = join(import.meta.dir, "..", "..");
+
+/** docker-compose.yml as a project of its own on a port of its own, beside whatever else is running. */
+export function topology(abandoned: AbortSignal) {
+  const port = freePort();
+  const project = `contest-${process.pid}`;
+  const env = { ...process.env, PORT: String(port), COMPOSE_PROJECT_NAME: project, HEALTH_INTERVAL: "1s" };
+
+  /** Resolves with what the command printed, rejects with what it complained about. */
+  async function run(args: string[], options: { signal?: AbortSignal } = {}): Promise<string> {
+    const child = Bun.spawn(["docker", ...args], {
+      ...options,
+      cwd: root,
+      env,
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    if ((await child.exited) !== 0)
+      throw new Error(`docker ${args.join(" ")}: ${problems.trim() || out.trim()}`);
+    return out.trim();
+  }
+  const docker = (...args: string[]) => {
+    abandoned.throwIfAborted();
+    return run(args, { signal: abandoned });
+  };
+  const compose = (...args: string[]) => docker("compose", ...args);
+
+  return {
+    url: `http://127.0.0.1:${port}`,
+    compose,
+    /** Resolves when everything is healthy. */
+    up: () => compose("up", "-d", "--build", "--wait"),
+    /** What a command prints inside a container. */
+    inside: (service: Service, ...command: string[]) => compose("exec", "-T", service, ...command),
+    sql: (text: string) =>
+      compose("exec", "-T", "db", "psql", "-U", "postgres", "-d", "pessoas", "-Atc", text),
+    /** Requests that an instance has answered, by its metrics. */
+    async answered(instance: Service): Promise<number> {
+      const ask =
+        "process.stdout.write(await (await fetch('http://x/metrics', { unix: process.env.SOCKET })).text())";
+      const metrics = await compose("exec", "-T", instance, "bun", "-e", ask);
+      const counts = metrics.matchAll(/^pessoas_http_request_duration_seconds_count.* (\d+)$/gm);
+      return [...counts].reduce((sum, [, n]) => sum + Number(n), 0);
+    },
+    /** Names of what still exists of it. */
+    async leftovers(): Promise<string> {
+      const label = ["--filter", `label=com.docker.compose.project=${project}`];
+      const lists = [
+        docker("ps", "--all", "--quiet", ...label),
+        docker("volume", "ls", "--quiet", ...label),
+        docker("network", "ls", "--quiet", ...label),
+      ];
+      return (await Promise.all(lists)).join("\n").trim();
+    },
+    /** Also when it is abandoned. */
+    remove: () => run(["compose", "down", "--volumes", "--rmi", "local", "--timeout", "5"]),
+  };
+}
+
+function freePort(): number {
+  const listener = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
+  const { port } = listener;
+  listener.stop(true);
+  return port;
+}
