@@ -46,7 +46,7 @@ export function api(db: Db, cache: Cache): Handle {
 
   async function answer(request: Request, target: Target, route: Record<string, Handler>): Promise<Response> {
     const handler = route[request.method === "HEAD" ? "GET" : request.method];
-    if (!handler) return methodNotAllowed(request.method, Object.keys(route));
+    if (!handler) return methodNotAllowed(Object.keys(route));
     try {
       return await handler(request, target);
     } catch (error) {
@@ -172,9 +172,9 @@ function notFound({ path }: Target): Response {
   return problem(404, `there is nothing at ${path}`);
 }
 
-function methodNotAllowed(method: string, methods: string[]): Response {
+function methodNotAllowed(methods: string[]): Response {
   const allow = methods.flatMap((each) => (each === "GET" ? ["GET", "HEAD"] : [each])).join(", ");
-  return problem(405, `${method} is not possible here, only ${allow}`, { headers: { Allow: allow } });
+  return problem(405, `only ${allow} are possible here`, { headers: { Allow: allow } });
 }
 
 function notCreated(outcome: "taken" | "refused"): Response {
@@ -214,7 +214,6 @@ export async function start(settings: Settings): Promise<Running> {
   try {
     const migrated = migrate(db, stopping.signal);
     await Promise.race([migrated, Bun.sleep(databaseWaitMs)]);
-    migrated.catch((error) => console.error(error));
     const handle = api(db, lru(settings.CACHE_BYTES));
     const server = await listen(settings, handle);
     return {
@@ -240,15 +239,20 @@ export async function start(settings: Settings): Promise<Running> {
   }
 }
 
-/** Applies the schema as soon as the database can be reached, until `gaveUp`. */
+/**
+ * Applies the schema as soon as the database can be reached, until `gaveUp`. Rejects when the database refuses
+ * to be used at all; once the server is up, it goes on trying even then.
+ */
 async function migrate(db: Db, gaveUp: AbortSignal): Promise<void> {
-  for (let told = false; !gaveUp.aborted; await Bun.sleep(100)) {
+  const patienceEnds = performance.now() + databaseWaitMs;
+  for (let told = ""; !gaveUp.aborted; await Bun.sleep(100)) {
     try {
       return await db.migrate();
     } catch (error) {
-      if (!(error instanceof Unavailable)) throw error;
-      if (!told) console.error(`${error.message} (${(error.cause as Error).message}): 503 until it can`);
-      told = true;
+      if (!(error instanceof Unavailable) && performance.now() < patienceEnds) throw error;
+      const { message, cause = error } = error as Error;
+      if (message !== told) console.error(`${message} (${(cause as Error).message}): 503 until it can`);
+      told = message;
     }
   }
 }
