@@ -1,4 +1,5 @@
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 /** What one container has used since it started, and may use. Counters restart at 0 with the container. */
@@ -18,18 +19,31 @@ export type Usage = {
   memoryLimitBytes: number | null;
 };
 
+/** What a registry tells at /metrics, by name with labels; see parseMetrics. */
+export type Metrics = Record<string, number>;
+
 /** One line of the file: every service of the project at one moment (ms since 1970). */
-export type Sample = { atMs: number; services: Record<string, Usage> };
+export type Sample = {
+  atMs: number;
+  services: Record<string, Usage>;
+  /** By service, of those whose /metrics could be read. */
+  metrics?: Record<string, Metrics>;
+};
 
 const usage = `Usage: usage.ts --project NAME --out FILE.jsonl [--interval-ms N]
 
 Samples CPU and memory of every running container of a docker compose project from the cgroups (v1 and v2)
 of this machine: one line of JSON at the start, one per interval, one at the end, until SIGTERM or Ctrl-C.
+A container that listens on a Unix socket in a volume (environment SOCKET) is asked for /metrics too, at most
+once a second, where the volume can be read from outside.
 
   --project NAME     the compose project, as "docker compose ls" names it
   --out FILE.jsonl   file to write
   --interval-ms N    default 1000
   -h, --help         this text`;
+
+const metricsTimeoutMs = 500;
+const minMetricsIntervalMs = 990; // a second, less what a timer is early
 
 /** Seconds and bytes of the cgroups `pid` is in. Throws when they cannot be read (the process has ended). */
 export function readUsage(groups: CgroupDirs): Usage {
@@ -105,30 +119,87 @@ function readMemory({
   };
 }
 
-/** Cgroup folders of the project's running containers, by service (with the container's number from 2 on). */
-export function findServices(project: string): Map<string, CgroupDirs> {
+type Service = {
+  groups: CgroupDirs;
+  /** The Unix socket it listens on, as a path of this machine. */
+  socket: string | undefined;
+};
+
+/** The project's running containers, by service (with the container's number from 2 on). */
+export function findServices(project: string): Map<string, Service> {
   const ids = docker("ps", "--quiet", "--filter", `label=com.docker.compose.project=${project}`).split("\n");
   if (ids[0] === "") throw new Error(`no container of the compose project "${project}" is running`);
   const label = (name: string) => `{{index .Config.Labels "com.docker.compose.${name}"}}`;
-  const format = `${label("service")}\t${label("container-number")}\t{{.State.Pid}}`;
-  const containers = docker("inspect", "--format", format, ...ids).split("\n");
-  const services = containers.map((line): [string, CgroupDirs] => {
-    const [service = "", number = "1", pid = ""] = line.split("\t");
-    return [number === "1" ? service : `${service}-${number}`, findCgroups(Number(pid))];
+  const format = [
+    label("service"),
+    label("container-number"),
+    "{{.State.Pid}}",
+    "{{json .Config.Env}}",
+    "{{json .Mounts}}",
+  ];
+  const containers = docker("inspect", "--format", format.join("\t"), ...ids).split("\n");
+  const services = containers.map((line): [string, Service] => {
+    const [service = "", number = "1", pid = "", env = "", mounts = ""] = line.split("\t");
+    return [
+      number === "1" ? service : `${service}-${number}`,
+      { groups: findCgroups(Number(pid)), socket: findSocket(JSON.parse(env), JSON.parse(mounts)) },
+    ];
   });
   return new Map(services.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-function sample(services: Map<string, CgroupDirs>): Sample {
+/**
+ * Where a container's SOCKET is on this machine; undefined when it has none, or not in a mount. `env` and `mounts`
+ * as "docker inspect" gives them.
+ */
+export function findSocket(
+  env: readonly string[] | null,
+  mounts: readonly { Source: string; Destination: string }[] | null,
+): string | undefined {
+  const socket = env?.find((entry) => entry.startsWith("SOCKET="))?.slice("SOCKET=".length);
+  const mount = mounts?.find(({ Destination }) => socket?.startsWith(`${Destination}/`));
+  return socket && mount ? join(mount.Source, socket.slice(mount.Destination.length)) : undefined;
+}
+
+/** The values in Prometheus' text format that are about the registry (pessoas_*) and its process (process_*). */
+export function parseMetrics(text: string): Metrics {
+  const lines = text.matchAll(/^((?:pessoas|process)_[a-z_]+(?:\{[^}]*\})?) (\S+)$/gm);
+  return Object.fromEntries([...lines].map(([, name = "", value]) => [name, Number(value)]));
+}
+
+/** What is told at `url`/metrics, over the Unix socket if given; undefined when nothing usable is. */
+export async function readMetrics(url: string, unix?: string): Promise<Metrics | undefined> {
+  try {
+    const init = { signal: AbortSignal.timeout(metricsTimeoutMs), ...(unix ? { unix } : {}) };
+    const response = await fetch(new URL("/metrics", url), init);
+    const metrics = parseMetrics(await response.text());
+    return response.ok && Object.keys(metrics).length > 0 ? metrics : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function sample(services: Map<string, Service>, withMetrics: boolean): Promise<Sample> {
   const used: Record<string, Usage> = {};
-  for (const [name, groups] of services) {
+  const metrics: Record<string, Metrics> = {};
+  const atMs = Date.now();
+  for (const [name, { groups }] of services) {
     try {
       used[name] = readUsage(groups);
     } catch {
       // Stopped or restarting: left out of this line, and there again once its folders are.
     }
   }
-  return { atMs: Date.now(), services: used };
+  if (withMetrics) {
+    const sockets = [...services].flatMap(([name, { socket }]) => (socket ? [{ name, socket }] : []));
+    await Promise.all(
+      sockets.map(async ({ name, socket }) => {
+        const told = await readMetrics("http://localhost", socket);
+        if (told) metrics[name] = told;
+      }),
+    );
+  }
+  return { atMs, services: used, ...(Object.keys(metrics).length > 0 ? { metrics } : {}) };
 }
 
 function docker(...args: string[]): string {
@@ -172,7 +243,7 @@ function pair(pairs: Map<string, number>, name: string): number {
   return value;
 }
 
-function main(): void {
+async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       project: { type: "string" },
@@ -192,23 +263,26 @@ function main(): void {
     throw new RangeError(`--interval-ms: expected at least 100, got "${values["interval-ms"]}"`);
 
   const services = findServices(project);
-  writeFileSync(out, "");
-  const write = () => appendFileSync(out, `${JSON.stringify(sample(services))}\n`);
-  const finish = () => {
-    write();
-    process.exit(0);
+  let askedMs = 0;
+  const write = async () => {
+    // It costs the registry a little: not more often than the pictures need.
+    const withMetrics = Date.now() - askedMs >= minMetricsIntervalMs;
+    if (withMetrics) askedMs = Date.now();
+    appendFileSync(out, `${JSON.stringify(await sample(services, withMetrics))}\n`);
   };
-  process.on("SIGTERM", finish);
-  process.on("SIGINT", finish);
-  write();
-  setInterval(write, intervalMs);
+  const stopped = Promise.withResolvers<"stopped">();
+  process.on("SIGTERM", () => stopped.resolve("stopped"));
+  process.on("SIGINT", () => stopped.resolve("stopped"));
+  writeFileSync(out, "");
+  do await write();
+  while ((await Promise.race([stopped.promise, Bun.sleep(intervalMs)])) !== "stopped");
+  await write();
+  process.exit(0);
 }
 
 if (import.meta.main) {
-  try {
-    main();
-  } catch (error) {
+  await main().catch((error: unknown) => {
     console.error(`usage.ts: ${error instanceof Error ? error.message : error}`);
     process.exit(2);
-  }
+  });
 }

@@ -65,11 +65,15 @@ export type Verdict = {
   requestsPerCpuSecond: number | null;
 };
 
+/** One request: when it was sent (ms since 1970), how long its answer took, and whether that was a wrong one or none. */
+export type Timed = { kind: string; startMs: number; ms: number; failed: boolean };
+
 /** What simulation.log tells. Times in ms. */
 export type Log = {
   description: string;
   startMs: number;
   endMs: number;
+  requests: Timed[];
   latencies: Map<string, number[]>;
   failures: Failure[];
   failed: Map<string, number>;
@@ -83,6 +87,7 @@ export function readLog(text: string): Log {
     description: "",
     startMs: 0,
     endMs: 0,
+    requests: [],
     latencies: new Map(),
     failures: [],
     failed: new Map(),
@@ -100,6 +105,7 @@ export function readLog(text: string): Log {
       const ms = Number(end) - Number(start);
       if (latencies) latencies.push(ms);
       else log.latencies.set(name, [ms]);
+      log.requests.push({ kind: name, startMs: Number(start), ms, failed: answer !== "OK" });
       log.endMs = Math.max(log.endMs, Number(end));
       if (answer === "OK") continue;
       log.failed.set(name, (log.failed.get(name) ?? 0) + 1);
@@ -199,7 +205,8 @@ export function judgeCreated(rows: readonly Row[], created: readonly Created[], 
   return problems;
 }
 
-type Stored = Pessoa & { id: string; location: string };
+/** A person that got 201 with this Location, and the id in it. */
+export type Stored = Pessoa & { id: string; location: string };
 
 /** True when `got` holds exactly the members of the person, with the values that were sent. */
 export function isSame(
@@ -218,7 +225,8 @@ export function isSame(
   );
 }
 
-async function readBack(baseUrl: string, persons: readonly Stored[], problems: string[]) {
+/** Reads every one of the persons back, and says in `problems` who is not there as it was sent. */
+export async function readBack(baseUrl: string, persons: readonly Stored[], problems: string[]) {
   const found = { persons: persons.length, lost: 0, changed: 0, unreadable: 0 };
   await inParallel(16, "reading persons back", persons, async (person) => {
     const { status, body } = await get(baseUrl, person.location);
@@ -294,8 +302,11 @@ export function spread<T>(items: readonly T[], n: number): T[] {
   return Array.from({ length: n }, (_, index) => items[Math.floor((index * items.length) / n)] as T);
 }
 
-/** Writers behind the answers may lag: the count is taken once it stood still for two polls. */
-async function settledCount(baseUrl: string, pollMs: number): Promise<number> {
+/**
+ * Writers behind the answers may lag: the count is taken once it stood still for two polls. Throws when the
+ * answer is not a number.
+ */
+export async function settledCount(baseUrl: string, pollMs: number): Promise<number> {
   let [last, still] = [-1, 0];
   for (let polls = 0; polls < 60 && still < 2; polls++) {
     const { status, body } = await get(baseUrl, "/contagem-pessoas");
@@ -324,7 +335,8 @@ async function get(baseUrl: string, path: string): Promise<{ status: number; bod
   }
 }
 
-async function inParallel<T>(
+/** Works on the items, `width` at a time. Progress goes to standard error, where that is a terminal. */
+export async function inParallel<T>(
   width: number,
   label: string,
   items: readonly T[],
@@ -342,7 +354,8 @@ async function inParallel<T>(
   if (process.stderr.isTTY) process.stderr.write(`\r${" ".repeat(60)}\r`);
 }
 
-function parse(text: string): unknown {
+/** The JSON value, undefined when `text` is not JSON. */
+export function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
@@ -350,7 +363,8 @@ function parse(text: string): unknown {
   }
 }
 
-function brief(text: string): string {
+/** Short enough for a line. */
+export function brief(text: string): string {
   return text.length <= 120 ? text : `${text.slice(0, 120)}...`;
 }
 
@@ -411,12 +425,7 @@ export async function judge(options: Options): Promise<Verdict> {
     at: new Date(log.startMs).toISOString(),
     description: log.description,
     baseUrl,
-    machine: {
-      cpus: cpus().length,
-      model: cpus()[0]?.model.trim() ?? "",
-      memoryBytes: totalmem(),
-      kernel: release(),
-    },
+    machine: describeMachine(),
     seconds: round((log.endMs - log.startMs) / 1000, 1),
     creates,
     count: { before: countBefore, after, stored: after - countBefore, maximum, answered201: created.length },
@@ -433,7 +442,18 @@ export async function judge(options: Options): Promise<Verdict> {
   };
 }
 
-function summarise(latencies: readonly number[], failed: number): Latency {
+/** This machine, as a verdict names it. */
+export function describeMachine(): Verdict["machine"] {
+  return {
+    cpus: cpus().length,
+    model: cpus()[0]?.model.trim() ?? "",
+    memoryBytes: totalmem(),
+    kernel: release(),
+  };
+}
+
+/** `latencies` in ms, in any order and not none. */
+export function summarise(latencies: readonly number[], failed: number): Latency {
   const sorted = latencies.toSorted((a, b) => a - b);
   const [p50, p95, p99] = [percentile(sorted, 50), percentile(sorted, 95), percentile(sorted, 99)];
   return { requests: sorted.length, failed, p50, p95, p99, max: percentile(sorted, 100) };
@@ -447,7 +467,8 @@ function readCreated(text: string): Created[] {
   });
 }
 
-function readSamples(text: string): Sample[] {
+/** The text of usage.jsonl. */
+export function readSamples(text: string): Sample[] {
   const lines = text.split("\n").filter((line) => line !== "");
   return lines.map((line) => JSON.parse(line) as Sample);
 }
@@ -551,15 +572,18 @@ function ratio(now: number, then: number): string {
   return `×${(now / then).toFixed(2)}`;
 }
 
-function number(value: number): string {
+/** With a comma for every three digits. */
+export function number(value: number): string {
   return value.toLocaleString("en-US");
 }
 
-function mebibytes(bytes: number): string {
+/** MiB with one decimal. */
+export function mebibytes(bytes: number): string {
   return (bytes / 2 ** 20).toFixed(1);
 }
 
-function table(rows: readonly string[][]): string[] {
+/** Lines with aligned columns: the first to the left, the others to the right. */
+export function table(rows: readonly string[][]): string[] {
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
   return rows.map((row) =>
     row
