@@ -9,7 +9,7 @@ Usage: run-test.sh [OPTIONS] GATLING_DIR
 Makes the payloads, waits until the registry is ready, runs the contest's load with the Gatling that
 install-gatling.sh put into GATLING_DIR (such as DIR/gatling-3.9.5), and judges the run. The registry has to
 be empty. All of a run is left in stress-test/user-files/results/<run>: Gatling's report (index.html) and
-log (simulation.log), verdict.json, and with --project usage.jsonl.
+log (simulation.log), verdict.json, with --project usage.jsonl, and all of it in pictures: report.html and *.svg.
 
   --short             the shape shrunk to about 16 s, for CI (same as --seconds-scale 0.08)
   --seconds-scale X   every duration times X, above 0 and up to 1 (default 1: 205 s); the rates stay
@@ -141,6 +141,11 @@ mv -T -- "$(dirname -- "$log")" "$result"
 code=0
 bun run "$here/verdict.ts" --data "$data" --base-url "$BASE_URL" --count-before "$count_before" \
   ${against:+--against "$against"} "$result" || code=$?
+command="./stress-test/run-test.sh --seed $seed --seconds-scale $scale${project:+ --project $project} GATLING_DIR"
+if [ "$code" -le 1 ]; then
+  bun run "$here/report.ts" --command "$command" "$result" || fail "no pictures; \"bun install\" gets what draws them"
+fi
 echo >&2
-echo "Report: $result/index.html" >&2
+echo "Pictures: $result/report.html" >&2
+echo "Gatling's report: $result/index.html" >&2
 exit "$code"
