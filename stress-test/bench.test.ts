@@ -1,0 +1,170 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Registry, serve } from "../tests/support.ts";
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "pessoas-bench-test-"));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+async function bench(args: string[], env: Record<string, string> = {}) {
+  const out = join(folder, crypto.randomUUID());
+  const child = Bun.spawn(
+    [process.execPath, "run", join(import.meta.dir, "bench.ts"), "--json", "--out", out, ...args],
+    { env: { ...process.env, ...env }, stdout: "pipe", stderr: "pipe" },
+  );
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { code, out, stderr, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
+}
+
+const brief = ["--duration", "0.6", "--warmup", "0.1", "--connections", "8"];
+
+describe("against the registry", () => {
+  let registry: Registry;
+  beforeAll(async () => {
+    registry = await serve();
+  });
+  afterAll(() => registry.stop());
+
+  test("all scenarios pass, in closed loop", async () => {
+    const before = await registry.count();
+    const { code, json, out, stderr } = await bench([...brief, "--url", registry.url]);
+    expect([code, stderr]).toEqual([0, expect.stringContaining("report.html")]);
+    expect(json.results.map((result: { scenario: string }) => result.scenario)).toEqual([
+      "create",
+      "get",
+      "search",
+      "mixed",
+      "invalid",
+    ]);
+    let created = 0;
+    for (const { passed, problems, requests, statuses, audit, scenario, requestsPerSecond } of json.results) {
+      expect({ scenario, passed, problems }).toEqual({ scenario, passed: true, problems: [] });
+      expect(audit.countAfter - audit.countBefore).toBe(audit.created);
+      expect(audit).toMatchObject({ readBack: Math.min(1000, audit.created), wrong: 0 });
+      expect(requestsPerSecond).toBeGreaterThan(0);
+      const kinds = scenario === "mixed" ? ["create", "get", "invalid", "search"] : [scenario];
+      expect(Object.keys(requests)).toEqual(kinds);
+      if (scenario === "invalid") expect(Object.keys(statuses)).toEqual(["400", "422"]);
+      created += audit.created;
+    }
+    expect(await registry.count()).toBe(before + created);
+    expect(existsSync(join(out, "report.html"))).toBe(true);
+    expect(existsSync(join(out, "mixed-latency.svg"))).toBe(true);
+    expect(await Bun.file(join(out, "result.json")).json()).toEqual(json);
+  }, 60_000);
+
+  test("open loop sends what the rate says, whatever the answers take", async () => {
+    const { code, json } = await bench([
+      ...brief,
+      "--url",
+      registry.url,
+      "--scenario",
+      "get",
+      "--rate",
+      "200",
+    ]);
+    expect(code).toBe(0);
+    expect(json.mode).toBe("open loop, 200/s");
+    expect(json.results[0].requests.get).toMatchObject({ requests: 120, failed: 0 });
+  }, 30_000);
+});
+
+test("without --url and with nothing there, it starts the server itself and leaves nothing of it", async () => {
+  const free = Bun.serve({ port: 0, fetch: () => new Response() });
+  const port = String(free.port);
+  await free.stop(true);
+  const temporary = join(folder, "own");
+  await Bun.write(join(temporary, "kept"), "");
+  const { code, json } = await bench([...brief, "--scenario", "create"], { PORT: port, TMPDIR: temporary });
+  expect(code).toBe(0);
+  expect(json.server).toContain("server.ts");
+  expect(json.results[0].audit.countBefore).toBe(0);
+  const left = [...new Bun.Glob("pessoas-bench-*").scanSync({ cwd: temporary, onlyFiles: false })];
+  expect(left).toEqual([]);
+}, 60_000);
+
+/** A registry in memory, with a fault. */
+function faulty(
+  fault: "loses one" | "changes one" | "invents one" | "is slow once" | "goes away" | "accepts all",
+) {
+  const persons = new Map<string, object>();
+  let [creates, requests] = [0, 0];
+  return Bun.serve({
+    port: 0,
+    async fetch(request, server) {
+      const { pathname } = new URL(request.url);
+      if (pathname === "/contagem-pessoas") return new Response(String(persons.size));
+      const id = pathname.split("/")[2];
+      if (id !== undefined) return Response.json(persons.get(id), { status: persons.has(id) ? 200 : 404 });
+      if (request.method === "GET")
+        return new Response(null, { status: fault === "accepts all" ? 200 : 400 });
+      const body = (await request.json().catch(() => undefined)) as Record<string, unknown> | undefined;
+      if (fault === "is slow once" && ++requests === 30) await Bun.sleep(3000);
+      if (fault === "goes away" && ++requests === 30) server.stop(true);
+      if (body === undefined && fault !== "accepts all") return new Response(null, { status: 400 });
+      const made = crypto.randomUUID();
+      const bad = ++creates === 20;
+      const apelido = fault === "changes one" && bad ? "x" : body?.apelido;
+      const { nome, nascimento, stack = null } = body ?? {};
+      if (!(fault === "loses one" && bad)) persons.set(made, { id: made, apelido, nome, nascimento, stack });
+      if (fault === "invents one" && bad) persons.set("other", {});
+      return new Response(null, { status: 201, headers: { Location: `/pessoas/${made}` } });
+    },
+  });
+}
+
+// One connection: few creates, so that the sample that is read back holds the one with the fault.
+const few = ["--duration", "0.3", "--warmup", "0", "--connections", "1", "--timeout", "1", "--scenario"];
+
+test.each([
+  ["loses one", "create", /^the count grew by [\d,]+, but [\d,]+ creates got 201$/],
+  ["invents one", "create", /^the count grew by [\d,]+, but [\d,]+ creates got 201$/],
+  ["is slow once", "create", /^1 × create: no answer within 1 s$/],
+  ["goes away", "create", /^it could not be audited: .*ECONN/],
+  ["accepts all", "invalid", /× invalid: expected 4\d\d, got 20\d/],
+] as const)(
+  "exit 1 against a server that %s (%s)",
+  async (fault, scenario, problem) => {
+    await using server = faulty(fault);
+    const { code, json } = await bench([...few, scenario, "--url", server.url.href]);
+    expect(json.results[0].problems.some((text: string) => problem.test(text))).toBe(true);
+    expect([code, json.passed]).toEqual([1, false]);
+  },
+  30_000,
+);
+
+test("exit 1 against a server that changes one (get)", async () => {
+  await using server = faulty("changes one");
+  const { code, json } = await bench([...few, "get", "--url", server.url.href]);
+  expect(code).toBe(1);
+  expect(json.results[0]).toMatchObject({ passed: false, audit: { wrong: 1 } });
+  expect(json.results[0].problems.join()).toContain("get: the person read differs from the person sent");
+}, 30_000);
+
+test.each([
+  [["--scenario", "delete"], "--scenario: expected create, get, search, mixed, invalid or all"],
+  [["--rate", "0"], "--rate: expected a number from 1 to 20000"],
+  [["--connections", "1.5"], "--connections: expected a whole number"],
+  [["--url", "nowhere"], "--url: expected a URL"],
+  [["--url", "http://127.0.0.1:1", "--duration", "1"], "ECONNREFUSED"],
+])(
+  "exit 2 for %j",
+  async (args, message) => {
+    const { code, stderr } = await bench(args);
+    expect([code, stderr]).toEqual([2, expect.stringContaining(message)]);
+  },
+  30_000,
+);
+
+test("--help tells units and defaults", async () => {
+  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "bench.ts"), "--help"], {
+    stdout: "pipe",
+  });
+  expect(await child.stdout.text()).toContain("--duration S       seconds");
+  expect(await child.exited).toBe(0);
+});
