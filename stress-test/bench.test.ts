@@ -100,7 +100,8 @@ function faulty(
       const { pathname } = new URL(request.url);
       if (pathname === "/contagem-pessoas") return new Response(String(persons.size));
       const id = pathname.split("/")[2];
-      if (id !== undefined) return Response.json(persons.get(id), { status: persons.has(id) ? 200 : 404 });
+      if (id !== undefined)
+        return Response.json(persons.get(id) ?? null, { status: persons.has(id) ? 200 : 404 });
       if (request.method === "GET")
         return new Response(null, { status: fault === "accepts all" ? 200 : 400 });
       const body = (await request.json().catch(() => undefined)) as Record<string, unknown> | undefined;

@@ -717,7 +717,7 @@ async function main(): Promise<void> {
     title: values.scenario === "all" ? "Benchmark" : `Benchmark: ${values.scenario}`,
     at,
     machine: nameMachine(machine),
-    command: ["bun run bench", ...process.argv.slice(2)].join(" "),
+    command: `bun run bench ${process.argv.slice(2).join(" ")}`.replace(/ --(json|out[ =]\S+)/g, "").trim(),
     runs: measured.map((each) => describe(each, options)),
   });
   const passed = results.every((result) => result.passed);

@@ -101,6 +101,7 @@ test("the histogram has every request in the bar from its time on", () => {
     ["create", [0, 0, 0, 0, 0, 1]],
     ["read", [1, 1, 0, 0, 2, 0]],
   ]);
+  expect(histogram([request(0, 0), request(0, 2)]).fromMs).toEqual([0, 1, 2]);
   expect(histogram([request(0, 0)])).toEqual({ fromMs: [0], counts: new Map([["read", [1]]]) });
 });
 
@@ -161,7 +162,8 @@ describe("samples over time", () => {
   test("metrics are read from the text, those of others left out", () => {
     const text =
       '# HELP pessoas_cache_hits_total x\npessoas_cache_hits_total 3\npessoas_group_waiting{kind="find"} 2.5\n' +
-      "process_cpu_user_seconds_total 1e-3\nnodejs_version_info 1\n";
+      "process_cpu_user_seconds_total 1e-3\nnodejs_version_info 1\n" +
+      'pessoas_http_request_duration_seconds_bucket{le="1",route="x"} 4\n';
     expect(parseMetrics(text)).toEqual({
       pessoas_cache_hits_total: 3,
       'pessoas_group_waiting{kind="find"}': 2.5,

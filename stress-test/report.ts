@@ -98,8 +98,9 @@ function sliceSeconds(seconds: number): number {
 /** How many requests of each kind took how long: [fromMs, below the next fromMs), from fastest to slowest. */
 export function histogram(requests: readonly Timed[]): { fromMs: number[]; counts: Map<string, number[]> } {
   const edges = [0];
-  // Whole milliseconds, as Gatling measures, fill each of these from 1 ms on. Finer ones would leave gaps.
-  for (let decade = 0.1; decade < 1e6; decade *= 10) {
+  // Gatling measures whole milliseconds, which fill each of these from 1 ms on. Finer ones would leave gaps.
+  const whole = requests.every(({ ms }) => Number.isInteger(ms));
+  for (let decade = whole ? 1 : 0.1; decade < 1e6; decade *= 10) {
     for (const step of [1, 2, 3, 4, 6, 8]) edges.push(Number((step * decade).toPrecision(1)));
   }
   const indexOf = (ms: number) => edges.findLastIndex((edge) => edge <= ms);
@@ -223,7 +224,7 @@ function colorOf(name: string): string {
   return paint.series[known ?? other] as string;
 }
 
-const kindOrder = ["create", "read", "get", "search", "search without t", "invalid"];
+const kindOrder = ["create", "insert", "read", "get", "find", "search", "search without t", "invalid"];
 function byKind([a]: [string, unknown], [b]: [string, unknown]): number {
   const rank = (kind: string) => (kindOrder.includes(kind) ? kindOrder.indexOf(kind) : kindOrder.length);
   return rank(a) - rank(b) || (a < b ? -1 : 1);
@@ -265,7 +266,7 @@ export function chartsOf(run: Run): (Chart | Missing)[] {
           note: "The others asked Postgres. The contest's clients read a person right after the create, on either instance.",
           seconds: time.seconds,
           percent: true,
-          series: [...metrics.hitRatio].map(([name, points]) => ({ name, points, color: colorOf(name) })),
+          series: toLines(metrics.hitRatio),
         })
       : { title: "Cache hit ratio", missing: metrics.told < 2 ? noMetrics : "no person was read." },
     metrics.batchSize.size > 0
@@ -274,7 +275,7 @@ export function chartsOf(run: Run): (Chart | Missing)[] {
           title: "Requests per database statement",
           note: "Creates (insert), reads (find) and searches that wait for Postgres share a statement: it grows with the load.",
           seconds: time.seconds,
-          series: [...metrics.batchSize].map(([name, points]) => ({ name, points, color: colorOf(name) })),
+          series: toLines(metrics.batchSize),
         })
       : { title: "Batch sizes", missing: metrics.told < 2 ? noMetrics : "no statement was sent." },
   ];
@@ -294,6 +295,17 @@ type Line = { name: string; points: readonly Point[]; color: string; dash?: (typ
 
 const lineOnly = { itemStyle: { opacity: 0 } }; // no dot on the line in the legend
 const legendItem = { mark: 22, gap: 14 };
+
+function toLines(values: ReadonlyMap<string, readonly Point[]>): Line[] {
+  return [...values].sort(byKind).map(([name, points], index) => {
+    return {
+      name,
+      points,
+      color: colorOf(name),
+      dash: dashes[index % dashes.length] as (typeof dashes)[number],
+    };
+  });
+}
 
 /** Legends are laid out by the charting library without asking whether they meet the chart: their rows are counted. */
 function header(names: readonly string[], size: Size, title: string) {
@@ -740,9 +752,13 @@ function latencyTable(requests: readonly Timed[]): string {
       own.map(({ ms }) => ms),
       own.filter((request) => request.failed).length,
     );
-    return [kind, number(own.length), number(failed), ...[p50, p95, p99, max].map(short)];
+    return [kind, number(own.length), number(failed), ...[p50, p95, p99, max].map(milliseconds)];
   });
   return htmlTable("Latency in ms", [["", "requests", "failed", "p50", "p95", "p99", "max"], ...rows]);
+}
+
+function milliseconds(ms: number): string {
+  return Number.isInteger(ms) || ms >= 100 ? number(Math.round(ms)) : ms.toFixed(ms < 10 ? 2 : 1);
 }
 
 function usageTable(samples: readonly Sample[]): string {

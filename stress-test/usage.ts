@@ -161,9 +161,11 @@ export function findSocket(
   return socket && mount ? join(mount.Source, socket.slice(mount.Destination.length)) : undefined;
 }
 
-/** The values in Prometheus' text format that are about the registry (pessoas_*) and its process (process_*). */
+/** Of the values in Prometheus' text format those of the cache, the group commit and the process. */
 export function parseMetrics(text: string): Metrics {
-  const lines = text.matchAll(/^((?:pessoas|process)_[a-z_]+(?:\{[^}]*\})?) (\S+)$/gm);
+  const lines = text.matchAll(
+    /^((?:pessoas_cache|pessoas_group|process_cpu|process_resident)_[a-z_]+(?:\{[^}]*\})?) (\S+)$/gm,
+  );
   return Object.fromEntries([...lines].map(([, name = "", value]) => [name, Number(value)]));
 }
 
