@@ -559,10 +559,15 @@ async function startServer(): Promise<{ url: string; stop(): Promise<void> }> {
     stdout: "pipe",
     stderr: "inherit",
   });
-  const stop = async () => {
-    child.kill("SIGTERM");
-    await child.exited;
-    await rm(folder, { recursive: true, force: true });
+  // Once for all who ask: Ctrl-C, and the run that then fails, must both wait for its end.
+  let stopping: Promise<void> | undefined;
+  const stop = () => {
+    stopping ??= (async () => {
+      child.kill("SIGTERM");
+      await child.exited;
+      await rm(folder, { recursive: true, force: true });
+    })();
+    return stopping;
   };
   // Read to its end: a server whose output nobody takes any more would be stopped by it.
   const { promise: listening, resolve } = Promise.withResolvers<string | undefined>();
@@ -695,10 +700,15 @@ async function main(): Promise<void> {
   const usual = `http://127.0.0.1:${process.env.PORT || 9999}`;
   const own = values.url === undefined && !(await listens(usual)) ? await startServer() : undefined;
   const options: Options = { url: own?.url ?? values.url ?? usual, ...settings };
-  process.on("SIGINT", async () => {
-    await own?.stop();
-    process.exit(130);
-  });
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    process.on(signal, async () => {
+      await own?.stop();
+      process.exit(code);
+    });
+  }
   const measured: Measured[] = [];
   try {
     for (const scenario of chosen) measured.push(await measure(options, scenario, times));
