@@ -70,9 +70,9 @@ done
 gatling=$(cd -- "$gatling" && pwd)
 [[ $scale =~ ^(1|0?\.[0-9]*[1-9][0-9]*)$ ]] || fail "--seconds-scale: expected above 0 and up to 1, got $scale"
 [ -z "$against" ] || [ -f "$against" ] || fail "--against: there is no file $against"
-for command in bun curl; do
-  command -v "$command" > /dev/null || fail "$command is missing"
-done
+command -v bun > /dev/null || fail "bun is missing: npm install -g bun"
+command -v curl > /dev/null || fail "curl is missing"
+[ -d "$here/../node_modules" ] || (cd -- "$here/.." && bun install --frozen-lockfile >&2)
 export BASE_URL=${BASE_URL:-http://127.0.0.1:9999} SECONDS_SCALE=$scale
 BASE_URL=${BASE_URL%/}
 ready_path=${READY_PATH:-/readyz}
