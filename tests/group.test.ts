@@ -35,11 +35,16 @@ test("an item alone leaves at once; those that come meanwhile leave together, in
   expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5 });
 });
 
-test("as many statements as there are lanes are in flight at once", () => {
+test("as many statements as there are lanes are in flight at once", async () => {
   const { started, run } = statements();
   const { submit } = group(run, { ...options, lanes: 2 });
-  for (const item of [1, 2, 3]) void submit(item);
+  const answers = [1, 2, 3].map(submit);
   expect(started.map(({ items }) => items)).toEqual([[1], [2]]);
+  for (const _ of answers) {
+    for (const { answer } of started) answer();
+    await tick();
+  }
+  expect(await Promise.all(answers)).toEqual(["#1", "#2", "#3"]);
 });
 
 test("a statement that fails rejects its own items alone, and the next one flies", async () => {
