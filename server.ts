@@ -2,6 +2,7 @@ import { chmodSync, rmSync } from "node:fs";
 import { STATUS_CODES } from "node:http";
 import { type Cache, lru } from "./cache.ts";
 import { type Db, openDb, Unavailable } from "./db.ts";
+import { docs } from "./docs.ts";
 import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
 import { metrics } from "./metrics.ts";
 import { type FieldError, parsePessoa, toJson } from "./pessoa.ts";
@@ -32,6 +33,7 @@ export function api(db: Db, cache: Cache): Handle {
     "/metrics": {
       GET: async () => new Response(await render(), { headers: { "Content-Type": contentType } }),
     },
+    ...docs,
   };
 
   return async function handle(request) {

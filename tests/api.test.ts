@@ -520,8 +520,10 @@ describe("GET /contagem-pessoas", () => {
 
 describe("everything else", () => {
   test.each([
-    "/",
     "/pessoa",
+    "/docs/",
+    "/docs/../server.ts",
+    "/docs/swagger-ui-es-bundle.js",
     "/pessoas/",
     "/pessoas/a/b",
     "/contagem-pessoas/",

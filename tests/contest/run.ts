@@ -141,6 +141,18 @@ async function containers() {
 }
 
 async function contract() {
+  await check("/docs and all that it needs come through nginx", async () => {
+    const document = (await (await get("/openapi.json")).json()) as { paths: object };
+    assert.ok("/pessoas" in document.paths);
+    const page = await get("/"); // leads to /docs
+    assert.equal(new URL(page.url).pathname, "/docs");
+    const paths = [...(await page.text()).matchAll(/(?:src|href)="(\/[^"]+)"/g)].map(
+      ([, path]) => path as string,
+    );
+    assert.equal(paths.length, 4);
+    for (const path of paths) assert.equal((await get(path)).status, 200, path);
+  });
+
   await check("201: the person, its Location, its search, and a count that is one more", async () => {
     const before = await count();
     const person = newPessoa();

@@ -1,0 +1,55 @@
+import { resolve } from "node:path";
+import style from "swagger-ui-dist/swagger-ui.css" with { type: "file" };
+import script from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
+import { openApi } from "./openapi.ts";
+
+const page = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>pessoas</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+<div id="docs"></div>
+<noscript>This page needs JavaScript. The same as JSON: <a href="/openapi.json">/openapi.json</a></noscript>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+`;
+
+// Without a validatorUrl of null a third party would be asked, wherever the host is not localhost.
+const start = `SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#docs",
+  validatorUrl: null,
+  deepLinking: true,
+  displayRequestDuration: true,
+  tryItOutEnabled: true,
+});
+`;
+
+// Nothing from anywhere else; the data: images are the icons in the stylesheet.
+const policy =
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const answer = (type: string, headers: Record<string, string> = {}) => ({
+  headers: { "Content-Type": type, "X-Content-Type-Options": "nosniff", ...headers },
+});
+const javascript = "text/javascript; charset=utf-8";
+const forADay = { "Cache-Control": "public, max-age=86400" };
+
+/** Sent from the disk: 2 MB that most servers never need stay out of the memory. Bundled, the path is relative. */
+const file = (path: string) => Bun.file(resolve(import.meta.dir, path));
+
+/** The page for people at /docs, where / leads, and all that it needs. */
+export const docs: Record<string, { GET: () => Response }> = {
+  "/": { GET: () => new Response(null, { status: 307, headers: { Location: "/docs" } }) },
+  "/openapi.json": { GET: () => new Response(openApi(), answer("application/json")) },
+  "/docs": {
+    GET: () => new Response(page, answer("text/html; charset=utf-8", { "Content-Security-Policy": policy })),
+  },
+  "/docs/start.js": { GET: () => new Response(start, answer(javascript)) },
+  "/docs/swagger-ui-bundle.js": { GET: () => new Response(file(script), answer(javascript, forADay)) },
+  "/docs/swagger-ui.css": {
+    GET: () => new Response(file(style), answer("text/css; charset=utf-8", forADay)),
+  },
+};

@@ -1,0 +1,310 @@
+import { z } from "zod";
+import { version } from "./package.json";
+import { idOf, NovaPessoa } from "./pessoa.ts";
+
+/** The contract as OpenAPI 3.1, for /openapi.json. Made when first asked for: most servers never are. */
+export function openApi(): string {
+  text ??= JSON.stringify(document());
+  return text;
+}
+let text: string | undefined;
+
+const ana = { apelido: "ana", nome: "Ana Barbosa", nascimento: "1985-09-23", stack: ["Node", "Postgres"] };
+const anaStored = { id: idOf(ana.apelido), ...ana };
+
+const bodies = {
+  "with a stack": { value: ana },
+  "without one": { value: { apelido: "josé", nome: "José Roberto", nascimento: "2000-10-01", stack: null } },
+};
+
+// Each of them is what the server answers, word for word: a test compares them.
+const problems = {
+  400: {
+    "a wrong type": problem(400, "Bad Request", "stack[1]: expected a string, got a number", [
+      { field: "stack[1]", message: "expected a string, got a number" },
+    ]),
+    "not JSON": problem(400, "Bad Request", "the body is not JSON in valid UTF-8"),
+  },
+  "400 without a term": {
+    "no term": problem(400, "Bad Request", "t: expected one search term, not empty, percent-encoded UTF-8", [
+      { field: "t", message: "expected one search term, not empty, percent-encoded UTF-8" },
+    ]),
+  },
+  404: {
+    "nobody has this id": problem(404, "Not Found", `there is no person with the id ${idOf("nobody")}`),
+    "not an id": problem(404, "Not Found", "there is no such person: expected a UUID after /pessoas/"),
+  },
+  413: { "too large": problem(413, "Payload Too Large", "expected a body of at most 65536 bytes") },
+  415: {
+    "another type": problem(415, "Unsupported Media Type", "expected Content-Type: application/json"),
+  },
+  422: {
+    taken: problem(422, "Unprocessable Entity", "apelido: is already taken", [
+      { field: "apelido", message: "is already taken" },
+    ]),
+    "values that are not possible": problem(
+      422,
+      "Unprocessable Entity",
+      "nome: expected a string, got nothing; stack[0]: expected 1 to 32 characters",
+      [
+        { field: "nome", message: "expected a string, got nothing" },
+        { field: "stack[0]", message: "expected 1 to 32 characters" },
+      ],
+    ),
+  },
+  500: {
+    "a mistake of ours": problem(500, "Internal Server Error", "the server made a mistake; it is logged"),
+  },
+  503: {
+    "no database": problem(
+      503,
+      "Service Unavailable",
+      "the database cannot be reached; send the same request again",
+    ),
+    "too many wait": problem(
+      503,
+      "Service Unavailable",
+      "too many requests are waiting; send the same request again",
+    ),
+  },
+};
+
+function problem(status: number, title: string, detail: string, errors?: object[]) {
+  return { value: { type: "about:blank", title, status, detail, ...(errors ? { errors } : {}) } };
+}
+
+/** The zod schemas that the server checks with, and what JSON Schema can say beyond them. */
+function schemas() {
+  // What zod leaves to a refinement: neither U+0000 nor an unpaired surrogate, and no year 0000.
+  const storable = { pattern: "^[^\\u0000\\uD800-\\uDFFF]*$" };
+  const { apelido, nome, nascimento, stack } = NovaPessoa.shape;
+  const element = stack.unwrap().unwrap().element;
+  const members = {
+    apelido: apelido.meta({ ...storable, description: "The nickname, unique, exact in case" }),
+    nome: nome.meta({ ...storable, description: "The name" }),
+    nascimento: nascimento.meta({
+      not: { pattern: "^0000" },
+      description: "The day of birth, a day of the Gregorian calendar from 0001-01-01 to 9999-12-31",
+    }),
+  };
+  const listed = z
+    .array(element.meta(storable))
+    .nullable()
+    .meta({ description: "What they work with, in the order and with the repeats in which it was sent" });
+
+  const Pessoa = z.strictObject({
+    id: z.uuid().meta({ description: "A UUIDv5 of the apelido" }),
+    ...members,
+    stack: listed,
+  });
+  const named = {
+    NovaPessoa: z.object({ ...members, stack: listed.optional() }).meta({
+      description: "A person to create. Unknown members are ignored, an id too.",
+      examples: [ana],
+    }),
+    Pessoa: Pessoa.meta({
+      description: "A person. It never changes.",
+      examples: [anaStored],
+    }),
+    Problem: z
+      .strictObject({
+        type: z.literal("about:blank"),
+        title: z.string().meta({ description: "The status in words" }),
+        status: z.int().min(400).max(599),
+        detail: z.string().meta({ description: "What is wrong, for people" }),
+        errors: z
+          .array(
+            z.strictObject({
+              field: z.string().meta({ description: "Such as nome or stack[1]" }),
+              message: z.string(),
+            }),
+          )
+          .optional()
+          .meta({ description: "All that is wrong with the fields, up to 100" }),
+      })
+      .meta({ description: "Why a request failed (RFC 9457)" }),
+  };
+  return Object.fromEntries(
+    Object.entries(named).map(([name, schema]) => {
+      const { $schema, ...rest } = z.toJSONSchema(schema, { io: "input", target: "draft-2020-12" });
+      return [name, rest];
+    }),
+  );
+}
+
+const ref = (path: string) => ({ $ref: `#/components/${path}` });
+
+function failure(description: string, examples: object, headers?: object) {
+  return {
+    description,
+    ...(headers ? { headers } : {}),
+    content: { "application/problem+json": { schema: ref("schemas/Problem"), examples } },
+  };
+}
+
+function plain(description: string, schema: object, headers?: object) {
+  return { description, ...(headers ? { headers } : {}), content: { "text/plain": { schema } } };
+}
+
+function document() {
+  const json = (schema: object, example: unknown) => ({ "application/json": { schema, example } });
+  const header = (description: string, example: string) => ({
+    description,
+    required: true,
+    schema: { type: "string" },
+    example,
+  });
+  const notStored = { "Cache-Control": header("Never cached", "no-store") };
+  const outages = { 500: ref("responses/Failed"), 503: ref("responses/Unavailable") };
+  const word = (value: string) => ({ type: "string", const: value });
+
+  return {
+    openapi: "3.1.1",
+    info: {
+      title: "pessoas",
+      version,
+      summary: "A people registry for the Rinha de Backend 2023 Q3",
+      description:
+        "Wherever there is GET, HEAD is possible, too. Another method gets 405 with `Allow`, another path 404, and " +
+        "both are problems of the same form as all others. A character is a Unicode code point. Texts are taken as " +
+        "they come: not trimmed, not normalised.",
+      license: { name: "MIT", identifier: "MIT" },
+    },
+    servers: [{ url: "/", description: "this server" }],
+    tags: [
+      { name: "pessoas", description: "The contest's four requests" },
+      { name: "operations", description: "For those who run it" },
+    ],
+    paths: {
+      "/pessoas": {
+        post: {
+          operationId: "createPessoa",
+          tags: ["pessoas"],
+          summary: "Create a person",
+          description:
+            "201 is sent when the person is on disk: from then on every instance finds, reads and counts them. Of " +
+            "any number of simultaneous requests with one apelido exactly one gets 201. After 503 the same request " +
+            "may be sent again: a retry never makes a second person.",
+          requestBody: {
+            required: true,
+            description: "At most 64 KiB",
+            content: { "application/json": { schema: ref("schemas/NovaPessoa"), examples: bodies } },
+          },
+          responses: {
+            201: {
+              description: "Created, and durable",
+              headers: { Location: header("Where the person is", `/pessoas/${anaStored.id}`) },
+              content: json(ref("schemas/Pessoa"), anaStored),
+            },
+            400: failure("Not a JSON object in UTF-8, or a member has a wrong type", problems[400]),
+            413: failure("A body over 64 KiB", problems[413]),
+            415: failure("A Content-Type that is not JSON", problems[415]),
+            422: failure("A value that is missing or not possible, or a taken apelido", problems[422]),
+            ...outages,
+          },
+        },
+        get: {
+          operationId: "searchPessoas",
+          tags: ["pessoas"],
+          summary: "Search persons",
+          parameters: [
+            {
+              name: "t",
+              in: "query",
+              required: true,
+              description:
+                "Contained, ignoring case, in apelido, nome or one element of stack. It is literal: there are no wildcards.",
+              schema: { type: "string", minLength: 1 },
+              example: "node",
+            },
+          ],
+          responses: {
+            200: {
+              description: "Up to 50 persons who hold the term",
+              content: json({ type: "array", maxItems: 50, items: ref("schemas/Pessoa") }, [anaStored]),
+            },
+            400: failure("No term, or more than one", problems["400 without a term"]),
+            ...outages,
+          },
+        },
+      },
+      "/pessoas/{id}": {
+        get: {
+          operationId: "getPessoa",
+          tags: ["pessoas"],
+          summary: "Read a person",
+          parameters: [
+            {
+              name: "id",
+              in: "path",
+              required: true,
+              description: "In upper or lower case",
+              schema: { type: "string", format: "uuid" },
+              example: anaStored.id,
+            },
+          ],
+          responses: {
+            200: {
+              description: "The person",
+              headers: {
+                "Cache-Control": header("Persons never change", "public, max-age=31536000, immutable"),
+              },
+              content: json(ref("schemas/Pessoa"), anaStored),
+            },
+            404: failure("Nobody has this id, or it is not one", problems[404]),
+            ...outages,
+          },
+        },
+      },
+      "/contagem-pessoas": {
+        get: {
+          operationId: "countPessoas",
+          tags: ["pessoas"],
+          summary: "Count persons",
+          responses: {
+            200: plain("The exact number of persons", { type: "string", pattern: "^\\d+$" }, notStored),
+            ...outages,
+          },
+        },
+      },
+      "/healthz": {
+        get: {
+          operationId: "isAlive",
+          tags: ["operations"],
+          summary: "Is the process alive?",
+          responses: { 200: plain("It is", word("ok\n"), notStored) },
+        },
+      },
+      "/readyz": {
+        get: {
+          operationId: "isReady",
+          tags: ["operations"],
+          summary: "Does the database answer?",
+          responses: { 200: plain("It does", word("ready\n"), notStored), ...outages },
+        },
+      },
+      "/metrics": {
+        get: {
+          operationId: "getMetrics",
+          tags: ["operations"],
+          summary: "What the server does, in Prometheus' text format",
+          description: "From an instance itself: nginx does not pass it on to the outside.",
+          responses: {
+            200: plain("The metrics of this instance", { type: "string" }),
+          },
+        },
+      },
+    },
+    components: {
+      schemas: schemas(),
+      responses: {
+        Failed: failure("A mistake of ours, never of what was sent", problems[500]),
+        Unavailable: failure(
+          "The database cannot be reached in time, or too many requests are waiting",
+          problems[503],
+          { "Retry-After": header("Seconds", "1") },
+        ),
+      },
+    },
+  };
+}

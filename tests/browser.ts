@@ -1,0 +1,120 @@
+import { join } from "node:path";
+
+/** A headless Chromium with a profile of its own. Rejects when there is none. */
+export async function launch(command: string, profile: string) {
+  const child = Bun.spawn(
+    [
+      command,
+      "--headless",
+      "--no-sandbox", // does not work for root; the pages are our own
+      "--disable-gpu",
+      "--disable-quic",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--no-first-run",
+      "--hide-scrollbars",
+      "--remote-debugging-port=0",
+      `--user-data-dir=${profile}`,
+      "about:blank",
+    ],
+    { stdout: "ignore", stderr: "ignore" },
+  );
+  const told = async () =>
+    (
+      await Bun.file(join(profile, "DevToolsActivePort"))
+        .text()
+        .catch(() => "")
+    ).split("\n");
+  let [port, path] = await told();
+  for (let tries = 0; !path; tries++) {
+    if (child.exitCode !== null || tries > 600) throw new Error(`${command} does not start`);
+    await Bun.sleep(50);
+    [port, path] = await told();
+  }
+  const socket = new WebSocket(`ws://127.0.0.1:${port}${path}`);
+  await new Promise((resolve, reject) => {
+    socket.onopen = resolve;
+    socket.onerror = reject;
+  });
+
+  type Reply = {
+    id?: number;
+    sessionId?: string;
+    method?: string;
+    params?: unknown;
+    result?: unknown;
+    error?: unknown;
+  };
+  const replies = new Map<number, (reply: Reply) => void>();
+  const listeners = new Map<string, (method: string, params: unknown) => void>();
+  let lastId = 0;
+  socket.onmessage = ({ data }) => {
+    const reply = JSON.parse(String(data)) as Reply;
+    if (reply.id !== undefined) replies.get(reply.id)?.(reply);
+    else if (reply.method && reply.sessionId) listeners.get(reply.sessionId)?.(reply.method, reply.params);
+  };
+  async function call<T>(method: string, params: object, sessionId?: string): Promise<T> {
+    const id = ++lastId;
+    const reply = await new Promise<Reply>((resolve) => {
+      replies.set(id, resolve);
+      socket.send(JSON.stringify({ id, method, params, ...(sessionId ? { sessionId } : {}) }));
+    });
+    if (reply.error) throw new Error(`${method}: ${JSON.stringify(reply.error)}`);
+    return reply.result as T;
+  }
+
+  return {
+    /** Resolves when the page is loaded. `events`: what it fetched, said on the console, or threw. */
+    async open(url: string, { scheme, width }: { scheme: "light" | "dark"; width: number }) {
+      const { targetId } = await call<{ targetId: string }>("Target.createTarget", { url: "about:blank" });
+      const attached = { targetId, flatten: true };
+      const { sessionId } = await call<{ sessionId: string }>("Target.attachToTarget", attached);
+      const tell = <T>(method: string, params: object = {}) => call<T>(method, params, sessionId);
+      const events: string[] = [];
+      const loaded = Promise.withResolvers<void>();
+      listeners.set(sessionId, (method, params) => {
+        const { request } = params as { request?: { url: string } };
+        if (method === "Network.requestWillBeSent") events.push(`request ${request?.url}`);
+        else if (method === "Page.loadEventFired") loaded.resolve();
+        else if (["Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"].includes(method)) {
+          events.push(`${method} ${JSON.stringify(params)}`);
+        }
+      });
+      for (const domain of ["Page", "Network", "Runtime", "Log"]) await tell(`${domain}.enable`);
+      await tell("Emulation.setDeviceMetricsOverride", {
+        width,
+        height: 900,
+        deviceScaleFactor: 1,
+        mobile: width < 600,
+      });
+      await tell("Emulation.setEmulatedMedia", {
+        features: [{ name: "prefers-color-scheme", value: scheme }],
+      });
+      await tell("Page.navigate", { url });
+      await loaded.promise;
+      return {
+        events,
+        /** The value of a script that runs in the page, once it is settled. */
+        async run<T>(expression: string): Promise<T> {
+          const { result, exceptionDetails } = await tell<{
+            result: { value: T };
+            exceptionDetails?: unknown;
+          }>("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
+          if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails));
+          return result.value;
+        },
+        async screenshot() {
+          const options = { captureBeyondViewport: true, format: "png" };
+          const { data } = await tell<{ data: string }>("Page.captureScreenshot", options);
+          return Buffer.from(data, "base64");
+        },
+        close: () => call("Target.closeTarget", { targetId }),
+      };
+    },
+    async close() {
+      await call("Browser.close", {}).catch(() => {});
+      await child.exited;
+    },
+  };
+}
