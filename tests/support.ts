@@ -98,9 +98,11 @@ export function raw(url: string, bytes: string | Uint8Array, until?: RegExp): Pr
   return promise;
 }
 
-/** `bun run server.ts` as a user would start it, once it says that it listens. */
-export async function spawnServer(env: Record<string, string>) {
-  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "..", "server.ts")], {
+const server = [process.execPath, "run", join(import.meta.dir, "..", "server.ts")];
+
+/** `bun run server.ts` as a user would start it, once it says that it listens, or has ended. */
+export async function spawnServer(env: Record<string, string>, command = server) {
+  const child = Bun.spawn(command, {
     env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", ...env },
     stdout: "pipe",
     stderr: "pipe",
