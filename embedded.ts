@@ -31,7 +31,7 @@ const pollMs = 10;
 export async function startEmbedded(dataDir: string, log: Log = console.log): Promise<Embedded> {
   const binaries = await findBinaries();
   const folder = resolve(dataDir);
-  const cluster = join(folder, "pg18");
+  const cluster = clusterIn(dataDir);
   await mkdir(folder, { recursive: true }).catch((error) => fail(`DATA_DIR: ${error.message}`));
   const { prefix, give } = await postgresRunner(cluster, [folder, binaries.postgres]).catch((error) =>
     fail(error.message),
@@ -43,14 +43,13 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
   // Sockets have short paths and DATA_DIR may have a long one; nobody else may look into this folder.
   const socketDir = await mkdtemp(join(tmpdir(), "pessoas-"));
   await give(socketDir);
-  const url = `postgres://${user}@localhost/postgres?host=${encodeURIComponent(socketDir)}`;
 
   let stopping = false;
   let server = await launch();
   void supervise();
 
   return {
-    url,
+    url: urlIn(socketDir),
     async stop() {
       stopping = true;
       await end(server.process, "SIGINT");
@@ -83,10 +82,15 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
     );
     if (exitCode !== 0) {
       await rm(draft, { recursive: true, force: true });
-      fail(`initdb failed in ${folder}:\n${stderr.toString().trim()}`);
+      fail(noSpace(stderr.toString()) ?? `initdb failed in ${folder}:\n${stderr.toString().trim()}`);
     }
     await rename(draft, cluster).catch(() => rm(draft, { recursive: true, force: true })); // another was faster
     log(`PostgreSQL 18 initialised in ${folder} (${Math.round(performance.now() - started)} ms)`);
+  }
+
+  function noSpace(output: string): string | undefined {
+    if (!output.includes("No space left on device")) return undefined;
+    return `DATA_DIR: no space is left for ${folder}; make some, or set DATA_DIR to a folder elsewhere`;
   }
 
   async function launch() {
@@ -109,7 +113,8 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
       if (process.exitCode !== null || performance.now() > deadline) {
         await end(process, "SIGINT");
         await owner.end({ timeout: 0 });
-        fail(`PostgreSQL did not start in ${folder}:\n${await lastLines(logFile)}`);
+        const last = await lastLines(logFile);
+        fail(noSpace(last) ?? `PostgreSQL did not start in ${folder}:\n${last}`);
       }
       await Bun.sleep(pollMs);
     }
@@ -134,6 +139,24 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
     }
   }
 }
+
+/** Where the PostgreSQL that runs on `dataDir` can be reached, or undefined where none does. */
+export async function runningUrl(dataDir: string): Promise<string | undefined> {
+  const pidFile = await readFile(join(clusterIn(dataDir), "postmaster.pid"), "utf8").catch(() => "");
+  const [pid, , , , socketDir] = pidFile.split("\n");
+  return socketDir && isPostgres(Number(pid)) ? urlIn(socketDir) : undefined;
+}
+
+/** Removes all data in `dataDir`. Rejects with EmbeddedError where a server uses it. */
+export async function removeData(dataDir: string, log: Log = console.log): Promise<void> {
+  await takeOver(clusterIn(dataDir), log);
+  await rm(clusterIn(dataDir), { recursive: true, force: true });
+  await rm(join(resolve(dataDir), "postgres.log"), { force: true });
+}
+
+const clusterIn = (dataDir: string) => join(resolve(dataDir), "pg18");
+const urlIn = (socketDir: string) =>
+  `postgres://${user}@localhost/postgres?host=${encodeURIComponent(socketDir)}`;
 
 /**
  * Makes way for a new PostgreSQL: one that a killed server left running is stopped, a stale pid file of another

@@ -6,7 +6,8 @@ import { docs } from "./docs.ts";
 import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
 import { metrics } from "./metrics.ts";
 import { type FieldError, parsePessoa, toJson } from "./pessoa.ts";
-import { readSettings, type Settings } from "./settings.ts";
+import { listenerOf } from "./port.ts";
+import { help, readSettings, type Settings } from "./settings.ts";
 
 type Handle = (request: Request) => Promise<Response>;
 type Handler = (request: Request, target: Target) => Response | Promise<Response>;
@@ -263,12 +264,28 @@ async function listen({ HOST, PORT, SOCKET }: Settings, fetch: Handle) {
   const common = { fetch, error: failed, maxRequestBodySize: Number.MAX_SAFE_INTEGER }; // readBody has the limit
   if (SOCKET === undefined) {
     // Longer than nginx keeps an idle connection: the upstream must not be the one that closes it.
-    return Bun.serve({ ...common, hostname: HOST, port: PORT, idleTimeout: 75 });
+    try {
+      return Bun.serve({ ...common, hostname: HOST, port: PORT, idleTimeout: 75 });
+    } catch (error) {
+      throw cannotListen(error as NodeJS.ErrnoException, PORT);
+    }
   }
   await removeStaleSocket(SOCKET);
   const server = Bun.serve({ ...common, unix: SOCKET });
   chmodSync(SOCKET, 0o666); // nginx is another user; who may reach the socket is up to its folder
   return server;
+}
+
+function cannotListen(error: NodeJS.ErrnoException, port: number): Error {
+  if (error.code === "EADDRINUSE") {
+    const holder = listenerOf(port);
+    const by = holder ? ` by ${holder.name} (pid ${holder.pid})` : "";
+    return new RangeError(`PORT: port ${port} is in use${by}; stop that, or set another PORT`);
+  }
+  if (error.code === "EACCES") {
+    return new RangeError(`PORT: no permission to listen on ${port}; set a PORT from 1024 to 65535`);
+  }
+  return error;
 }
 
 /**
@@ -299,14 +316,17 @@ async function removeStaleSocket(path: string): Promise<void> {
   rmSync(path, { force: true });
 }
 
-type Host = Pick<NodeJS.Process, "env"> & {
+type Host = Pick<NodeJS.Process, "argv" | "env"> & {
   on(signal: "SIGTERM" | "SIGINT", listener: () => void): unknown;
   exit(code: number): void;
 };
 
 /** Serves until a signal: the first lets it finish what it has begun, a second ends it at once. */
 export async function main(host: Host): Promise<void> {
+  const [unknown] = host.argv.slice(2);
+  if (unknown === "--help" || unknown === "-h") return console.log(help());
   try {
+    if (unknown) throw new RangeError(`${unknown}: settings are environment variables; --help lists them`);
     const starting = start(readSettings(host.env));
     let signals = 0;
     const stop = async () => {

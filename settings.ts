@@ -14,21 +14,37 @@ const databaseUrl = z.url({
   error: "expected a URL such as postgres://user:password@host:5432/database",
 });
 
-/** Every setting, from the environment. The README's table says what each is for. */
+/** Every setting, from the environment. --help and the README's table say the same: a test compares them. */
 const Settings = z.object({
-  HOST: z.string().default("127.0.0.1"),
-  PORT: whole(0, 65_535).default(9999),
+  HOST: z.string().default("127.0.0.1").describe("address to listen on; 0.0.0.0 for all"),
+  PORT: whole(0, 65_535).default(9999).describe("port to listen on; 0 for any free one"),
   SOCKET: z
     .string()
     .refine((path) => Buffer.byteLength(path) <= 100, "expected a path of at most 100 bytes")
-    .optional(),
-  DATABASE_URL: databaseUrl.optional(),
-  DATA_DIR: z.string().default(join(import.meta.dir, ".data")),
-  DB_TIMEOUT_MS: whole(50, 60_000).default(1500),
-  DRAIN_MS: whole(0, 3_600_000).default(5000), // containers are killed after 10 s
-  BATCH_SIZE: whole(1, 1000).default(128),
-  QUEUE_LIMIT: whole(1, 1_000_000).default(4096),
-  CACHE_BYTES: whole(1024, 2 ** 34).default(32 * 2 ** 20),
+    .optional()
+    .describe("listen on this Unix socket and on no port"),
+  DATABASE_URL: databaseUrl
+    .optional()
+    .describe(
+      "a PostgreSQL of yours, 15 to 18, with pg_trgm; ?host=/directory for its Unix socket. Without it an embedded one is started",
+    ),
+  DATA_DIR: z
+    .string()
+    .default(join(import.meta.dir, ".data"))
+    .describe("where the embedded PostgreSQL keeps its data"),
+  DB_TIMEOUT_MS: whole(50, 60_000)
+    .default(1500)
+    .describe("how long a request waits for the database, 50 to 60000"),
+  DRAIN_MS: whole(0, 3_600_000)
+    .default(5000) // containers are killed after 10 s
+    .describe("how long a stopping server waits for requests in flight"),
+  BATCH_SIZE: whole(1, 1000).default(128).describe("persons that one insert may take, 1 to 1000"),
+  QUEUE_LIMIT: whole(1, 1_000_000)
+    .default(4096)
+    .describe("creates, reads and searches that may wait, each; one more gets 503"),
+  CACHE_BYTES: whole(1024, 2 ** 34)
+    .default(32 * 2 ** 20)
+    .describe("memory for cached answers"),
 });
 export type Settings = z.infer<typeof Settings>;
 
@@ -42,4 +58,30 @@ export function readSettings(env: Record<string, string | undefined>): Settings 
     return `${String(name)}: ${message}${shown}`;
   });
   throw new RangeError(wrong.join("; "));
+}
+
+/** Each setting with its default, as one may write it into the environment, and what it is. */
+export function describeSettings(): { name: string; fallback: string | undefined; what: string }[] {
+  const defaults = Settings.parse({});
+  return Object.entries(Settings.shape).map(([name, { description = "" }]) => {
+    const fallback = defaults[name as keyof Settings];
+    return { name, fallback: fallback === undefined ? undefined : String(fallback), what: description };
+  });
+}
+
+/** What --help prints. */
+export function help(): string {
+  const settings = describeSettings();
+  const width = Math.max(...settings.map(({ name }) => name.length)) + 2;
+  const lines = settings.flatMap(({ name, fallback, what }) => {
+    const [first, ...more] = what.split(/(?<=[.;]) /);
+    const rest = fallback === undefined ? more : [...more, `default: ${fallback}`];
+    return [`  ${name.padEnd(width)}${first}`, ...rest.map((line) => `  ${" ".repeat(width)}${line}`)];
+  });
+  return [
+    "A people registry. Settings are environment variables, also from a file .env:",
+    "",
+    ...lines,
+    "",
+  ].join("\n");
 }

@@ -7,12 +7,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EmbeddedError, startEmbedded } from "../embedded.ts";
 import { main } from "../server.ts";
+import { help } from "../settings.ts";
 import {
   client,
   type Found,
   newDatabase,
   newPessoa,
   serve,
+  server,
   spawnServer,
   temporaryFolder,
 } from "./support.ts";
@@ -184,7 +186,11 @@ describe("bun run server.ts", () => {
       const databaseUrl = await newDatabase();
       const running = await serve({ DATABASE_URL: databaseUrl });
       const taken = await spawnServer({ DATABASE_URL: databaseUrl, PORT: new URL(running.url).port });
-      expect(await taken.output()).toMatch(/^[^\n]*port[^\n]*in use[^\n]*\n$/);
+      const { port } = new URL(running.url);
+      const by = process.platform === "linux" ? ` by bun (pid ${process.pid})` : "";
+      expect(await taken.output()).toBe(
+        `PORT: port ${port} is in use${by}; stop that, or set another PORT\n`,
+      );
       expect(taken.child.exitCode).toBe(1);
       const elsewhere = new URL(databaseUrl);
       elsewhere.pathname = "/nowhere";
@@ -415,13 +421,18 @@ describe("start", () => {
 });
 
 describe("main", () => {
-  function host(env: Record<string, string>) {
+  function host(env: Record<string, string>, ...args: string[]) {
     const signals = new EventEmitter();
     const exited = once(signals, "exit").then(([code]) => code as number);
     return {
       signals,
       exited,
-      process: { env, on: signals.on.bind(signals), exit: (code: number) => void signals.emit("exit", code) },
+      process: {
+        env,
+        argv: ["bun", "server.ts", ...args],
+        on: signals.on.bind(signals),
+        exit: (code: number) => void signals.emit("exit", code),
+      },
     };
   }
 
@@ -451,5 +462,14 @@ describe("main", () => {
     const { exited, process } = host({ PORT: "x" });
     await main(process);
     expect(await exited).toBe(1);
+  });
+
+  test("an argument ends it with status 1, and --help with 0", async () => {
+    const { exited, process } = host({}, "--port=80");
+    await main(process);
+    expect(await exited).toBe(1);
+    const { child, output } = await spawnServer({}, [...server, "--help"]);
+    expect(await output()).toBe(`${help()}\n`);
+    expect(child.exitCode).toBe(0);
   });
 });

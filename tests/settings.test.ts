@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { readSettings } from "../settings.ts";
+import { join } from "node:path";
+import { describeSettings, help, readSettings } from "../settings.ts";
 
 test("every setting has a default that works; an empty one counts as not set", () => {
   const defaults = readSettings({});
@@ -38,4 +39,41 @@ test("a wrong DATABASE_URL is refused without showing it, for it may hold a pass
   expect(() => readSettings({ DATABASE_URL: "mysql://u:secret@h/d" })).toThrow(
     /^DATABASE_URL: expected a URL such as (?!.*secret)/,
   );
+});
+
+const root = join(import.meta.dir, "..");
+
+test("the README's table says what the settings are", async () => {
+  const readme = await Bun.file(join(root, "README.md")).text();
+  const rows = [...readme.matchAll(/^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$/gm)].map((row) =>
+    row.slice(1).map((cell) => cell.replaceAll("`", "")),
+  );
+  const shown = (name: string, fallback = "–") => (name === "DATA_DIR" ? ".data beside server.ts" : fallback);
+  expect(rows).toEqual(
+    describeSettings().map(({ name, fallback, what }) => [name, shown(name, fallback), what]),
+  );
+});
+
+test(".env.example has every setting, commented out, with its default", async () => {
+  const example = await Bun.file(join(root, ".env.example")).text();
+  const given = Object.fromEntries(
+    [...example.matchAll(/^#?([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]),
+  );
+  expect(Object.keys(given)).toEqual(describeSettings().map(({ name }) => name));
+  expect(example).not.toMatch(/^[^#\n]/m); // a copy changes nothing
+  for (const { name, fallback } of describeSettings()) {
+    if (fallback !== undefined && name !== "DATA_DIR") expect([name, given[name]]).toEqual([name, fallback]);
+  }
+  expect(() => readSettings(given as Record<string, string>)).not.toThrow();
+});
+
+test("--help names every setting and its default, and fits a terminal", () => {
+  for (const { name, fallback } of describeSettings()) {
+    expect(help()).toContain(`\n  ${name} `);
+    if (fallback) expect(help()).toContain(`default: ${fallback}\n`);
+  }
+  const lines = help()
+    .split("\n")
+    .filter((line) => !line.includes("default: ")); // a path is as long as it is
+  expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
 });

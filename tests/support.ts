@@ -98,7 +98,7 @@ export function raw(url: string, bytes: string | Uint8Array, until?: RegExp): Pr
   return promise;
 }
 
-const server = [process.execPath, "run", join(import.meta.dir, "..", "server.ts")];
+export const server = [process.execPath, "run", join(import.meta.dir, "..", "server.ts")];
 
 /** `bun run server.ts` as a user would start it, once it says that it listens, or has ended. */
 export async function spawnServer(env: Record<string, string>, command = server) {
