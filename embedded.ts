@@ -82,15 +82,10 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
     );
     if (exitCode !== 0) {
       await rm(draft, { recursive: true, force: true });
-      fail(noSpace(stderr.toString()) ?? `initdb failed in ${folder}:\n${stderr.toString().trim()}`);
+      fail(noSpace(folder, stderr.toString()) ?? `initdb failed in ${folder}:\n${stderr.toString().trim()}`);
     }
     await rename(draft, cluster).catch(() => rm(draft, { recursive: true, force: true })); // another was faster
     log(`PostgreSQL 18 initialised in ${folder} (${Math.round(performance.now() - started)} ms)`);
-  }
-
-  function noSpace(output: string): string | undefined {
-    if (!output.includes("No space left on device")) return undefined;
-    return `DATA_DIR: no space is left for ${folder}; make some, or set DATA_DIR to a folder elsewhere`;
   }
 
   async function launch() {
@@ -114,7 +109,7 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
         await end(process, "SIGINT");
         await owner.end({ timeout: 0 });
         const last = await lastLines(logFile);
-        fail(noSpace(last) ?? `PostgreSQL did not start in ${folder}:\n${last}`);
+        fail(noSpace(folder, last) ?? `PostgreSQL did not start in ${folder}:\n${last}`);
       }
       await Bun.sleep(pollMs);
     }
@@ -191,6 +186,11 @@ async function takeOver(cluster: string, log: Log): Promise<void> {
     if (performance.now() > deadline) fail(`PostgreSQL (pid ${pid}) on ${cluster} neither answers nor ends`);
   }
 }
+
+const noSpace = (folder: string, output: string) =>
+  output.includes("No space left on device")
+    ? `DATA_DIR: no space is left for ${folder}; make some, or set DATA_DIR to a folder elsewhere`
+    : undefined;
 
 function fail(message: string): never {
   throw new EmbeddedError(message);

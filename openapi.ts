@@ -76,6 +76,7 @@ function problem(status: number, title: string, detail: string, errors?: object[
 /** The zod schemas that the server checks with, and what JSON Schema can say beyond them. */
 function schemas() {
   // What zod leaves to a refinement: neither U+0000 nor an unpaired surrogate, and no year 0000.
+  // That a day is a real one is in the format; zod's pattern for it is right and nobody can read it.
   const storable = { pattern: "^[^\\u0000\\uD800-\\uDFFF]*$" };
   const { apelido, nome, nascimento, stack } = NovaPessoa.shape;
   const element = stack.unwrap().unwrap().element;
@@ -83,7 +84,7 @@ function schemas() {
     apelido: apelido.meta({ ...storable, description: "The nickname, unique, exact in case" }),
     nome: nome.meta({ ...storable, description: "The name" }),
     nascimento: nascimento.meta({
-      not: { pattern: "^0000" },
+      pattern: "^(?!0000)\\d{4}-\\d{2}-\\d{2}$",
       description: "The day of birth, a day of the Gregorian calendar from 0001-01-01 to 9999-12-31",
     }),
   };

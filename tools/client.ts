@@ -1,0 +1,26 @@
+// Makes client/api.d.ts, the types of the API for openapi-fetch, anew: bun run client. Needs npm's registry.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { openApi } from "../openapi.ts";
+
+const target = join(import.meta.dir, "..", "client", "api.d.ts");
+const folder = await mkdtemp(join(tmpdir(), "pessoas-client-"));
+try {
+  const [document, types] = [join(folder, "openapi.json"), join(folder, "api.d.ts")];
+  await Bun.write(document, openApi());
+  // Not among the dependencies: it works with the API of TypeScript 5, which 7 does not have.
+  const packages = ["--package=openapi-typescript@7.13.0", "--package=typescript@5.9.3"];
+  const { exitCode } = Bun.spawnSync(
+    ["npx", "--yes", ...packages, "openapi-typescript", document, "--output", types],
+    { cwd: folder, stdout: "inherit", stderr: "inherit" },
+  );
+  if (exitCode !== 0) throw new Error("openapi-typescript failed");
+  const hash = new Bun.CryptoHasher("sha256").update(openApi()).digest("hex");
+  await Bun.write(
+    target,
+    `// Made by "bun run client" from /openapi.json ${hash}\n${await Bun.file(types).text()}`,
+  );
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}
