@@ -187,10 +187,10 @@ async function takeOver(cluster: string, log: Log): Promise<void> {
   }
 }
 
-const noSpace = (folder: string, output: string) =>
-  output.includes("No space left on device")
-    ? `DATA_DIR: no space is left for ${folder}; make some, or set DATA_DIR to a folder elsewhere`
-    : undefined;
+function noSpace(folder: string, output: string): string | undefined {
+  const message = `DATA_DIR: no space is left for ${folder}; make some, or set DATA_DIR to a folder elsewhere`;
+  return output.includes("No space left on device") ? message : undefined;
+}
 
 function fail(message: string): never {
   throw new EmbeddedError(message);
