@@ -3,20 +3,20 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 const listening = "0A";
 
 /** Who listens on a TCP port, where it can be told: on Linux, of processes that this user may look into. */
-export function listenerOf(port: number): { pid: number; name: string } | undefined {
+export function listenerOf(port: number, proc = "/proc"): { pid: number; name: string } | undefined {
   const hexPort = port.toString(16).toUpperCase().padStart(4, "0");
-  const sockets = ["/proc/net/tcp", "/proc/net/tcp6"]
+  const sockets = [`${proc}/net/tcp`, `${proc}/net/tcp6`]
     .flatMap((table) => attempt(() => readFileSync(table, "utf8").split("\n")) ?? [])
     .map((line) => line.trim().split(/\s+/))
     .filter(([, local, , state]) => state === listening && local?.endsWith(`:${hexPort}`))
     .map((fields) => `socket:[${fields[9]}]`); // the inode
   if (sockets.length === 0) return undefined;
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    const files = attempt(() => readdirSync(`/proc/${pid}/fd`)) ?? [];
+  for (const pid of readdirSync(proc).filter((name) => /^\d+$/.test(name))) {
+    const files = attempt(() => readdirSync(`${proc}/${pid}/fd`)) ?? [];
     if (
-      files.some((file) => sockets.includes(attempt(() => readlinkSync(`/proc/${pid}/fd/${file}`)) ?? ""))
+      files.some((file) => sockets.includes(attempt(() => readlinkSync(`${proc}/${pid}/fd/${file}`)) ?? ""))
     ) {
-      const name = attempt(() => readFileSync(`/proc/${pid}/comm`, "utf8").trim()) ?? "a process";
+      const name = attempt(() => readFileSync(`${proc}/${pid}/comm`, "utf8").trim()) ?? "a process";
       return { pid: Number(pid), name };
     }
   }

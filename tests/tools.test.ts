@@ -1,5 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
+import { mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { removeData, runningUrl, startEmbedded } from "../embedded.ts";
 import { listenerOf } from "../port.ts";
@@ -105,6 +106,18 @@ test.if(process.platform === "linux")("who listens on a port", async () => {
   );
   await registry.stop();
   expect(listenerOf(port)).toBeUndefined();
+});
+
+test("who listens on a port is not told where it cannot be: another user's process, or one that is gone", async () => {
+  await using folder = await temporaryFolder();
+  const line = "0: 0100007F:270F 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1";
+  await Bun.write(join(folder.path, "net", "tcp"), `${line}\n`);
+  await mkdir(join(folder.path, "12", "fd"), { recursive: true });
+  await mkdir(join(folder.path, "13"));
+  expect(listenerOf(9999, folder.path)).toBeUndefined();
+  await symlink("socket:[4711]", join(folder.path, "12", "fd", "3"));
+  expect(listenerOf(9999, folder.path)).toEqual({ pid: 12, name: "a process" });
+  expect(listenerOf(9998, folder.path)).toBeUndefined();
 });
 
 const small = await temporaryFolder();
