@@ -1,0 +1,148 @@
+import { isDeepStrictEqual } from "node:util";
+import { client, type Found } from "../support.ts";
+import type { Attempt, Body } from "./journal.ts";
+import { create } from "./load.ts";
+
+/** Promises that were broken, each as a sentence. All empty: none was. */
+export type Broken = {
+  /** Acknowledged, or called taken, and not there. */
+  lost: string[];
+  /** There, and not as it was sent. */
+  changed: string[];
+  /** More than one person with one apelido, or a row that nobody sent. */
+  twice: string[];
+  /** Any other answer that the contract does not allow. */
+  wrong: string[];
+};
+export type Verdict = Broken & { acknowledged: number; refused: number; unknown: number; stored: number };
+
+const lanes = 16;
+const patienceMs = 30_000;
+
+/**
+ * Asks the registry at `url` for everything that `attempts` promise. `storedBefore` persons were there before the
+ * first of them, and nobody else creates any. Sends the unknown ones again: what is there must be called taken, and
+ * what is not must be possible to create.
+ *
+ * Who has a cache in front of the database should empty it first: the audit reads what the API says.
+ */
+export async function audit(url: string, attempts: readonly Attempt[], storedBefore = 0): Promise<Verdict> {
+  const { get, search, count } = client(url);
+  const broken: Broken = { lost: [], changed: [], twice: [], wrong: [] };
+  const people = [...Map.groupBy(attempts, ({ body }) => body.apelido).values()];
+  let stored = storedBefore;
+
+  for (const { body, outcome } of attempts) {
+    if (outcome.kind === "refused" && outcome.status !== 422) {
+      broken.wrong.push(`${body.apelido}: a valid person got ${outcome.status}`);
+    }
+    // 503 is the one way to say that it did not work; it tells when to try again.
+    if (outcome.kind === "unknown" && /^(?!503$)\d/.test(outcome.reason)) {
+      broken.wrong.push(`${body.apelido}: answered ${outcome.reason}`);
+    }
+    if (outcome.kind === "acknowledged" && !isSame(outcome.answer, outcome.id, body)) {
+      broken.changed.push(`${body.apelido}: the 201 was for ${JSON.stringify(outcome.answer)}`);
+    }
+  }
+
+  const queue = people.values();
+  await Promise.all(
+    Array.from({ length: lanes }, async () => {
+      for (const same of queue) if (await isThere(same)) stored++;
+    }),
+  );
+
+  const counted = await patiently(async () => {
+    const n = await count();
+    if (Number.isNaN(n)) throw new Error("GET /contagem-pessoas: no number");
+    return n;
+  });
+  if (counted < stored) broken.lost.push(`the count is ${counted}, but ${stored} persons can be read`);
+  if (counted > stored) broken.twice.push(`the count is ${counted}, but only ${stored} persons are known`);
+
+  const total = (kind: Attempt["outcome"]["kind"]) =>
+    attempts.filter(({ outcome }) => outcome.kind === kind).length;
+  return {
+    ...broken,
+    acknowledged: total("acknowledged"),
+    refused: total("refused"),
+    unknown: total("unknown"),
+    stored: counted,
+  };
+
+  /** Whether one person has the apelido that all of `same` wanted; whatever is wrong with that goes to `broken`. */
+  async function isThere(same: Attempt[]): Promise<boolean> {
+    const { apelido } = (same[0] as Attempt).body;
+    const acknowledged = same.flatMap(({ body, outcome }) =>
+      outcome.kind === "acknowledged" ? [{ body, id: outcome.id }] : [],
+    );
+    if (acknowledged.length > 1) broken.twice.push(`${apelido}: acknowledged ${acknowledged.length} times`);
+    const read = await Promise.all(acknowledged.map(isReadable));
+    // One 201 and nothing else: it is read by its id, and the count tells whether there is another one.
+    if (same.length === 1 && acknowledged.length === 1) return read[0] as boolean;
+
+    const found = (await patiently(() => search(apelido))).filter((each) => each.apelido === apelido);
+    if (found.length > 1) broken.twice.push(`${apelido}: ${found.length} persons have it`);
+    if (acknowledged.length > 0) return read.includes(true);
+
+    const unknown = same.filter(({ outcome }) => outcome.kind === "unknown");
+    const [person] = found;
+    if (person && !unknown.some(({ body }) => isSame(person, person.id, body))) {
+      broken.changed.push(`${apelido}: stored as nobody sent it, ${JSON.stringify(person)}`);
+    }
+    if (!person && same.some(({ outcome }) => outcome.kind === "refused" && outcome.status === 422)) {
+      broken.lost.push(`${apelido}: it was called taken, but nobody has it`);
+    }
+    return unknown[0] ? await sentAgain(unknown[0].body, person) : person !== undefined;
+  }
+
+  async function isReadable({ id, body }: { id: string; body: Body }): Promise<boolean> {
+    const person = await patiently(async () => {
+      const response = await get(`/pessoas/${id}`);
+      if (response.status === 404) return undefined;
+      if (response.status !== 200) throw new Error(`GET /pessoas/${id}: ${response.status}`);
+      return (await response.json()) as Found;
+    });
+    if (!person) broken.lost.push(`${body.apelido}: got 201 with the id ${id}, which is not there`);
+    else if (!isSame(person, id, body)) {
+      broken.changed.push(`${body.apelido}: ${JSON.stringify(body)} became ${JSON.stringify(person)}`);
+    }
+    return person !== undefined;
+  }
+
+  async function sentAgain(body: Body, person: Found | undefined): Promise<boolean> {
+    let mayBeStored = person !== undefined;
+    const outcome = await patiently(async () => {
+      const again = await create(url, body);
+      if (again.kind !== "unknown") return again;
+      mayBeStored = true;
+      throw new Error(`POST again: ${again.reason}`);
+    });
+    if (outcome.kind === "acknowledged") {
+      if (person) broken.twice.push(`${body.apelido}: is there, and could be created once more`);
+      return await isReadable({ id: outcome.id, body });
+    }
+    if (outcome.status !== 422) broken.wrong.push(`${body.apelido}: sent again, got ${outcome.status}`);
+    else if (!mayBeStored)
+      broken.lost.push(`${body.apelido}: called taken when sent again, but nobody has it`);
+    return mayBeStored;
+  }
+}
+
+/** `person` is what the contract makes of `body`, under this id, with nothing more. */
+function isSame(person: unknown, id: string, { apelido, nome, nascimento, stack = null }: Body): boolean {
+  return isDeepStrictEqual(person, { id, apelido, nome, nascimento, stack });
+}
+
+/** A busy registry may say 503: what counts is what it says when asked again. */
+async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  const patienceEnds = performance.now() + patienceMs;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (performance.now() > patienceEnds) throw error;
+      await Bun.sleep(100);
+    }
+  }
+}
