@@ -6,11 +6,30 @@ export type Topology = ReturnType<typeof topology>;
 
 const root = join(import.meta.dir, "..", "..");
 
+export type TopologyOptions = {
+  /** What the name of the project begins with. */
+  name?: string;
+  /** A compose file, seen from the root of the repository, that changes the one of the contest; and its variables. */
+  override?: string | undefined;
+  env?: Record<string, string>;
+};
+
 /** docker-compose.yml as a project of its own on a port of its own, beside whatever else is running. */
-export function topology(abandoned: AbortSignal) {
+export function topology(
+  abandoned: AbortSignal,
+  { name = "contest", override, env: more = {} }: TopologyOptions = {},
+) {
   const port = freePort();
-  const project = `contest-${process.pid}`;
-  const env = { ...process.env, PORT: String(port), COMPOSE_PROJECT_NAME: project, HEALTH_INTERVAL: "1s" };
+  const project = `${name}-${process.pid}`;
+  const env = {
+    ...process.env,
+    PORT: String(port),
+    COMPOSE_PROJECT_NAME: project,
+    COMPOSE_FILE: ["docker-compose.yml", override ?? []].flat().join(":"),
+    COMPOSE_PATH_SEPARATOR: ":",
+    HEALTH_INTERVAL: "1s",
+    ...more,
+  };
 
   /** Resolves with what the command printed, rejects with what it complained about. */
   async function run(args: string[], options: { signal?: AbortSignal } = {}): Promise<string> {
@@ -34,6 +53,8 @@ export function topology(abandoned: AbortSignal) {
 
   return {
     url: `http://127.0.0.1:${port}`,
+    project,
+    docker,
     compose,
     /** Resolves when everything is healthy. */
     up: () => compose("up", "-d", "--build", "--wait"),

@@ -1,0 +1,220 @@
+// Breaks the topology of the contest under load, and audits every answer that was given. Needs Docker with Compose.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { type Topology, topology } from "../contest/topology.ts";
+import { client } from "../support.ts";
+import { audit, type Verdict } from "./audit.ts";
+import { openJournal, readJournal } from "./journal.ts";
+import { randomFrom, startLoad } from "./load.ts";
+import { type Context, NotHere, type Scenario, scenarios } from "./scenarios.ts";
+
+const usage = `Usage: bun run test:faults [--rounds N] [--seed S] [--scenario NAME]...
+
+Breaks the contest's topology at random moments under load, waits until it is well again by itself, and asks it for
+every person. Exits with 1 when one who got 201 is lost or changed, an apelido is there twice, or anything else is
+not as the contract says. It runs on a port and under project names of its own, and removes them.
+
+  --rounds N        how often each scenario is run, default 1
+  --seed S          whole number from which persons and moments follow, default: a random one, which is told
+  --scenario NAME   only this one; may be given several times
+  -h, --help        this text
+
+Scenarios: ${scenarios.map(({ name }) => name).join(", ")}
+power-loss needs root on Linux, and is skipped elsewhere.`;
+
+const rate = 400; // creates a second; the contest's peak is 600
+const leastRate = 300;
+const roundTimeoutMs = 120_000;
+const instances = ["api1", "api2"] as const;
+
+type Round = Verdict & { longestGapMs: number };
+/** The topology that is up, and how many persons it has. */
+type Up = { topology: Topology; override: string | undefined; stored: number; remove(): Promise<void> };
+
+const { rounds, seed, chosen } = readArguments();
+const abandoned = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => abandoned.abort(new Error(signal)));
+}
+const journals = await mkdtemp(join(tmpdir(), "pessoas-faults-"));
+const table = [
+  ["scenario", "rounds", "acknowledged", "unknown", "lost", "changed", "twice", "longest gap"],
+  ["---", "---:", "---:", "---:", "---:", "---:", "---:", "---:"],
+];
+let passed = 0;
+let failed = 0;
+let current: Up | undefined;
+
+console.error(`seed ${seed}, ${rounds} round${rounds === 1 ? "" : "s"} of each scenario, ${rate} creates/s`);
+try {
+  for (const scenario of chosen) await runScenario(scenario);
+} catch (error) {
+  if (!abandoned.signal.aborted) throw error;
+} finally {
+  await current?.remove();
+}
+if (failed === 0) await rm(journals, { recursive: true, force: true });
+
+for (const row of table) console.log(`| ${row.join(" | ")} |`);
+if (abandoned.signal.aborted) console.log("interrupted: what is not in the table was not run to its end");
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 && !abandoned.signal.aborted ? 0 : 1);
+
+async function runScenario(scenario: Scenario) {
+  const { name } = scenario;
+  const done: Round[] = [];
+  const problems: string[] = [];
+  for (let number = 1; number <= rounds; number++) {
+    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${name}: round ${number} of ${rounds}`);
+    const path = join(journals, `${name}-${number}.jsonl`);
+    let found: string[];
+    try {
+      const round = await runRound(scenario, number, path);
+      done.push(round);
+      found = [...round.lost, ...round.changed, ...round.twice, ...round.wrong];
+    } catch (error) {
+      abandoned.signal.throwIfAborted();
+      if (error instanceof NotHere) {
+        table.push([name, `skipped: ${error.message}`, ...new Array<string>(6).fill("")]);
+        return console.error(`${clear()}skip  ${name}: ${error.message}`);
+      }
+      found = [(error as Error).message];
+    }
+    if (found.length === 0) await rm(path);
+    else {
+      problems.push(...found.slice(0, 5), ...(found.length > 5 ? [`and ${found.length - 5} more`] : []));
+      problems.push(`round ${number} of seed ${seed}; every answer is in ${path}`);
+      // The next one must not inherit what went wrong in this one.
+      await current?.remove();
+      current = undefined;
+    }
+  }
+  if (problems.length === 0) passed++;
+  else failed++;
+  const sum = (of: (round: Round) => number) => done.reduce((all, round) => all + of(round), 0);
+  const gap = Math.max(0, ...done.map(({ longestGapMs }) => longestGapMs));
+  table.push([
+    name,
+    ...[
+      rounds,
+      sum((round) => round.acknowledged),
+      sum((round) => round.unknown),
+      sum((round) => round.lost.length),
+      sum((round) => round.changed.length),
+      sum((round) => round.twice.length),
+    ].map(String),
+    `${(gap / 1000).toFixed(1)} s`,
+  ]);
+  console.error(`${clear()}${problems.length === 0 ? "ok  " : "FAIL"}  ${table.at(-1)?.join("  ")}`);
+  for (const problem of problems) console.error(`      ${problem}`);
+}
+
+function clear(): string {
+  return process.stderr.isTTY ? "\r\x1b[K" : "";
+}
+
+/** Load, a strike at a random moment, recovery; then the audit of all that was answered. */
+async function runRound(scenario: Scenario, number: number, path: string): Promise<Round> {
+  const random = randomFrom(Bun.hash.crc32(`${seed} ${scenario.name} ${number}`));
+  const up = await bringUp(scenario);
+  const { url } = up.topology;
+  const signal = AbortSignal.any([abandoned.signal, AbortSignal.timeout(roundTimeoutMs)]);
+  const journal = openJournal(path);
+  const momentMs = 500 + random() * 2000;
+  const load = startLoad({ url, journal, rate, random });
+  const context: Context = { topology: up.topology, random, signal, create: load.create };
+  let sent: Awaited<ReturnType<typeof load.stop>>;
+  try {
+    const strike = await scenario.prepare(context);
+    await Bun.sleep(momentMs);
+    await strike();
+    await isWhole(up.topology, signal);
+    await load.acknowledged();
+  } finally {
+    sent = await load.stop();
+    journal.close();
+  }
+  // An instance that outlived the fault would answer from its cache what the database has lost.
+  await up.topology.compose("restart", ...instances);
+  await isWhole(up.topology, signal);
+  const verdict = await audit(url, readJournal(path), up.stored);
+  up.stored = verdict.stored;
+  if (sent.perSecond < leastRate)
+    verdict.wrong.push(`the load was only ${sent.perSecond.toFixed()} creates/s`);
+  return { ...verdict, longestGapMs: sent.longestGapMs };
+}
+
+async function bringUp({ name, override, surroundings }: Scenario): Promise<Up> {
+  if (current && current.override === override) return current;
+  await current?.remove();
+  current = undefined;
+  const around = await surroundings?.();
+  const file = override && `tests/faults/${override}`;
+  const project = { name: `faults-${override ? name : "contest"}`, override: file, env: around?.env ?? {} };
+  const made = topology(abandoned.signal, project);
+  current = {
+    topology: made,
+    override,
+    stored: 0,
+    async remove() {
+      await made.remove();
+      await around?.remove();
+    },
+  };
+  await made.up();
+  return current;
+}
+
+/** Both instances listen, and through nginx the database answers, ten times in a row. */
+async function isWhole({ url, inside }: Topology, signal: AbortSignal) {
+  const { get } = client(url);
+  const listens = 'until grep -q "$SOCKET" /proc/net/unix; do sleep 0.05; done';
+  const again = async () => {
+    signal.throwIfAborted();
+    await Bun.sleep(50);
+  };
+  for (const instance of instances) {
+    while ((await inside(instance, "sh", "-c", listens).catch(() => undefined)) === undefined) await again();
+  }
+  for (let ready = 0; ready < 10; ready++) {
+    const status = await get("/readyz").then(
+      (response) => response.status,
+      () => 0,
+    );
+    if (status === 200) continue;
+    ready = -1;
+    await again();
+  }
+}
+
+function readArguments() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        rounds: { type: "string", default: "1" },
+        seed: { type: "string", default: String(Math.floor(Math.random() * 1e6)) },
+        scenario: { type: "string", multiple: true },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+    if (values.help) {
+      console.log(usage);
+      process.exit(0);
+    }
+    const [rounds, seed] = [Number(values.rounds), Number(values.seed)];
+    if (!Number.isSafeInteger(rounds) || rounds < 1)
+      throw new RangeError(`--rounds: expected a positive integer, got "${values.rounds}"`);
+    if (!Number.isSafeInteger(seed))
+      throw new RangeError(`--seed: expected a whole number, got "${values.seed}"`);
+    const unknown = values.scenario?.find((name) => !scenarios.some((each) => each.name === name));
+    if (unknown !== undefined)
+      throw new RangeError(`--scenario: there is none called "${unknown}"; see --help`);
+    const chosen = scenarios.filter(({ name }) => values.scenario?.includes(name) ?? true);
+    return { rounds, seed, chosen };
+  } catch (error) {
+    console.error((error as Error).message);
+    process.exit(2);
+  }
+}

@@ -1,0 +1,182 @@
+import { dlopen, ptr } from "bun:ffi";
+import assert from "node:assert/strict";
+import { closeSync, openSync } from "node:fs";
+import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { $ } from "bun";
+import { type Service, services, type Topology } from "../contest/topology.ts";
+import { client } from "../support.ts";
+import type { Outcome } from "./journal.ts";
+
+export type Context = {
+  topology: Topology;
+  random: () => number;
+  /** Aborted when the run is, or the round takes too long. */
+  signal: AbortSignal;
+  /** One more create of a new person, audited as those of the load are. */
+  create(): Promise<Outcome>;
+};
+/** What a strike needs to know in advance, found out before the random moment; resolves with the strike. */
+type Prepare = (context: Context) => Promise<() => Promise<void>>;
+/** What a topology needs from this machine; `remove` undoes it. */
+type Surroundings = { env: Record<string, string>; remove(): Promise<void> };
+
+export type Scenario = {
+  name: string;
+  /** A compose file of this folder that changes the topology. */
+  override?: string;
+  surroundings?: () => Promise<Surroundings>;
+  prepare: Prepare;
+};
+
+const instances = ["api1", "api2"] as const;
+const frozenS = 5;
+const fullMs = 4000;
+
+export const scenarios: Scenario[] = [
+  { name: "kill-api", prepare: kills(({ random }) => [random() < 0.5 ? "api1" : "api2"]) },
+  { name: "kill-both-apis", prepare: kills(() => instances) },
+  { name: "kill-postgres", prepare: kills(() => ["db"]) },
+  { name: "kill-nginx", prepare: kills(() => ["nginx"]) },
+  { name: "kill-everything", prepare: kills(() => services) },
+  { name: "freeze-postgres", prepare: freezePostgres },
+  { name: "restart-api", prepare: restarts(({ random }) => (random() < 0.5 ? "api1" : "api2")) },
+  { name: "restart-nginx", prepare: restarts(() => "nginx") },
+  { name: "restart-postgres", prepare: restarts(() => "db") },
+  { name: "full-disk", override: "full-disk.yml", prepare: fillDisk },
+  { name: "power-loss", override: "power-loss.yml", surroundings: loopDevice, prepare: cutPower },
+];
+
+/** kill -9 from outside of the containers, as the kernel does when memory is short. They restart by themselves. */
+function kills(which: (context: Context) => readonly Service[]): Prepare {
+  return async (context) => {
+    // The first process of a container takes all others with it: the instance, nginx's workers, the whole postmaster
+    // group.
+    const pids = await Promise.all(which(context).map((service) => firstProcess(context.topology, service)));
+    return () => onHost(context.topology, `kill -9 ${pids.join(" ")}`);
+  };
+}
+
+function restarts(which: (context: Context) => Service): Prepare {
+  return async (context) => async () => {
+    await context.topology.compose("restart", which(context));
+  };
+}
+
+/** SIGSTOP for every process of Postgres: connections stay open, and nobody answers. */
+async function freezePostgres({ topology }: Context) {
+  const listed = await topology.docker("top", await container(topology, "db"), "-eo", "pid");
+  const pids = listed.match(/\d+/g)?.join(" ");
+  // One that has ended in the meantime is no failure, the postmaster's end would be.
+  const postmaster = await firstProcess(topology, "db");
+  const each = (signal: string) => `kill -${signal} ${pids} 2>&-; kill -${signal} ${postmaster}`;
+  return () => onHost(topology, `${each("STOP")} && sleep ${frozenS}; ${each("CONT")}`);
+}
+
+/** No room for another page: writes are 503 and reads go on, until there is room. */
+async function fillDisk({ topology, signal, create }: Context) {
+  const { get, search, count } = client(topology.url);
+  const room = (command: string) => topology.compose("exec", "-T", "room", "sh", "-c", command);
+
+  return async () => {
+    const created = await create();
+    assert.ok(created.kind === "acknowledged");
+    const { apelido } = created.answer as { apelido: string };
+    const isRefused = (outcome: Outcome) => outcome.kind === "unknown" && outcome.reason === "503";
+    // A segment of the log that has just begun: what does not fit any more are the tables, and Postgres goes on.
+    await topology.sql("select pg_switch_wal()");
+    await room("cat /dev/zero >/data/ballast 2>&- || test -s /data/ballast");
+    try {
+      while (!isRefused(await create())) signal.throwIfAborted();
+      const outcomes: Outcome[] = [];
+      const ends = performance.now() + fullMs;
+      while (performance.now() < ends) {
+        signal.throwIfAborted();
+        outcomes.push(await create());
+        assert.equal((await get(`/pessoas/${created.id}`)).status, 200, "GET /pessoas/:id on a full disk");
+        assert.equal((await search(apelido)).length, 1, "GET /pessoas?t= on a full disk");
+        assert.ok((await count()) > 0, "GET /contagem-pessoas on a full disk");
+      }
+      // One that still fits into a page is right to get 201.
+      const refused = outcomes.filter(isRefused).length;
+      assert.ok(
+        refused > 0.9 * outcomes.length,
+        `POST on a full disk: 503 for ${refused}/${outcomes.length}`,
+      );
+    } finally {
+      await room("rm /data/ballast");
+    }
+  };
+}
+
+const deviceBytes = 512 * 2 ** 20;
+
+async function loopDevice(): Promise<Surroundings> {
+  if (process.platform !== "linux" || process.getuid?.() !== 0) throw new NotHere("needs root on Linux");
+  const folder = await mkdtemp(join(tmpdir(), "pessoas-device-"));
+  const file = join(folder, "disk");
+  await writeFile(file, "");
+  await truncate(file, deviceBytes);
+  const owner = (await $`docker run --rm --entrypoint id postgres:18 -u postgres`.text()).trim();
+  await $`mkfs.ext4 -q -E root_owner=${owner}:${owner} ${file}`;
+  const device = (await $`losetup --find --show ${file}`.text()).trim();
+  return {
+    env: { DEVICE: device },
+    async remove() {
+      await $`losetup --detach ${device}`;
+      await rm(folder, { recursive: true });
+    },
+  };
+}
+
+/**
+ * As the power fails, for the data: from one moment on nothing reaches the disk any more, and what the kernel held
+ * back until then, because nobody had flushed it, is gone. Then everything is killed. When Postgres starts again its
+ * file system is mounted anew, from what is on the device.
+ */
+async function cutPower({ topology }: Context) {
+  const folder = await topology.docker(
+    ...["volume", "inspect", "--format", "{{.Mountpoint}}", `${topology.project}_data`],
+  );
+  const pids = await Promise.all(services.map((service) => firstProcess(topology, service)));
+  return async () => {
+    shutDown(folder);
+    for (const pid of pids) process.kill(pid, "SIGKILL");
+  };
+}
+
+const shutdownRequest = 0x8004587d; // EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)
+const withoutFlush = 2; // EXT4_GOING_FLAGS_NOLOGFLUSH
+
+function shutDown(folder: string) {
+  const { symbols, close } = dlopen("libc.so.6", {
+    ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
+  });
+  const file = openSync(folder, "r");
+  const result = symbols.ioctl(file, shutdownRequest, ptr(new Uint32Array([withoutFlush])));
+  closeSync(file); // else it cannot be unmounted
+  close();
+  assert.equal(result, 0, "the file system does not know EXT4_IOC_SHUTDOWN");
+}
+
+/** This machine cannot do it. */
+export class NotHere extends Error {
+  override name = "NotHere";
+}
+
+const container = (topology: Topology, service: Service) => topology.compose("ps", "--quiet", service);
+
+/** Its number outside of the container. */
+async function firstProcess(topology: Topology, service: Service): Promise<number> {
+  const id = await container(topology, service);
+  return Number(await topology.docker("inspect", "--format", "{{.State.Pid}}", id));
+}
+
+/** A shell script that may signal every process of the machine. It runs to its end also when this one is abandoned. */
+async function onHost({ docker }: Topology, script: string): Promise<void> {
+  await docker(
+    ...["run", "--rm", "--pid=host", "--network=none", "--user=root", "--cap-drop=all", "--cap-add=kill"],
+    ...["--entrypoint=sh", "postgres:18", "-c", script],
+  );
+}
