@@ -1,7 +1,7 @@
 // Breaks the topology of the contest under load, and audits every answer that was given. Needs Docker with Compose.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, parse } from "node:path";
 import { parseArgs } from "node:util";
 import { type Topology, topology } from "../contest/topology.ts";
 import { client } from "../support.ts";
@@ -10,7 +10,7 @@ import { openJournal, readJournal } from "./journal.ts";
 import { randomFrom, startLoad } from "./load.ts";
 import { type Context, NotHere, type Scenario, scenarios } from "./scenarios.ts";
 
-const usage = `Usage: bun run test:faults [--rounds N] [--seed S] [--scenario NAME]...
+const usage = `Usage: bun run test:faults [--rounds N] [--seed S] [--scenario NAME]... [--lossy]
 
 Breaks the contest's topology at random moments under load, waits until it is well again by itself, and asks it for
 every person. Exits with 1 when one who got 201 is lost or changed, an apelido is there twice, or anything else is
@@ -19,6 +19,7 @@ not as the contract says. It runs on a port and under project names of its own, 
   --rounds N        how often each scenario is run, default 1
   --seed S          whole number from which persons and moments follow, default: a random one, which is told
   --scenario NAME   only this one; may be given several times
+  --lossy           turn Postgres' synchronous_commit off first, to see the audit fail: kill-postgres, power-loss
   -h, --help        this text
 
 Scenarios: ${scenarios.map(({ name }) => name).join(", ")}
@@ -33,7 +34,7 @@ type Round = Verdict & { longestGapMs: number };
 /** The topology that is up, and how many persons it has. */
 type Up = { topology: Topology; override: string | undefined; stored: number; remove(): Promise<void> };
 
-const { rounds, seed, chosen } = readArguments();
+const { rounds, seed, chosen, lossy } = readArguments();
 const abandoned = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => abandoned.abort(new Error(signal)));
@@ -146,13 +147,17 @@ async function runRound(scenario: Scenario, number: number, path: string): Promi
   return { ...verdict, longestGapMs: sent.longestGapMs };
 }
 
-async function bringUp({ name, override, surroundings }: Scenario): Promise<Up> {
+async function bringUp({ override, surroundings }: Scenario): Promise<Up> {
   if (current && current.override === override) return current;
   await current?.remove();
   current = undefined;
   const around = await surroundings?.();
   const file = override && `tests/faults/${override}`;
-  const project = { name: `faults-${override ? name : "contest"}`, override: file, env: around?.env ?? {} };
+  const project = {
+    name: `faults-${parse(override ?? "contest").name}`,
+    override: file,
+    env: around?.env ?? {},
+  };
   const made = topology(abandoned.signal, project);
   current = {
     topology: made,
@@ -164,13 +169,17 @@ async function bringUp({ name, override, surroundings }: Scenario): Promise<Up> 
     },
   };
   await made.up();
+  if (lossy) {
+    await made.sql("alter role pessoas set synchronous_commit = off");
+    await made.compose("restart", ...instances);
+  }
   return current;
 }
 
 /** Both instances listen, and through nginx the database answers, ten times in a row. */
 async function isWhole({ url, inside }: Topology, signal: AbortSignal) {
   const { get } = client(url);
-  const listens = 'until grep -q "$SOCKET" /proc/net/unix; do sleep 0.05; done';
+  const listens = 'grep -q "$SOCKET" /proc/net/unix';
   const again = async () => {
     signal.throwIfAborted();
     await Bun.sleep(50);
@@ -178,14 +187,13 @@ async function isWhole({ url, inside }: Topology, signal: AbortSignal) {
   for (const instance of instances) {
     while ((await inside(instance, "sh", "-c", listens).catch(() => undefined)) === undefined) await again();
   }
-  for (let ready = 0; ready < 10; ready++) {
-    const status = await get("/readyz").then(
-      (response) => response.status,
-      () => 0,
-    );
-    if (status === 200) continue;
-    ready = -1;
-    await again();
+  for (let inARow = 0; inARow < 10; ) {
+    const { status } = await get("/readyz").catch(() => ({ status: 0 }));
+    if (status === 200) inARow++;
+    else {
+      inARow = 0;
+      await again();
+    }
   }
 }
 
@@ -196,6 +204,7 @@ function readArguments() {
         rounds: { type: "string", default: "1" },
         seed: { type: "string", default: String(Math.floor(Math.random() * 1e6)) },
         scenario: { type: "string", multiple: true },
+        lossy: { type: "boolean", default: false },
         help: { type: "boolean", short: "h" },
       },
     });
@@ -212,7 +221,7 @@ function readArguments() {
     if (unknown !== undefined)
       throw new RangeError(`--scenario: there is none called "${unknown}"; see --help`);
     const chosen = scenarios.filter(({ name }) => values.scenario?.includes(name) ?? true);
-    return { rounds, seed, chosen };
+    return { rounds, seed, chosen, lossy: values.lossy };
   } catch (error) {
     console.error((error as Error).message);
     process.exit(2);

@@ -44,6 +44,8 @@ export const scenarios: Scenario[] = [
   { name: "restart-api", prepare: restarts(({ random }) => (random() < 0.5 ? "api1" : "api2")) },
   { name: "restart-nginx", prepare: restarts(() => "nginx") },
   { name: "restart-postgres", prepare: restarts(() => "db") },
+  { name: "freeze-network", override: "network.yml", prepare: freezeNetwork },
+  { name: "cut-network", override: "network.yml", prepare: cutNetwork },
   { name: "full-disk", override: "full-disk.yml", prepare: fillDisk },
   { name: "power-loss", override: "power-loss.yml", surroundings: loopDevice, prepare: cutPower },
 ];
@@ -72,6 +74,18 @@ async function freezePostgres({ topology }: Context) {
   const postmaster = await firstProcess(topology, "db");
   const each = (signal: string) => `kill -${signal} ${pids} 2>&-; kill -${signal} ${postmaster}`;
   return () => onHost(topology, `${each("STOP")} && sleep ${frozenS}; ${each("CONT")}`);
+}
+
+/** Connections to Postgres stay open and carry nothing any more. */
+async function freezeNetwork({ topology }: Context) {
+  const proxy = await firstProcess(topology, "proxy");
+  return () => onHost(topology, `kill -STOP ${proxy} && sleep ${frozenS}; kill -CONT ${proxy}`);
+}
+
+/** Ten times, each connection to Postgres ends in the middle of an answer: of a commit, too. */
+async function cutNetwork({ topology }: Context) {
+  const proxy = await firstProcess(topology, "proxy");
+  return () => onHost(topology, `for i in $(seq 10); do kill -USR2 ${proxy} && sleep 0.2 || exit; done`);
 }
 
 /** No room for another page: writes are 503 and reads go on, until there is room. */
@@ -165,10 +179,11 @@ export class NotHere extends Error {
   override name = "NotHere";
 }
 
-const container = (topology: Topology, service: Service) => topology.compose("ps", "--quiet", service);
+const container = (topology: Topology, service: Service | "proxy") =>
+  topology.compose("ps", "--quiet", service);
 
 /** Its number outside of the container. */
-async function firstProcess(topology: Topology, service: Service): Promise<number> {
+async function firstProcess(topology: Topology, service: Service | "proxy"): Promise<number> {
   const id = await container(topology, service);
   return Number(await topology.docker("inspect", "--format", "{{.State.Pid}}", id));
 }
