@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -45,7 +45,11 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
   await give(socketDir);
 
   let stopping = false;
-  let server = await launch();
+  const removeSockets = () => rmSync(socketDir, { recursive: true, force: true });
+  let server = await launch().catch((error) => {
+    removeSockets();
+    throw error;
+  });
   void supervise();
 
   return {
@@ -54,11 +58,12 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
       stopping = true;
       await end(server.process, "SIGINT");
       await server.owner.end({ timeout: 0 });
-      await rm(socketDir, { recursive: true, force: true });
+      removeSockets();
     },
     kill() {
       stopping = true;
       server.process.kill("SIGQUIT");
+      removeSockets();
     },
   };
 
@@ -161,13 +166,13 @@ async function takeOver(cluster: string, log: Log): Promise<void> {
   const pidFile = join(cluster, "postmaster.pid");
   const deadline = performance.now() + stopTimeoutMs;
   const read = async () => (await readFile(pidFile, "utf8").catch(() => "")).split("\n");
+  let sockets = ""; // the folder it leaves
   for (let announced = false; ; await Bun.sleep(pollMs)) {
     const [pid, , , , socketDir] = await read();
-    if (!pid) return;
-    if (!isPostgres(Number(pid))) {
+    if (socketDir?.startsWith(join(tmpdir(), "pessoas-"))) sockets = socketDir;
+    if (!pid || !isPostgres(Number(pid))) {
       await rm(pidFile, { force: true });
-      if (socketDir?.startsWith(join(tmpdir(), "pessoas-")))
-        await rm(socketDir, { recursive: true, force: true });
+      if (sockets) await rm(sockets, { recursive: true, force: true });
       return;
     }
     if (!announced && socketDir) {

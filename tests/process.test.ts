@@ -345,11 +345,13 @@ describe("the embedded database", () => {
     async () => {
       await using folder = await temporaryFolder();
       const server = await spawnServer({ DATA_DIR: folder.path });
+      const pidFile = await readFile(join(folder.path, "pg18", "postmaster.pid"), "utf8");
       server.child.kill("SIGKILL");
       await server.output();
       const lines: string[] = [];
       const next = await startEmbedded(folder.path, (line) => lines.push(line));
       expect(lines.join()).toContain("that a killed server left behind");
+      expect(existsSync(pidFile.split("\n")[4] as string)).toBe(false); // the folder of its socket
       await next.stop();
     },
     startupMs,
