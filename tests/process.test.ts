@@ -50,7 +50,7 @@ async function expectAll(url: string, persons: Found[]) {
   expect(await count()).toBeGreaterThanOrEqual(persons.length);
 }
 
-describe("bun run server.ts", () => {
+describe.concurrent("bun run server.ts", () => {
   test(
     "starts a database by itself, keeps it between runs, and ends in order on SIGTERM",
     async () => {
@@ -324,7 +324,7 @@ describe("a database that goes away", () => {
   );
 });
 
-describe("the embedded database", () => {
+describe.concurrent("the embedded database", () => {
   test(
     "one folder belongs to one server; a killed one's folder to the next",
     async () => {
