@@ -142,8 +142,7 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
 
 /** Where the PostgreSQL that runs on `dataDir` can be reached, or undefined where none does. */
 export async function runningUrl(dataDir: string): Promise<string | undefined> {
-  const pidFile = await readFile(join(clusterIn(dataDir), "postmaster.pid"), "utf8").catch(() => "");
-  const [pid, , , , socketDir] = pidFile.split("\n");
+  const { pid, socketDir } = await readPidFile(pidFileOf(clusterIn(dataDir)));
   return socketDir && isPostgres(Number(pid)) ? urlIn(socketDir) : undefined;
 }
 
@@ -152,6 +151,16 @@ export async function removeData(dataDir: string, log: Log = console.log): Promi
   await takeOver(clusterIn(dataDir), log);
   await rm(clusterIn(dataDir), { recursive: true, force: true });
   await rm(join(resolve(dataDir), "postgres.log"), { force: true });
+}
+
+const pidFileOf = (cluster: string) => join(cluster, "postmaster.pid");
+
+/** Of a PostgreSQL that runs or has been killed; empty where there is none. */
+async function readPidFile(
+  path: string,
+): Promise<{ pid?: string | undefined; socketDir?: string | undefined }> {
+  const [pid, , , , socketDir] = (await readFile(path, "utf8").catch(() => "")).split("\n");
+  return { pid, socketDir };
 }
 
 const clusterIn = (dataDir: string) => join(resolve(dataDir), "pg18");
@@ -163,12 +172,11 @@ const urlIn = (socketDir: string) =>
  * program's process is removed. Throws EmbeddedError when a living server uses the folder.
  */
 async function takeOver(cluster: string, log: Log): Promise<void> {
-  const pidFile = join(cluster, "postmaster.pid");
+  const pidFile = pidFileOf(cluster);
   const deadline = performance.now() + stopTimeoutMs;
-  const read = async () => (await readFile(pidFile, "utf8").catch(() => "")).split("\n");
   let sockets = ""; // the folder it leaves
   for (let announced = false; ; await Bun.sleep(pollMs)) {
-    const [pid, , , , socketDir] = await read();
+    const { pid, socketDir } = await readPidFile(pidFile);
     if (socketDir?.startsWith(join(tmpdir(), "pessoas-"))) sockets = socketDir;
     if (!pid || !isPostgres(Number(pid))) {
       await rm(pidFile, { force: true });
