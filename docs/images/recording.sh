@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes recording.svg anew: runs the commands below on a copy of the last commit and draws what the terminal showed.
 # Nothing in it is played: the 201s, the kill -9 and the count are those of this run.
-# Needs git, bun, curl and python3, PyPI for the recorder, and port 9999 to be free.
+# Needs git, bun, curl (7.82 or newer) and python3, PyPI for the recorder, and port 9999 to be free.
 set -euo pipefail
 
 # What is typed, in scenes that each begin on an empty screen.
