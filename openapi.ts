@@ -171,7 +171,6 @@ function document() {
         "they come: not trimmed, not normalised.",
       license: { name: "MIT", identifier: "MIT" },
     },
-    servers: [{ url: "/", description: "this server" }],
     tags: [
       { name: "pessoas", description: "The contest's four requests" },
       { name: "operations", description: "For those who run it" },

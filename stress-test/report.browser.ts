@@ -70,12 +70,14 @@ describe.each([
 ] as const)("%s, %s, %d pixels wide", (name, scheme, width) => {
   let seen: Seen;
   let events: string[];
+  let barriers: string[];
 
   beforeAll(async () => {
     const report = await writeReport(join(folder, name), pages[name] as Page);
     const tab = await browser.open(pathToFileURL(report).href, { scheme, width });
     seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "report.look.js")).text());
     events = tab.events;
+    barriers = await tab.barriers();
     if (screenshots)
       await Bun.write(join(screenshots, `${name}-${scheme}-${width}.png`), await tab.screenshot());
     await tab.close();
@@ -111,6 +113,10 @@ describe.each([
       });
     }
     expect(seen.scrollsSideways).toBe(false);
+  });
+
+  test("nothing keeps people from using it, as far as axe can tell", () => {
+    expect(barriers).toEqual([]);
   });
 
   test("it follows the reader's colour scheme", () => {

@@ -20,7 +20,7 @@
     );
     const frame = figure.getBoundingClientRect();
     return {
-      title: figure.querySelector("h3")?.textContent ?? "",
+      title: figure.querySelector("h2, h3")?.textContent ?? "",
       svgs: svgs.length,
       // Lines and areas with some extent, in a colour that the style sheet has resolved.
       drawn: svgs

@@ -701,7 +701,9 @@ export function renderPage({ title, at, machine, command, runs }: Page): string 
 <p class="muted">${html(at)} · ${html(machine)}</p>
 <pre>${html(command)}</pre>
 </header>
+<main>
 ${runs.map((run) => renderRun(run, runs.length > 1)).join("\n")}
+</main>
 </body>
 </html>
 `;
@@ -713,7 +715,9 @@ function badge(passed: boolean): string {
 
 function renderRun(run: Run, several: boolean): string {
   const charts = chartsOf(run);
-  const drawn = charts.flatMap((chart) => ("missing" in chart ? [] : [renderChart(chart)]));
+  const drawn = charts.flatMap((chart) =>
+    "missing" in chart ? [] : [renderChart(chart, several ? "h3" : "h2")],
+  );
   const missing = charts.flatMap((chart) =>
     "missing" in chart ? [`<p class="muted">${html(chart.title)}: ${html(chart.missing)}</p>`] : [],
   );
@@ -729,11 +733,11 @@ ${missing.join("\n")}
 </section>`;
 }
 
-function renderChart(chart: Chart): string {
+function renderChart(chart: Chart, heading: "h2" | "h3"): string {
   const wide = toSvg(chart, { width: chart.large ? 880 : 512, narrow: false, titled: false }, inPage);
   const narrow = toSvg(chart, { width: 340, narrow: true, titled: false }, inPage);
-  return `<figure${chart.large ? ' class="large"' : ""} role="group" aria-label="${html(chart.title)}">
-<h3>${html(chart.title)}</h3>
+  return `<figure${chart.large ? ' class="large"' : ""}>
+<${heading}>${html(chart.title)}</${heading}>
 <div class="wide">${wide}</div>
 <div class="narrow">${narrow}</div>
 <figcaption>${html(chart.note)}</figcaption>
@@ -741,8 +745,9 @@ function renderChart(chart: Chart): string {
 }
 
 function htmlTable(caption: string, [head = [], ...body]: readonly (readonly string[])[]): string {
-  const row = (cells: readonly string[], tag: string) =>
-    `<tr>${cells.map((cell, column) => (column === 0 ? `<th scope="row">${html(cell)}</th>` : `<${tag}>${html(cell)}</${tag}>`)).join("")}</tr>`;
+  const first = (cell: string) => (cell === "" ? "<td></td>" : `<th scope="row">${html(cell)}</th>`);
+  const row = ([name = "", ...cells]: readonly string[], tag: string) =>
+    `<tr>${first(name)}${cells.map((cell) => `<${tag}>${html(cell)}</${tag}>`).join("")}</tr>`;
   return `<div class="scroll"><table><caption>${html(caption)}</caption><thead>${row(head, "th")}</thead><tbody>${body.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`;
 }
 
@@ -793,7 +798,7 @@ body { margin: 0 auto; padding: 24px 16px 48px; max-width: 1112px; background: v
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }
 h2 { font-size: 21px; margin: 40px 0 12px; }
-h3 { font-size: 15px; margin: 0 0 8px; }
+figure > h2, figure > h3 { font-size: 15px; margin: 0 0 8px; }
 .badge { font-size: 13px; font-weight: 600; padding: 3px 10px; border-radius: 99px; vertical-align: middle;
   border: 1px solid currentColor; white-space: nowrap; }
 .badge.passed { color: var(--ok); } .badge.failed { color: var(--failed); }

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import axe from "axe-core";
 
 /** A headless Chromium with a profile of its own. Rejects when there is none. */
 export async function launch(command: string, profile: string) {
@@ -93,19 +94,28 @@ export async function launch(command: string, profile: string) {
       });
       await tell("Page.navigate", { url });
       await loaded.promise;
+      /** The value of a script that runs in the page, once it is settled. */
+      const run = async <T>(expression: string): Promise<T> => {
+        const { result, exceptionDetails } = await tell<{
+          result: { value: T };
+          exceptionDetails?: unknown;
+        }>("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
+        if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails));
+        return result.value;
+      };
       return {
         events,
-        /** The value of a script that runs in the page, once it is settled. */
-        async run<T>(expression: string): Promise<T> {
-          const { result, exceptionDetails } = await tell<{
-            result: { value: T };
-            exceptionDetails?: unknown;
-          }>("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
-          if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails));
-          return result.value;
+        run,
+        /** What keeps people from using the page, as far as axe can tell: `rule: element`. */
+        async barriers(): Promise<string[]> {
+          await run(`${axe.source}; true`);
+          return await run(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
+            violations.flatMap(({ id, nodes }) => nodes.map(({ target }) => id + ": " + target.join(" "))))`);
         },
-        async screenshot() {
-          const options = { captureBeyondViewport: true, format: "png" };
+        /** A PNG of all of the page, or of a part of it in CSS pixels. */
+        async screenshot(clip?: { x: number; y: number; width: number; height: number }) {
+          const part = clip ? { clip: { ...clip, scale: 1 } } : {};
+          const options = { captureBeyondViewport: true, format: "png", ...part };
           const { data } = await tell<{ data: string }>("Page.captureScreenshot", options);
           return Buffer.from(data, "base64");
         },
@@ -117,4 +127,35 @@ export async function launch(command: string, profile: string) {
       await child.exited;
     },
   };
+}
+
+type Browser = Awaited<ReturnType<typeof launch>>;
+export type Tab = Awaited<ReturnType<Browser["open"]>>;
+
+/** Script for a page: `shown` resolves with the first element that matches and shows `text`, once there is one. */
+export const shown = `
+  const shown = async (selector, text = "") => {
+    for (let tries = 0; tries < 200; tries++) {
+      const found = [...document.querySelectorAll(selector)].find((each) => each.textContent.includes(text));
+      if (found) return found;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw new Error(selector + ": nothing shows " + text);
+  };
+`;
+
+/** Creates a person at /docs as people do, from its operation's closed row on; resolves with the body that it shows. */
+export async function tryItOut({ run }: Tab, body: string): Promise<string> {
+  // As a user's typing does: React listens to the event and reads the value past its own property.
+  const answer = await run<string>(`(async () => {
+    ${shown}
+    (await shown(".opblock-post .opblock-summary-control")).click();
+    const box = await shown(".opblock-post textarea.body-param__text");
+    Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(box, ${JSON.stringify(body)});
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    (await shown(".opblock-post button.execute")).click();
+    await shown(".live-responses-table .response-col_status", "201");
+    return (await shown(".live-responses-table .response .highlight-code")).textContent;
+  })()`);
+  return answer.slice(answer.indexOf("{"), answer.lastIndexOf("}") + 1);
 }

@@ -310,4 +310,36 @@ describe("GET /docs", () => {
       "/docs/start.js": "text/javascript; charset=utf-8",
     });
   });
+
+  const script = "/docs/swagger-ui-bundle.js";
+  const asked = (path: string, accepted: string) =>
+    fetch(new URL(path, registry.url), { decompress: false, headers: { "Accept-Encoding": accepted } });
+
+  test.each(["gzip", "gzip, deflate, br, zstd", "br;q=1.0, GZIP ; q=0.5"])(
+    "its script and its style come compressed to who accepts %p",
+    async (accepted) => {
+      for (const path of [script, "/docs/swagger-ui.css"]) {
+        const plain = await (await asked(path, "identity")).bytes();
+        for (const time of ["first", "second"]) {
+          const response = await asked(path, accepted);
+          const { headers } = response;
+          expect([path, time, headers.get("content-encoding")]).toEqual([path, time, "gzip"]);
+          expect(headers.get("vary")).toBe("Accept-Encoding");
+          const bytes = new Uint8Array(await response.arrayBuffer());
+          expect(bytes.length).toBe(Number(headers.get("content-length")));
+          expect(bytes.length).toBeLessThan(plain.length / 3);
+          expect(Buffer.from(Bun.gunzipSync(bytes)).equals(plain)).toBe(true);
+        }
+      }
+    },
+  );
+
+  test.each(["identity", "", "br", "gzip;q=0", "gzip; q=0.000, br"])(
+    "and as they are to who accepts %p",
+    async (accepted) => {
+      const { headers } = await asked(script, accepted);
+      expect([headers.get("content-encoding"), headers.get("vary")]).toEqual([null, "Accept-Encoding"]);
+      expect(Number(headers.get("content-length"))).toBeGreaterThan(1_000_000);
+    },
+  );
 });

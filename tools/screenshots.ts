@@ -1,0 +1,64 @@
+// The README's pictures of /docs and of a report, in a real Chromium: bun run screenshots
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { start } from "../server.ts";
+import { readSettings } from "../settings.ts";
+import { launch, tryItOut } from "../tests/browser.ts";
+
+const usage = `bun run screenshots [REPORT]   docs/images/docs.png and docs/images/report.png
+  REPORT                        a report.html (without it: of a benchmark of 8 s)
+  CHROMIUM=chromium             the browser`;
+
+const images = join(import.meta.dir, "..", "docs", "images");
+// Both have one size: they stand side by side.
+const [width, height] = [940, 1236];
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { help: { type: "boolean", short: "h" } },
+});
+if (values.help) console.log(usage);
+else await main(positionals[0]);
+
+async function main(report: string | undefined) {
+  const folder = await mkdtemp(join(tmpdir(), "pessoas-screenshots-"));
+  const settings = readSettings({ PORT: "0", DATA_DIR: join(folder, "data") });
+  const server = await start(settings);
+  const browser = await launch(process.env.CHROMIUM ?? "chromium", join(folder, "profile"));
+  const open = (url: string) => browser.open(url, { scheme: "light", width });
+  try {
+    const measured = report ? resolve(report) : await benchmark(server.url, folder);
+    const tab = await open(new URL("/docs", server.url).href);
+    await tryItOut(
+      tab,
+      '{"apelido": "ana", "nome": "Ana Barbosa", "nascimento": "1985-09-23", "stack": ["Node", "Postgres"]}',
+    );
+    // The box for the body made as low as its one line, as its handle can: else the answer is out of the picture.
+    const y = await tab.run<number>(`
+      document.querySelector(".opblock-post textarea").style.height = "50px";
+      document.querySelector(".opblock-post textarea").style.minHeight = "0";
+      document.querySelector(".opblock-post").getBoundingClientRect().top + scrollY - 8`);
+    await Bun.write(join(images, "docs.png"), await tab.screenshot({ x: 0, y, width, height }));
+    const page = await open(pathToFileURL(measured).href);
+    await Bun.write(join(images, "report.png"), await page.screenshot({ x: 0, y: 0, width, height }));
+  } finally {
+    await browser.close();
+    await server.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The path of the report. */
+async function benchmark(url: string, folder: string): Promise<string> {
+  const script = join(import.meta.dir, "..", "stress-test", "bench.ts");
+  const options = ["--scenario", "mixed", "--duration", "8", "--url", url, "--out", folder];
+  const child = Bun.spawn([process.execPath, "run", script, ...options], {
+    stdout: "ignore",
+    stderr: "inherit",
+  });
+  if ((await child.exited) !== 0) throw new Error("the benchmark failed");
+  return join(folder, "report.html");
+}
