@@ -4,7 +4,7 @@ import { openDb } from "../db.ts";
 import { startEmbedded } from "../embedded.ts";
 import { forPeople, forPrograms, trace } from "../log.ts";
 import { idOf } from "../pessoa.ts";
-import { client, newDatabase, query, raw, spawnServer, temporaryFolder } from "./support.ts";
+import { client, newDatabase, query, raw, server, spawnServer, temporaryFolder } from "./support.ts";
 
 const forged = '{"msg":"forged"}';
 // A line of its own, a colour, a title of the window, what turns text around, and what is beyond 16 bits.
@@ -40,6 +40,19 @@ test("of an unexpected error neither its message is told nor what Postgres quote
   expect(told.stack).not.toContain("josé");
   expect(trace(new URIError(`josé\n    at forged (x.ts:1:1)`)).stack).not.toMatch(/jos|forged/);
   expect(trace("josé")).toEqual({ error: "string" });
+});
+
+test("on a terminal a person reads it as it is", async () => {
+  const { promise: line, resolve } = Promise.withResolvers<string>();
+  let shown = "";
+  await using terminal = new Bun.Terminal({
+    data(_, bytes) {
+      shown += Buffer.from(bytes).toString();
+      if (shown.includes("\n")) resolve(shown);
+    },
+  });
+  Bun.spawn(server, { env: { PATH: process.env.PATH ?? "", PORT: "nonsense" }, terminal });
+  expect(Bun.stripANSI(await line)).toBe('PORT: expected a whole number from 0 to 65535, got "nonsense"\r\n');
 });
 
 const startupMs = 30_000;
