@@ -450,6 +450,28 @@ async function outages() {
 }
 
 async function data() {
+  const backup = "a backup brings everybody back as they were, and the instances may still do no more";
+  if ((await inside("db", "sh", "-c", "command -v pg_dump || true")) === "") {
+    console.log(`skip  ${backup}: this image of Postgres has no pg_dump`);
+  } else {
+    await check(backup, async () => {
+      const person = await create();
+      const before = await count();
+      await inside("db", "sh", "-c", "pg_dump -U postgres -Fc pessoas >/tmp/pessoas.dump");
+      const later = await create();
+      await compose("stop", ...instances);
+      const options = "--clean --if-exists --no-owner --single-transaction";
+      await inside("db", "sh", "-c", `pg_restore -U postgres -d pessoas ${options} </tmp/pessoas.dump`);
+      await compose("start", ...instances);
+      await untilReady();
+      assert.equal(await count(), before);
+      assert.deepEqual(await (await get(`/pessoas/${person.id}`)).json(), person);
+      await isProblem(await get(`/pessoas/${later.id}`), 404);
+      await isProblem(await post(person), 422);
+      assert.deepEqual(await asInstance(["drop table pessoas", "delete from pessoas"]), ["42501", "42501"]);
+    });
+  }
+
   await check("down and up keep the data", async () => {
     const person = await create();
     const before = await count();
