@@ -460,6 +460,25 @@ describe("main", () => {
     startupMs,
   );
 
+  test("a mistake that nobody caught is logged without what it quotes; an exception ends it with status 1", async () => {
+    const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
+    await main(process);
+    const { error } = console;
+    const logged: string[] = [];
+    console.error = (line: string) => logged.push(line);
+    signals.emit("unhandledRejection", new TypeError("secreto"));
+    signals.emit("uncaughtException", new TypeError("secreto"));
+    console.error = error;
+    expect(await exited).toBe(1);
+    expect(logged.map((line) => JSON.parse(line) as object)).toMatchObject(
+      Array(2).fill({ level: "error", msg: "a mistake of the server", error: "TypeError" }),
+    );
+    expect(logged.join()).not.toContain("secreto");
+    const ended = once(signals, "exit");
+    signals.emit("SIGTERM");
+    expect(await ended).toEqual([0]);
+  });
+
   test("a wrong setting ends it with status 1", async () => {
     const { exited, process } = host({ PORT: "x" });
     await main(process);
