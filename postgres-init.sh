@@ -14,6 +14,7 @@ revoke all on database pessoas from public;
 grant connect on database pessoas to pessoas;
 alter system set unix_socket_permissions = '0777';
 \connect pessoas
+set client_min_messages = warning; -- not what is there already
 reassign owned by pessoas to postgres;
 \i /schema.sql
 grant select, insert on all tables in schema public to pessoas;
