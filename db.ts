@@ -25,7 +25,10 @@ export type Outcome = "created" | "taken" | "refused";
  * in time or too much is waiting already; anything else that is thrown is a bug.
  */
 export type Db = {
-  /** Applies schema.sql; any number of instances may do so at once. RangeError: DATABASE_URL is refused. */
+  /**
+   * Applies schema.sql; any number of instances may do so at once. A role that does not own the table only checks
+   * that it is there. RangeError: DATABASE_URL is refused, or may do too little.
+   */
   migrate(): Promise<void>;
   /** Resolves after the commit is on disk. */
   insertPessoa(pessoa: Pessoa): Promise<Outcome>;
@@ -188,11 +191,18 @@ async function migrate(url: string): Promise<void> {
     await sql
       .begin(async (transaction) => {
         await transaction`select pg_advisory_xact_lock(${migrationLock})`;
-        await transaction.unsafe(schema);
+        const [table] = await transaction<{ mine: boolean }[]>`
+          select pg_has_role(relowner, 'usage') as mine from pg_class where oid = to_regclass('pessoas')`;
+        await transaction.unsafe(
+          table?.mine === false ? `select ${columns}, busca from pessoas limit 0` : schema,
+        );
       })
       .catch((error) => {
-        const refused = error instanceof postgres.PostgresError && /^(28|3D)/.test(error.code);
-        if (refused) throw new RangeError(`DATABASE_URL: ${error.message}`);
+        const code = error instanceof postgres.PostgresError ? error.code : "";
+        if (/^(28|3D)/.test(code)) throw new RangeError(`DATABASE_URL: ${error.message}`);
+        if (/^42(501|703)/.test(code)) {
+          throw new RangeError(`DATABASE_URL: ${error.message}; apply schema.sql as the database's owner`);
+        }
         rethrow(error);
       });
   } finally {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import postgres from "postgres";
 import { postgresRunner } from "./account.ts";
+import { info } from "./log.ts";
 
 /** A real PostgreSQL 18 that belongs to this process: initialised on first use, restarted when it dies. */
 export type Embedded = {
@@ -28,7 +29,7 @@ const stopTimeoutMs = 30_000;
 const pollMs = 10;
 
 /** Starts it on `dataDir`, which is made when missing. Rejects with EmbeddedError when it cannot. */
-export async function startEmbedded(dataDir: string, log: Log = console.log): Promise<Embedded> {
+export async function startEmbedded(dataDir: string, log: Log = info): Promise<Embedded> {
   const binaries = await findBinaries();
   const folder = resolve(dataDir);
   const cluster = clusterIn(dataDir);
@@ -102,6 +103,7 @@ export async function startEmbedded(dataDir: string, log: Log = console.log): Pr
         ...["-c", "listen_addresses=", "-c", `unix_socket_directories=${socketDir}`, "-c", "port=5432"],
         ...["-c", "unix_socket_permissions=0700", "-c", "max_connections=60", "-c", "max_wal_size=1GB"],
         ...["-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on"],
+        ...["-c", "log_min_messages=log"], // an error may quote a person; whoever made it is told of it anyway
       ],
       // In a session of its own: Ctrl-C must reach the server alone, which stops Postgres when all is answered.
       { env: environment(), detached: true, stdin: "ignore", stdout: "ignore", stderr: Bun.file(logFile) },
@@ -147,7 +149,7 @@ export async function runningUrl(dataDir: string): Promise<string | undefined> {
 }
 
 /** Removes all data in `dataDir`. Rejects with EmbeddedError where a server uses it. */
-export async function removeData(dataDir: string, log: Log = console.log): Promise<void> {
+export async function removeData(dataDir: string, log: Log = info): Promise<void> {
   await takeOver(clusterIn(dataDir), log);
   await rm(clusterIn(dataDir), { recursive: true, force: true });
   await rm(join(resolve(dataDir), "postgres.log"), { force: true });

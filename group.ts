@@ -19,7 +19,16 @@ export type GroupOptions = {
 export type Group<I, O> = {
   /** Rejects with Unavailable when the queue is full or the item gets too old, else with what `run` threw. */
   submit(item: I): Promise<O>;
-  stats(): { waiting: number; inFlight: number; oldestMs: number; statements: number; items: number };
+  stats(): {
+    waiting: number;
+    inFlight: number;
+    oldestMs: number;
+    statements: number;
+    items: number;
+    /** Lanes, and how many of them have a statement in flight. */
+    lanes: number;
+    busy: number;
+  };
 };
 
 type Entry<I, O> = {
@@ -107,6 +116,8 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
         oldestMs: oldest === Infinity ? 0 : performance.now() - oldest,
         statements,
         items,
+        lanes,
+        busy: flights.size,
       };
     },
   };

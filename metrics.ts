@@ -66,6 +66,9 @@ export function metrics(db: Db, cache: Cache): Metrics {
     (s) => s.oldestMs / 1000,
   );
 
+  groupGauge("connections", "Connections to the database that there may be", (s) => s.lanes);
+  groupGauge("connections_busy", "Connections with a statement in flight", (s) => s.busy);
+
   return {
     contentType: registry.contentType,
     render: () => registry.metrics(),

@@ -1,13 +1,23 @@
 #!/bin/sh
-# Runs once, as user postgres, when the volume of the data is empty.
+# Runs as user postgres when the volume of the data is empty. By hand it brings an older volume up to date:
+#   docker compose exec db sh /docker-entrypoint-initdb.d/init.sh
 set -eu
 
-# The application owns its database and is no superuser. Until this ends only user postgres may use the socket
+# Everything belongs to the superuser, who alone changes the schema. The application reads persons and adds them, and
+# can neither change nor remove one, nor make anything else. Until this ends only user postgres may use the socket
 # (POSTGRES_INITDB_ARGS): to the instances a half-made database is one that is not there yet.
-psql --set ON_ERROR_STOP=1 --username postgres --quiet <<'SQL'
-create role pessoas login;
-create database pessoas owner pessoas;
+psql --set ON_ERROR_STOP=1 --username postgres --dbname postgres --quiet <<'SQL'
+select 'create role pessoas login' where not exists (select from pg_roles where rolname = 'pessoas') \gexec
+select 'create database pessoas' where not exists (select from pg_database where datname = 'pessoas') \gexec
+alter database pessoas owner to postgres;
+revoke all on database pessoas from public;
+grant connect on database pessoas to pessoas;
 alter system set unix_socket_permissions = '0777';
+\connect pessoas
+set client_min_messages = warning; -- not what is there already
+reassign owned by pessoas to postgres;
+\i /schema.sql
+grant select, insert on all tables in schema public to pessoas;
 SQL
 
 # No passwords: the kernel tells Postgres which user has opened a socket. There is no line for TCP.

@@ -1,4 +1,4 @@
--- Applied at every start, under an advisory lock: each statement may run any number of times.
+-- Applied by the owner at every start, under an advisory lock: each statement may run any number of times.
 
 create extension if not exists pg_trgm;
 

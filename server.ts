@@ -4,6 +4,7 @@ import { type Cache, lru } from "./cache.ts";
 import { type Db, openDb, Unavailable } from "./db.ts";
 import { docs } from "./docs.ts";
 import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
+import * as log from "./log.ts";
 import { metrics } from "./metrics.ts";
 import { type FieldError, parsePessoa, toJson } from "./pessoa.ts";
 import { listenerOf } from "./port.ts";
@@ -21,10 +22,12 @@ const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-st
 const databaseWaitMs = 2000;
 const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
 const forEver = "public, max-age=31536000, immutable";
+const tellAgainMs = 10_000; // under load there are thousands of 503s a second
 
 /** The whole API: what each request gets. */
 export function api(db: Db, cache: Cache): Handle {
-  const { observe, render, contentType } = metrics(db, cache);
+  const { observe: count, render, contentType } = metrics(db, cache);
+  const observe = log.logs("debug") ? countAndLog : count;
   const routes: Record<string, Record<string, Handler>> = {
     "/pessoas": { GET: searchPessoas, POST: createPessoa },
     "/pessoas/:id": { GET: getPessoa },
@@ -46,6 +49,11 @@ export function api(db: Db, cache: Cache): Handle {
     observe(name, response.status, (performance.now() - started) / 1000);
     return response;
   };
+
+  function countAndLog(route: string, status: number, seconds: number) {
+    count(route, status, seconds);
+    log.debug(route, { status, ms: Math.round(seconds * 1e5) / 100 });
+  }
 
   async function answer(request: Request, target: Target, route: Record<string, Handler>): Promise<Response> {
     const handler = route[request.method === "HEAD" ? "GET" : request.method];
@@ -186,13 +194,18 @@ function notCreated(outcome: "taken" | "refused"): Response {
   return problem(422, `apelido: ${message}`, { errors: [{ field: "apelido", message }] });
 }
 
-function unavailable({ message }: Error): Response {
+let toldAt = -tellAgainMs;
+function unavailable({ message, cause }: Error): Response {
+  if (performance.now() - toldAt >= tellAgainMs) {
+    toldAt = performance.now();
+    log.warn(`503: ${message}`, { code: (cause as NodeJS.ErrnoException | undefined)?.code });
+  }
   return problem(503, `${message}; send the same request again`, { headers: { "Retry-After": "1" } });
 }
 
 /** The answer to a mistake of ours: everything to the log, nothing of it to the client. */
 function failed(error: Error): Response {
-  console.error(error);
+  log.error("500: a mistake of the server", log.trace(error));
   return problem(500, "the server made a mistake; it is logged");
 }
 
@@ -206,6 +219,7 @@ export type Running = {
 
 /** Serves until it is stopped. Rejects with a message for people when a setting or the surroundings prevent it. */
 export async function start(settings: Settings): Promise<Running> {
+  log.setLevel(settings.LOG_LEVEL);
   const embedded = settings.DATABASE_URL === undefined ? await startEmbedded(settings.DATA_DIR) : undefined;
   const db = openDb({
     url: settings.DATABASE_URL ?? (embedded as Embedded).url,
@@ -254,7 +268,7 @@ async function migrate(db: Db, gaveUp: AbortSignal): Promise<void> {
     } catch (error) {
       if (!(error instanceof Unavailable) && performance.now() < patienceEnds) throw error;
       const { message, cause = error } = error as Error;
-      if (message !== told) console.error(`${message} (${(cause as Error).message}): 503 until it can`);
+      if (message !== told) log.warn(`${message} (${(cause as Error).message}): 503 until it can`);
       told = message;
     }
   }
@@ -318,6 +332,7 @@ async function removeStaleSocket(path: string): Promise<void> {
 
 type Host = Pick<NodeJS.Process, "argv" | "env"> & {
   on(signal: "SIGTERM" | "SIGINT", listener: () => void): unknown;
+  on(event: "unhandledRejection" | "uncaughtException", listener: (thrown: unknown) => void): unknown;
   exit(code: number): void;
 };
 
@@ -340,11 +355,18 @@ export async function main(host: Host): Promise<void> {
     };
     host.on("SIGTERM", stop);
     host.on("SIGINT", stop);
-    console.log(`listening on ${(await starting).url}`);
+    // Bun does the same with them, but prints them as they are.
+    const tell = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
+    host.on("unhandledRejection", tell);
+    host.on("uncaughtException", (thrown) => {
+      tell(thrown);
+      host.exit(1);
+    });
+    log.info(`listening on ${(await starting).url}`);
   } catch (error) {
     const forPeople =
       error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
-    console.error(forPeople ? (error as Error).message : error);
+    log.error((error as Error).message, forPeople ? {} : log.trace(error)); // no client has said anything yet
     host.exit(1);
   }
 }

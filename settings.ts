@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { z } from "zod";
+import { levels } from "./log.ts";
 
 const whole = (min: number, max: number) => {
   const error = `expected a whole number from ${min} to ${max}`;
@@ -45,6 +46,10 @@ const Settings = z.object({
   CACHE_BYTES: whole(1024, 2 ** 34)
     .default(32 * 2 ** 20)
     .describe("memory for cached answers"),
+  LOG_LEVEL: z
+    .enum(levels, { error: `expected one of ${levels.join(", ")}` })
+    .default("info")
+    .describe("the least that is logged: debug (every request, too), info, warn or error"),
 });
 export type Settings = z.infer<typeof Settings>;
 

@@ -576,7 +576,7 @@ async function startServer(): Promise<{ url: string; stop(): Promise<void> }> {
     let said = "";
     for await (const chunk of child.stdout) {
       said += decoder.decode(chunk, { stream: true });
-      const url = /listening on (\S+)/.exec(said)?.[1];
+      const url = /listening on ([^\s"]+)/.exec(said)?.[1];
       if (url) resolve(url);
     }
     resolve(undefined);

@@ -591,10 +591,18 @@ describe("everything else", () => {
       'pessoas_group_statements_total{kind="insert"} 1',
       'pessoas_group_items_total{kind="find"} 1',
       'pessoas_group_waiting{kind="insert"} 0',
+      'pessoas_group_connections{kind="search"} 2',
+      'pessoas_group_connections_busy{kind="search"} 0',
     ]) {
       expect(lines).toContain(line);
     }
-    expect(lines.some((line) => line.startsWith("process_cpu_seconds_total "))).toBe(true);
+    for (const name of [
+      "process_cpu_seconds_total",
+      "process_resident_memory_bytes",
+      "nodejs_eventloop_lag_max_seconds",
+    ]) {
+      expect([name, lines.some((line) => line.startsWith(`${name} `))]).toEqual([name, true]);
+    }
     await fresh.stop();
   });
 

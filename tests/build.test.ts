@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => folder[Symbol.asyncDispose]());
 
 test("bun run build: one file that serves everything, /docs included, with a database of one's own", async () => {
-  const { url, child, output } = await spawnServer({ DATABASE_URL: await newDatabase() }, [executable]);
+  const { url, child, logged } = await spawnServer({ DATABASE_URL: await newDatabase() }, [executable]);
   const { get, post, search, count } = client(url as string);
   const response = await post(newPessoa());
   expect(response.status).toBe(201);
@@ -31,12 +31,12 @@ test("bun run build: one file that serves everything, /docs included, with a dat
   expect((await (await get("/docs/swagger-ui-bundle.js")).text()).length).toBeGreaterThan(1_000_000);
   expect((await (await get("/openapi.json")).json()) as object).toHaveProperty("openapi");
   child.kill();
-  expect(await output()).toMatch(/^listening on \S+\n$/);
+  expect(await logged()).toMatch(/^listening on \S+\n$/);
   expect(child.exitCode).toBe(0);
 }, 30_000);
 
 test("without DATABASE_URL it says so in one line, and ends with status 1", async () => {
-  const { child, output } = await spawnServer({}, [executable]);
-  expect(await output()).toMatch(/^DATABASE_URL: expected a database of yours[^\n]+\n$/);
+  const { child, logged } = await spawnServer({}, [executable]);
+  expect(await logged()).toMatch(/^DATABASE_URL: expected a database of yours[^\n]+\n$/);
   expect(child.exitCode).toBe(1);
 });

@@ -22,7 +22,7 @@ test("an item alone leaves at once; those that come meanwhile leave together, in
   const { submit, stats } = group(run, options);
   const answers = [1, 2, 3, 4, 5].map(submit);
   expect(started.map(({ items }) => items)).toEqual([[1]]);
-  expect(stats()).toMatchObject({ waiting: 4, inFlight: 1, statements: 1, items: 1 });
+  expect(stats()).toMatchObject({ waiting: 4, inFlight: 1, statements: 1, items: 1, lanes: 1, busy: 1 });
   started[0]?.answer();
   await tick();
   expect(started[1]?.items).toEqual([2, 3, 4]);
@@ -32,7 +32,7 @@ test("an item alone leaves at once; those that come meanwhile leave together, in
   started[2]?.answer();
   expect(await Promise.all(answers)).toEqual(["#1", "#2", "#3", "#4", "#5"]);
   await tick();
-  expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5 });
+  expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5, busy: 0 });
 });
 
 test("as many statements as there are lanes are in flight at once", async () => {

@@ -59,14 +59,14 @@ describe.concurrent("bun run server.ts", () => {
       const first = await spawnServer(env);
       const person = (await (await client(first.url as string).post(newPessoa())).json()) as Found;
       first.child.kill("SIGTERM");
-      expect(await first.output()).toMatch(/^PostgreSQL 18 initialised in \S+ \(\d+ ms\)\nlistening on http/);
+      expect(await first.logged()).toMatch(/^PostgreSQL 18 initialised in \S+ \(\d+ ms\)\nlistening on http/);
       expect(first.child.exitCode).toBe(0);
       expect(existsSync(join(env.DATA_DIR, "pg18", "postmaster.pid"))).toBe(false);
 
       const second = await spawnServer(env);
       await expectAll(second.url as string, [person]);
       second.child.kill("SIGINT");
-      expect(await second.output()).toMatch(/^listening on http/);
+      expect(await second.logged()).toMatch(/^listening on http/);
       expect(second.child.exitCode).toBe(0);
     },
     startupMs,
@@ -80,7 +80,7 @@ describe.concurrent("bun run server.ts", () => {
       const first = await spawnServer(env);
       const second = await spawnServer(env);
       expect(second.url).toBeUndefined();
-      expect(await second.output()).toStartWith(`DATA_DIR: another server is running on ${folder.path}`);
+      expect(await second.logged()).toStartWith(`DATA_DIR: another server is running on ${folder.path}`);
       expect(second.child.exitCode).toBe(1);
       expect((await client(first.url as string).post(newPessoa())).status).toBe(201);
       first.child.kill();
@@ -101,7 +101,7 @@ describe.concurrent("bun run server.ts", () => {
       const second = await spawnServer(env);
       await expectAll(second.url as string, acknowledged);
       second.child.kill();
-      expect(await second.output()).toContain("that a killed server left behind");
+      expect(await second.logged()).toContain("that a killed server left behind");
     },
     startupMs,
   );
@@ -139,7 +139,7 @@ describe.concurrent("bun run server.ts", () => {
       await inFlight[0];
       first.child.kill("SIGTERM");
       const answers = await Promise.allSettled(inFlight);
-      expect(await first.output()).toMatch(/^listening on/);
+      expect(await first.logged()).toMatch(/^listening on/);
       expect(first.child.exitCode).toBe(0);
       const created = answers.filter((a) => a.status === "fulfilled" && a.value.status === 201).length;
       const second = await serve({ DATABASE_URL: databaseUrl });
@@ -157,7 +157,7 @@ describe.concurrent("bun run server.ts", () => {
       const first = await spawnServer(env);
       expect(first.url).toBe(env.SOCKET);
       const refused = await spawnServer(env);
-      expect(await refused.output()).toBe(`SOCKET: another server is listening on ${env.SOCKET}\n`);
+      expect(await refused.logged()).toBe(`SOCKET: another server is listening on ${env.SOCKET}\n`);
       first.child.kill("SIGKILL");
       await first.output();
       const second = await spawnServer(env);
@@ -175,8 +175,8 @@ describe.concurrent("bun run server.ts", () => {
     [{ DATABASE_URL: "nonsense" }, /^DATABASE_URL: expected a URL[^\n]+\n$/],
     [{ DATA_DIR: "/dev/null/data" }, /^DATA_DIR: [^\n]+\n$/],
   ])("%j is refused in one line, with exit status 1", async (env, message) => {
-    const { output, child } = await spawnServer(env);
-    expect(await output()).toMatch(message);
+    const { logged, child } = await spawnServer(env);
+    expect(await logged()).toMatch(message);
     expect(child.exitCode).toBe(1);
   });
 
@@ -188,14 +188,14 @@ describe.concurrent("bun run server.ts", () => {
       const taken = await spawnServer({ DATABASE_URL: databaseUrl, PORT: new URL(running.url).port });
       const { port } = new URL(running.url);
       const by = process.platform === "linux" ? ` by bun (pid ${process.pid})` : "";
-      expect(await taken.output()).toBe(
+      expect(await taken.logged()).toBe(
         `PORT: port ${port} is in use${by}; stop that, or set another PORT\n`,
       );
       expect(taken.child.exitCode).toBe(1);
       const elsewhere = new URL(databaseUrl);
       elsewhere.pathname = "/nowhere";
       const refused = await spawnServer({ DATABASE_URL: elsewhere.href });
-      expect(await refused.output()).toBe('DATABASE_URL: database "nowhere" does not exist\n');
+      expect(await refused.logged()).toBe('DATABASE_URL: database "nowhere" does not exist\n');
       await running.stop();
     },
     startupMs,
@@ -459,6 +459,25 @@ describe("main", () => {
     },
     startupMs,
   );
+
+  test("a mistake that nobody caught is logged without what it quotes; an exception ends it with status 1", async () => {
+    const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
+    await main(process);
+    const { error } = console;
+    const logged: string[] = [];
+    console.error = (line: string) => logged.push(line);
+    signals.emit("unhandledRejection", new TypeError("secreto"));
+    signals.emit("uncaughtException", new TypeError("secreto"));
+    console.error = error;
+    expect(await exited).toBe(1);
+    expect(logged.map((line) => JSON.parse(line) as object)).toMatchObject(
+      Array(2).fill({ level: "error", msg: "a mistake of the server", error: "TypeError" }),
+    );
+    expect(logged.join()).not.toContain("secreto");
+    const ended = once(signals, "exit");
+    signals.emit("SIGTERM");
+    expect(await ended).toEqual([0]);
+  });
 
   test("a wrong setting ends it with status 1", async () => {
     const { exited, process } = host({ PORT: "x" });

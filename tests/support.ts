@@ -113,7 +113,7 @@ export async function spawnServer(env: Record<string, string>, command = server)
     const decoder = new TextDecoder();
     for await (const chunk of stream) {
       output += decoder.decode(chunk, { stream: true });
-      const url = /listening on (\S+)/.exec(output)?.[1];
+      const url = /listening on ([^\s"]+)/.exec(output)?.[1];
       if (url) resolve(url);
     }
   };
@@ -127,6 +127,12 @@ export async function spawnServer(env: Record<string, string>, command = server)
     async output() {
       await child.exited;
       return output;
+    },
+    /** The messages that it logged, a line each, once it has ended. Throws unless all of its output is JSON. */
+    async logged() {
+      await child.exited;
+      const events = output.trimEnd().split("\n") as string[];
+      return events.map((line) => `${(JSON.parse(line) as { msg: string }).msg}\n`).join("");
     },
   };
 }

@@ -115,6 +115,33 @@ async function containers() {
     }
   });
 
+  await check(
+    "nginx alone is reached from outside, on one port; each service sees what it needs",
+    async () => {
+      const tables = await inside(
+        "nginx",
+        ...["sh", "-c", "ls -l /proc/1/fd; cat /proc/1/net/tcp /proc/1/net/tcp6"],
+      );
+      const listening = [...tables.matchAll(/^ *\d+: \w+:(\w{4}) \w+:0000 0A (?:\S+ +){5}(\d+) /gm)]
+        .filter(([, , inode]) => tables.includes(`socket:[${inode}]`))
+        .map(([, hex]) => Number.parseInt(hex as string, 16));
+      assert.deepEqual(listening, [Number(new URL(url).port)]);
+      type Process = { Service: string; Publishers: { PublishedPort: number }[] | null };
+      const published = (await compose("ps", "--format", "json"))
+        .split("\n")
+        .flatMap((line) => JSON.parse(line) as Process | Process[])
+        .flatMap(({ Service, Publishers }) => (Publishers ?? []).map((each) => [Service, each.PublishedPort]))
+        .filter(([, port]) => port !== 0);
+      for (const [service, port] of published) assert.deepEqual([service, port], ["nginx", listening[0]]);
+      await assert.rejects(inside("nginx", "ls", "/run/postgresql"), /No such file/);
+      await assert.rejects(inside("nginx", "touch", "/run/api/x"), /Read-only/);
+      for (const instance of instances) {
+        await assert.rejects(inside(instance, "touch", "/run/postgresql/x"), /Read-only/);
+        assert.equal(await inside(instance, "sh", "-c", "ls /var/lib/postgresql 2>&-; id -un"), "www-data");
+      }
+    },
+  );
+
   await check("the instances and Postgres have no network", async () => {
     for (const service of [...instances, "db"] as const) {
       const interfaces = [...(await inside(service, "cat", "/proc/net/dev")).matchAll(/^\s*(\w+):/gm)];
@@ -138,6 +165,98 @@ async function containers() {
       "f",
     );
   });
+}
+
+/** What somebody who has taken over an instance gets for each statement: an SQLSTATE, or "done". */
+async function asInstance(statements: string[], who = { username: "pessoas", database: "pessoas" }) {
+  const options = { adapter: "postgres", path: "/run/postgresql/.s.PGSQL.5432", max: 1, ...who };
+  const script = `const sql = new Bun.SQL(${JSON.stringify(options)});
+    for (const statement of ${JSON.stringify(statements)}) {
+      console.log(await sql.unsafe(statement).then(() => "done", (error) => error.errno));
+    }
+    process.exit(0);`;
+  return (await inside("api1", "bun", "-e", script)).split("\n");
+}
+
+async function roles() {
+  const refused = [
+    "create table other (a int)",
+    "create temporary table other (a int)",
+    "create schema other",
+    "create extension citext",
+    "create index on pessoas (nome)",
+    "alter table pessoas add other int",
+    "drop table pessoas",
+    "truncate pessoas",
+    "delete from pessoas",
+    "update pessoas set nome = ''",
+    "create role other",
+    "create database other",
+    "set role postgres",
+    "alter system set fsync = off",
+    "set log_min_messages = 'error'",
+    "select rolpassword from pg_authid",
+    "select pg_read_file('/etc/passwd')",
+    "copy pessoas to program 'id'",
+    "copy pessoas to '/tmp/other'",
+  ];
+
+  await check("whoever takes over an instance can read persons and add them, and nothing else", async () => {
+    const person = await create();
+    assert.deepEqual(await asInstance(["select count(*) from pessoas"]), ["done"]);
+    const answers = await asInstance(refused);
+    assert.deepEqual(
+      refused.filter((_, i) => answers[i] !== "42501"),
+      [],
+      answers.join(),
+    );
+    for (const who of [
+      { username: "postgres", database: "pessoas" },
+      { username: "pessoas", database: "postgres" },
+    ]) {
+      assert.deepEqual(await asInstance(["select 1"], who), ["28000"]);
+    }
+    assert.equal(await sql("select usename from pg_user where usesuper"), "postgres");
+    assert.deepEqual(await search(person.apelido), [person]);
+  });
+
+  await check("no log holds a person, also when Postgres refuses a row", async () => {
+    const insert = (id: string, nascimento: string) =>
+      `insert into pessoas values ('${id}', '${nascimento}', 'secreto', 'secreto', null, 'secreto')`;
+    const { id, ...person } = await create({ ...newPessoa(), nome: "secreto\nsecreto" });
+    const answers = await asInstance([
+      insert(id, "2000-01-01"),
+      insert(crypto.randomUUID(), "secreto"),
+      "select secreto",
+    ]);
+    assert.deepEqual(answers, ["23505", "22007", "42703"]);
+    await isProblem(await post(person), 422);
+    await isProblem(await post({ ...person, nascimento: "secreto" }), 422);
+    await isProblem(await get(`/secreto%0a${id}`), 404);
+    const logs = await compose("logs", "--no-log-prefix", ...services);
+    assert.match(logs, /database system is ready to accept connections/);
+    assert.match(logs, /"msg":"listening on /);
+    assert.ok(![id, person.apelido, "secreto"].some((text) => logs.includes(text)), logs);
+  });
+
+  await check(
+    "an older volume, whose tables the instances own, works on; init.sh brings it up to date",
+    async () => {
+      await sql("alter database pessoas owner to pessoas; alter table pessoas owner to pessoas");
+      const person = await create();
+      await compose("restart", ...instances);
+      await untilReady();
+      const more = await create();
+      assert.deepEqual(await asInstance(["alter table pessoas alter busca set not null"]), ["done"]);
+      await inside("db", "sh", "/docker-entrypoint-initdb.d/init.sh");
+      assert.deepEqual(await asInstance(["alter table pessoas alter busca set not null"]), ["42501"]);
+      await compose("restart", ...instances);
+      await untilReady();
+      for (const { id } of [person, more, await create()]) {
+        assert.equal((await get(`/pessoas/${id}`)).status, 200);
+      }
+    },
+  );
 }
 
 async function contract() {
@@ -331,6 +450,28 @@ async function outages() {
 }
 
 async function data() {
+  const backup = "a backup brings everybody back as they were, and the instances may still do no more";
+  if ((await inside("db", "sh", "-c", "command -v pg_dump || true")) === "") {
+    console.log(`skip  ${backup}: this image of Postgres has no pg_dump`);
+  } else {
+    await check(backup, async () => {
+      const person = await create();
+      const before = await count();
+      await inside("db", "sh", "-c", "pg_dump -U postgres -Fc pessoas >/tmp/pessoas.dump");
+      const later = await create();
+      await compose("stop", ...instances);
+      const options = "--clean --if-exists --no-owner --single-transaction";
+      await inside("db", "sh", "-c", `pg_restore -U postgres -d pessoas ${options} </tmp/pessoas.dump`);
+      await compose("start", ...instances);
+      await untilReady();
+      assert.equal(await count(), before);
+      assert.deepEqual(await (await get(`/pessoas/${person.id}`)).json(), person);
+      await isProblem(await get(`/pessoas/${later.id}`), 404);
+      await isProblem(await post(person), 422);
+      assert.deepEqual(await asInstance(["drop table pessoas", "delete from pessoas"]), ["42501", "42501"]);
+    });
+  }
+
   await check("down and up keep the data", async () => {
     const person = await create();
     const before = await count();
@@ -363,7 +504,7 @@ await check(`docker compose up -d --build --wait: ready at ${url}`, async () => 
   isUp = true;
 });
 if (isUp) {
-  for (const part of [containers, contract, twoInstances, outages, data]) await part();
+  for (const part of [containers, roles, contract, twoInstances, outages, data]) await part();
 } else if (!abandoned.signal.aborted) {
   console.log(await compose("logs", "--tail", "20"));
 }

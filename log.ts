@@ -1,0 +1,66 @@
+import { isatty } from "node:tty";
+
+export const levels = ["debug", "info", "warn", "error"] as const;
+export type Level = (typeof levels)[number];
+/** What belongs to an event, beside its message. Nothing that a client has sent. */
+export type Fields = Record<string, string | number | undefined>;
+
+let least: Level = "info";
+
+/** From now on nothing below `level` is logged. */
+export function setLevel(level: Level): void {
+  least = level;
+}
+
+/** True when events of this level are logged. */
+export const logs = (level: Level): boolean => levels.indexOf(level) >= levels.indexOf(least);
+
+export const debug = (message: string, fields?: Fields): void => write("debug", message, fields);
+export const info = (message: string, fields?: Fields): void => write("info", message, fields);
+export const warn = (message: string, fields?: Fields): void => write("warn", message, fields);
+export const error = (message: string, fields?: Fields): void => write("error", message, fields);
+
+/** debug and info go to standard output, warn and error to standard error. */
+function write(level: Level, message: string, fields: Fields = {}): void {
+  if (!logs(level)) return;
+  const [print, file] = level === "debug" || level === "info" ? [console.log, 1] : [console.error, 2];
+  print(isatty(file) ? forPeople(message, fields) : forPrograms(level, message, fields));
+}
+
+/** One line of JSON. */
+export function forPrograms(level: Level, msg: string, fields: Fields): string {
+  return escaped(JSON.stringify({ time: new Date().toISOString(), level, msg, ...fields }));
+}
+
+/** What is not its first line is indented: it cannot be taken for another event. */
+export function forPeople(message: string, fields: Fields): string {
+  const pairs = Object.entries(fields).filter(([, value]) => value !== undefined);
+  const text = [message, ...pairs.map(([name, value]) => `${name}=${value}`)].join(" ");
+  return text.trimEnd().split("\n").map(escaped).join("\n    ");
+}
+
+// What ends a line somewhere, tells a terminal what to do, or shows text in another order than it has.
+const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+const escaped = (text: string) =>
+  text.replace(unprintable, (found) =>
+    [...Array(found.length).keys()]
+      .map((at) => `\\u${found.charCodeAt(at).toString(16).padStart(4, "0")}`)
+      .join(""),
+  );
+
+/**
+ * What may be logged of an unexpected error: its name, its code, the statement (values are parameters) and where it
+ * came from. Not its message, which may quote what a client has sent.
+ */
+export function trace(thrown: unknown): Fields {
+  if (!(thrown instanceof Error)) return { error: typeof thrown };
+  const { name, message, stack = "", code, query } = thrown as Error & { code?: unknown; query?: unknown };
+  const end = message === "" ? -1 : stack.lastIndexOf(message);
+  return {
+    error: name,
+    code: typeof code === "string" ? code : undefined,
+    query: typeof query === "string" ? query.slice(0, 200) : undefined,
+    // A stack begins with the message; where that is not found, it may hold another one, of unknown length.
+    stack: end === -1 ? undefined : stack.slice(end + message.length).trim(),
+  };
+}
