@@ -116,16 +116,11 @@ export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db
    */
   async function insertBatch(pessoas: Pessoa[]): Promise<Outcome[]> {
     const rows = pessoas.toSorted((a, b) => (a.id < b.id ? -1 : 1));
-    const parameters = rows.flatMap((p) => [
-      p.id,
-      p.apelido,
-      p.nome,
-      p.nascimento,
-      p.stack && JSON.stringify(p.stack),
-      searchText(p),
-    ]);
     try {
-      const returned = await writer.query<{ id: string }>(insertStatement(rows.length), parameters);
+      const returned = await writer.query<{ id: string }>(
+        insertStatement(rows.length),
+        rows.flatMap(storedRow),
+      );
       const created = new Set(returned.map(({ id }) => id));
       // Of several with one id in this batch the first is the one that was stored.
       return pessoas.map(({ id }) => (created.delete(id) ? "created" : "taken"));
@@ -168,11 +163,17 @@ function rowToJson(row: Row): string {
   return toJson(row, row.stack);
 }
 
+/** What is stored of a person: the columns, and their values as texts in the same order. */
+export const storedColumns = `${columns}, busca`;
+export function storedRow(p: Pessoa): (string | null)[] {
+  return [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), searchText(p)];
+}
+
 const insertStatements: string[] = [];
 
 /** `insert … values ($1, …), ($7, …), … on conflict do nothing returning id`, once for each number of rows. */
 function insertStatement(rows: number): string {
-  insertStatements[rows] ??= `insert into pessoas (${columns}, busca) values ${Array.from(
+  insertStatements[rows] ??= `insert into pessoas (${storedColumns}) values ${Array.from(
     { length: rows },
     (_, row) => `(${Array.from({ length: 6 }, (_, column) => `$${row * 6 + column + 1}`).join()})`,
   ).join()} on conflict do nothing returning id`;
