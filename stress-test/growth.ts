@@ -76,9 +76,11 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
   const sql = connect(url);
   try {
     await db.migrate();
-    const [row] = await sql<{ n: string; version: string }[]>`
-      select count(*) as n, current_setting('server_version') as version from pessoas`;
-    const held = Number(row?.n);
+    const [held] = await sql<{ n: string }[]>`select count(*) as n from pessoas`;
+    const [server] = await sql<{ version: string; citus: boolean }[]>`
+      select current_setting('server_version') as version,
+        exists (select from pg_extension where extname = 'citus') as citus`;
+    const already = Number(held?.n);
     const line = people(options.seed);
     const all = crowd(options.seed);
     const next = () => {
@@ -86,20 +88,20 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       all.add(value);
       return value;
     };
-    for (let i = 0; i < held; i++) next();
+    for (let i = 0; i < already; i++) next();
     await expectKnown(sql, all);
     const growth: Growth = {
       at: new Date().toISOString(),
       machine: describeMachine(),
-      server: `PostgreSQL ${row?.version}`,
+      server: `PostgreSQL ${server?.version}${server?.citus ? " with Citus" : ""}`,
       seed: options.seed,
       problems: [],
       sizes: [],
     };
     const cpuS = await postgresCpu(sql);
     // What is there already is measured as it is.
-    const sizes = options.sizes.filter((size) => size > held);
-    if (held > 0) sizes.unshift(held);
+    const sizes = options.sizes.filter((size) => size > already);
+    if (already > 0) sizes.unshift(already);
     for (const persons of sizes) {
       const missing = persons - all.size();
       const started = performance.now();
@@ -111,7 +113,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       // Autovacuum would do it within a minute: not in the middle of a measurement.
       await sql`vacuum (analyze) pessoas`;
       await sql`checkpoint`.catch(() => {}); // only a superuser may
-      const bytes = await bytesOf(sql);
+      const bytes = await bytesOf(sql, server?.citus === true);
       const operations: Record<string, Cost> = {};
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
         const cost = await measure(run, lanes, options, cpuS);
@@ -254,15 +256,19 @@ function copyCell(value: string | null): string {
     : value.replaceAll(/[\\\n\r\t]/g, (character) => escapes[character] as string);
 }
 
-async function bytesOf(sql: postgres.Sql): Promise<Pick<Size, "tableBytes" | "indexBytes">> {
-  const [own] = await sql<{ bytes: string }[]>`select pg_table_size('pessoas') as bytes`;
-  const indexes = await sql<{ name: string; bytes: string }[]>`
-    select indexrelid::regclass::text as name, pg_relation_size(indexrelid) as bytes
-    from pg_index where indrelid = 'pessoas'::regclass order by 1`;
-  return {
-    tableBytes: Number(own?.bytes),
-    indexBytes: Object.fromEntries(indexes.map(({ name, bytes }) => [name, Number(bytes)])),
+/** Citus keeps the rows in tables on its workers, and counts them there. */
+async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "tableBytes" | "indexBytes">> {
+  const ask = async (what: "table" | "relation", name: string) => {
+    const [row] = await sql.unsafe<{ bytes: string }[]>(
+      `select ${citus ? "citus" : "pg"}_${what}_size('${name}') as bytes`,
+    );
+    return Number(row?.bytes);
   };
+  const indexes = await sql<{ name: string }[]>`
+    select indexrelid::regclass::text as name from pg_index where indrelid = 'pessoas'::regclass order by 1`;
+  const indexBytes: Record<string, number> = {};
+  for (const { name } of indexes) indexBytes[name] = await ask("relation", name);
+  return { tableBytes: await ask("table", "pessoas"), indexBytes };
 }
 
 /**
@@ -477,8 +483,8 @@ function abbreviate(value: number): string {
 function personsOf(name: string, value: string): number {
   const [, digits, unit = ""] = /^(\d+(?:\.\d+)?)([km]?)$/i.exec(value) ?? [];
   const persons = Number(digits) * ({ k: 1e3, m: 1e6 }[unit.toLowerCase()] ?? 1);
-  if (Number.isSafeInteger(persons) && persons >= 1000 && persons <= 1e9) return persons;
-  throw new RangeError(`--${name}: expected a number of persons from 1k to 1000m, got "${value}"`);
+  if (Number.isSafeInteger(persons) && persons >= 1e4 && persons <= 1e9) return persons;
+  throw new RangeError(`--${name}: expected a number of persons from 10k to 1000m, got "${value}"`);
 }
 
 function positive(name: string, value: string, max: number): number {
