@@ -18,7 +18,7 @@ const usage = `Usage: bun run bench:growth [OPTIONS]
 Measures how the cost of a create, a read and each class of search grows with the number of persons. Fills 10 k,
 100 k and 1 M of them with COPY; at each size asks through db.ts, as the server does, with nothing in between and
 no cache, and checks the answers. CPU is that of all of Postgres' processes; it is known where they run on this
-machine, on Linux. Prints a table; leaves growth.json and *.svg.
+machine, on Linux. Prints two tables; leaves growth.json, growth.md (the tables) and growth.svg.
 
   --to N             persons at the end: 10k, 300k, 1m, 5m … (default 1m)
   --samples N        of each operation at each size, at most (default 400)
@@ -26,8 +26,8 @@ machine, on Linux. Prints a table; leaves growth.json and *.svg.
   --seed N           other persons and terms (default 1)
   --data DIR         keeps the embedded database there. The next run with it goes on at the size that it has
                      (default: a temporary one, removed at the end)
-  --out DIR          folder for growth.json and *.svg (default stress-test/user-files/results/growth-<time>)
-  --json             growth.json on standard output instead of the table
+  --out DIR          folder for the three files (default stress-test/user-files/results/growth-<time>)
+  --json             growth.json on standard output instead of the tables
   -h, --help         this text
 
 DATABASE_URL names another database: an empty one, which is left as it is then, full.
@@ -52,7 +52,7 @@ type Size = {
   indexBytes: Record<string, number>;
   operations: Record<string, Cost>;
 };
-type Growth = {
+export type Growth = {
   at: string;
   machine: ReturnType<typeof describeMachine>;
   server: string;
@@ -332,43 +332,59 @@ function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1);
 }
 
-function render({ sizes, problems, server }: Growth): string {
+/** What everything costs, and the space it takes: two tables, heads first. */
+function tablesOf({ sizes }: Growth): { costs: string[][]; space: string[][] } {
   const first = sizes[0] as Size;
   const last = sizes.at(-1) as Size;
   const times = (a: number | null | undefined, b: number | null | undefined) =>
     a && b && first !== last ? `×${(a / b).toFixed(1)}` : "";
-  const rows = Object.entries(last.operations).map(([name, { p50, cpuMs }]) => [
-    name,
-    ...sizes.map(({ operations }) => {
-      const cost = operations[name] as Cost;
-      return [cost.p50, cost.p99, cost.cpuMs].map(milliseconds).join(" / ");
-    }),
-    times(p50, first.operations[name]?.p50),
-    times(cpuMs, first.operations[name]?.cpuMs),
-  ]);
   const heads = sizes.map(({ persons }) => number(persons));
-  const space = [
-    ["table", ...sizes.map(({ tableBytes }) => megabytes(tableBytes))],
-    ...Object.keys(last.indexBytes).map((name) => [
-      name,
-      ...sizes.map(({ indexBytes }) => megabytes(indexBytes[name] ?? 0)),
-    ]),
-  ];
-  return [
-    `${server}, one client. Milliseconds: p50 / p99 / Postgres' CPU for one`,
-    "",
-    ...table([["", ...heads, "p50", "CPU"], ...rows]),
-    "",
-    ...table([
+  const each = (cell: (size: Size) => string) => sizes.map(cell);
+  return {
+    costs: [
+      ["ms: p50 / p99 / CPU", ...heads, "p50", "CPU"],
+      ...Object.entries(last.operations).map(([name, { p50, cpuMs }]) => [
+        name,
+        ...each(({ operations }) => {
+          const cost = operations[name] as Cost;
+          return [cost.p50, cost.p99, cost.cpuMs].map(milliseconds).join(" / ");
+        }),
+        times(p50, first.operations[name]?.p50),
+        times(cpuMs, first.operations[name]?.cpuMs),
+      ]),
+    ],
+    space: [
       ["MB", ...heads],
-      ...space,
-      [
-        "COPY, rows per s",
-        ...sizes.map(({ copiedPerSecond }) => (copiedPerSecond === null ? "–" : number(copiedPerSecond))),
-      ],
-    ]),
-    ...problems.map((problem) => `WRONG: ${problem}`),
+      ["table", ...each(({ tableBytes }) => megabytes(tableBytes))],
+      ...Object.keys(last.indexBytes).map((name) => [
+        name,
+        ...each(({ indexBytes }) => megabytes(indexBytes[name] ?? 0)),
+      ]),
+      ["COPY, rows per s", ...each(({ copiedPerSecond: rows }) => (rows === null ? "–" : number(rows)))],
+    ],
+  };
+}
+
+function render(growth: Growth): string {
+  const { costs, space } = tablesOf(growth);
+  return [
+    `${growth.server}, one client, without a cache; CPU is Postgres'`,
+    "",
+    ...table(costs),
+    "",
+    ...table(space),
+    ...growth.problems.map((problem) => `WRONG: ${problem}`),
   ].join("\n");
+}
+
+/** Both tables for a document. */
+export function renderMarkdown(growth: Growth): string {
+  const { costs, space } = tablesOf(growth);
+  const markdown = ([head = [], ...rows]: string[][]) =>
+    [head, head.map((_, column) => (column === 0 ? "---" : "---:")), ...rows]
+      .map((cells) => `| ${cells.join(" | ")} |\n`)
+      .join("");
+  return `${markdown(costs)}\n${markdown(space)}`;
 }
 
 /** A panel for each operation, with one scale for all. */
@@ -542,6 +558,7 @@ async function main(): Promise<void> {
   await mkdir(out, { recursive: true });
   const json = JSON.stringify(growth, null, 2);
   await Bun.write(join(out, "growth.json"), `${json}\n`);
+  await Bun.write(join(out, "growth.md"), renderMarkdown(growth));
   await Bun.write(join(out, "growth.svg"), pictureOf(costChart(growth), 1000));
   console.log(values.json ? json : render(growth));
   console.error(`\n${nameMachine(growth.machine)}; pictures and numbers: ${out}`);
