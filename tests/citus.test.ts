@@ -120,3 +120,22 @@ test("elsewhere than on Citus the schema is applied as it is, any number of time
   expect(await registry.count()).toBe(1);
   await registry.stop();
 });
+
+test.each(["08006", "57P03", "40P01"])(
+  "what a coordinator says of a worker that is away (%s) is 503, nothing is stored, and a retry succeeds",
+  async (code) => {
+    const registry = await serve();
+    await query(
+      registry.databaseUrl,
+      `create function away() returns trigger language plpgsql as $$ begin raise sqlstate '${code}'; end $$;
+       create trigger away before insert on pessoas execute function away()`,
+    );
+    const person = newPessoa();
+    const refused = await registry.post(person);
+    expect([refused.status, refused.headers.get("retry-after")]).toEqual([503, "1"]);
+    expect(await registry.count()).toBe(0);
+    await query(registry.databaseUrl, "drop trigger away on pessoas");
+    expect((await registry.post(person)).status).toBe(201);
+    await registry.stop();
+  },
+);
