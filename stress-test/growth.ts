@@ -18,7 +18,8 @@ const usage = `Usage: bun run bench:growth [OPTIONS]
 Measures how the cost of a create, a read and each class of search grows with the number of persons. Fills 10 k,
 100 k and 1 M of them with COPY; at each size asks through db.ts, as the server does, with nothing in between and
 no cache, and checks the answers. CPU is that of all of Postgres' processes; it is known where they run on this
-machine, on Linux. Prints two tables; leaves growth.json, growth.md (the tables) and growth.svg.
+machine, on Linux. Prints two tables; leaves growth.json, growth.md (the tables, and what they would come to at
+up to 1,000 times the last size) and growth.svg.
 
   --to N             persons at the end: 10k, 300k, 1m, 5m … (default 1m)
   --samples N        of each operation at each size, at most (default 400)
@@ -377,14 +378,40 @@ function render(growth: Growth): string {
   ].join("\n");
 }
 
-/** Both tables for a document. */
+/**
+ * What it would be at 10, 100 and 1,000 times the last size, each ten times multiplying by what the last ten times did:
+ * Postgres' CPU of each operation (where it is not known, p50) in ms, and the space. Undefined after a single size.
+ */
+function outlookOf({ sizes }: Growth): string[][] | undefined {
+  const [before, last] = sizes.slice(-2);
+  if (!before || !last) return undefined;
+  const decades = Math.log10(last.persons / before.persons);
+  const bytes = (size: Size) =>
+    size.tableBytes + Object.values(size.indexBytes).reduce((sum, own) => sum + own, 0);
+  const ahead = (then: number, now: number) => {
+    const factor = Math.max(1, (now / then) ** (1 / decades)); // less than 1 is noise
+    return [1, 2, 3].map((power) => now * factor ** power);
+  };
+  const gigabytes = (value: number) => number(Math.round(value / 1e9));
+  return [
+    ["CPU, ms", ...[10, 100, 1000].map((times) => number(last.persons * times))],
+    ...Object.entries(last.operations).map(([name, now]) => {
+      const then = before.operations[name] ?? now;
+      return [name, ...ahead(then.cpuMs ?? then.p50, now.cpuMs ?? now.p50).map(milliseconds)];
+    }),
+    ["table and indexes, GB", ...ahead(bytes(before), bytes(last)).map(gigabytes)],
+  ];
+}
+
+/** All tables for a document. */
 export function renderMarkdown(growth: Growth): string {
   const { costs, space } = tablesOf(growth);
+  const outlook = outlookOf(growth);
   const markdown = ([head = [], ...rows]: string[][]) =>
     [head, head.map((_, column) => (column === 0 ? "---" : "---:")), ...rows]
       .map((cells) => `| ${cells.join(" | ")} |\n`)
       .join("");
-  return `${markdown(costs)}\n${markdown(space)}`;
+  return [costs, space, ...(outlook ? [outlook] : [])].map(markdown).join("\n");
 }
 
 /** A panel for each operation, with one scale for all. */
