@@ -41,6 +41,17 @@ export function metrics(db: Db, cache: Cache): Metrics {
   gauge("cache_entries", "Persons in the cache", () => cache.stats().entries);
   gauge("cache_bytes", "Memory held by the cache", () => cache.stats().bytes);
 
+  if (db.replicaStats() !== undefined) {
+    const read = (name: "asked" | "found" | "up") => () => Number(db.replicaStats()?.[name]);
+    gauge(
+      "replica_up",
+      "1 when the replica is asked, 0 when it is left out for it does not answer",
+      read("up"),
+    );
+    gauge("replica_asked_total", "Reads that the replica was asked for", read("asked"));
+    gauge("replica_found_total", "Reads that it answered; the others asked the primary, too", read("found"));
+  }
+
   function groupGauge(
     name: string,
     help: string,

@@ -223,6 +223,7 @@ export async function start(settings: Settings): Promise<Running> {
   const embedded = settings.DATABASE_URL === undefined ? await startEmbedded(settings.DATA_DIR) : undefined;
   const db = openDb({
     url: settings.DATABASE_URL ?? (embedded as Embedded).url,
+    readUrl: settings.DATABASE_URL_READ,
     timeoutMs: settings.DB_TIMEOUT_MS,
     batchSize: settings.BATCH_SIZE,
     queueLimit: settings.QUEUE_LIMIT,

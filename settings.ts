@@ -16,7 +16,7 @@ const databaseUrl = z.url({
 });
 
 /** Every setting, from the environment. --help and the README's table say the same: a test compares them. */
-const Settings = z.object({
+const Each = z.object({
   HOST: z.string().default("127.0.0.1").describe("address to listen on; 0.0.0.0 for all"),
   PORT: whole(0, 65_535).default(9999).describe("port to listen on; 0 for any free one"),
   SOCKET: z
@@ -27,8 +27,11 @@ const Settings = z.object({
   DATABASE_URL: databaseUrl
     .optional()
     .describe(
-      "a PostgreSQL of yours, 15 to 18, with pg_trgm; ?host=/directory for its Unix socket. Without it an embedded one is started",
+      "a PostgreSQL of yours, 15 to 18, with pg_trgm, also with Citus; ?host=/directory for its Unix socket. Without it an embedded one is started",
     ),
+  DATABASE_URL_READ: databaseUrl
+    .optional()
+    .describe("a replica of it, for reads by id. It may lag or be away; then DATABASE_URL is asked"),
   DATA_DIR: z
     .string()
     .default(join(import.meta.dir, ".data"))
@@ -51,6 +54,10 @@ const Settings = z.object({
     .default("info")
     .describe("the least that is logged: debug (every request, too), info, warn or error"),
 });
+const Settings = Each.refine((all) => all.DATABASE_URL_READ === undefined || all.DATABASE_URL !== undefined, {
+  path: ["DATABASE_URL_READ"],
+  error: "expected DATABASE_URL, too: it is a replica of that",
+});
 export type Settings = z.infer<typeof Settings>;
 
 /** Throws RangeError that names every wrong setting in one line. An empty value counts as not set. */
@@ -59,7 +66,7 @@ export function readSettings(env: Record<string, string | undefined>): Settings 
   const { data, error } = Settings.safeParse(given);
   if (data) return data;
   const wrong = error.issues.map(({ path: [name], message }) => {
-    const shown = name === "DATABASE_URL" ? "" : `, got "${given[String(name)]}"`; // it may hold a password
+    const shown = String(name).startsWith("DATABASE_URL") ? "" : `, got "${given[String(name)]}"`; // it may hold a password
     return `${String(name)}: ${message}${shown}`;
   });
   throw new RangeError(wrong.join("; "));
@@ -68,7 +75,7 @@ export function readSettings(env: Record<string, string | undefined>): Settings 
 /** Each setting with its default, as one may write it into the environment, and what it is. */
 export function describeSettings(): { name: string; fallback: string | undefined; what: string }[] {
   const defaults = Settings.parse({});
-  return Object.entries(Settings.shape).map(([name, { description = "" }]) => {
+  return Object.entries(Each.shape).map(([name, { description = "" }]) => {
     const fallback = defaults[name as keyof Settings];
     return { name, fallback: fallback === undefined ? undefined : String(fallback), what: description };
   });

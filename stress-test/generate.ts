@@ -51,7 +51,7 @@ const languages = [
   ..."Postgres Python R Ruby Rust SQL Scala Swift TypeScript".split(" "),
 ];
 
-type Random = {
+export type Random = {
   /** True once in `n` calls on average. */
   oneIn(n: number): boolean;
   /** A whole number from `min` to `max`, both included. */
@@ -87,7 +87,7 @@ function term(random: Random): string {
 }
 
 /** Sfc32, small and well mixed: the numbers of a seed are the same on every machine. */
-function randomFrom(seed: number): Random {
+export function randomFrom(seed: number): Random {
   let [a, b, c, counter] = [seed | 0, 0x9e3779b9 | 0, 0x243f6a88 | 0, 1];
   const next = (): number => {
     const sum = (a + b + counter) | 0;

@@ -181,7 +181,7 @@ function groupKinds(metrics: Metrics): string[] {
 
 // Charts are drawn in these stand-ins. The page then gives them meaning by CSS, so that one drawing serves light and
 // dark; a picture of its own gets fixed colours that can be read on white and on black.
-const paint = {
+export const paint = {
   ink: "#fe0001",
   line: "#fe0002",
   failed: "#fe0003",
@@ -230,8 +230,8 @@ function byKind([a]: [string, unknown], [b]: [string, unknown]): number {
   return rank(a) - rank(b) || (a < b ? -1 : 1);
 }
 
-type Size = { width: number; narrow: boolean; titled: boolean };
-type Chart = {
+export type Size = { width: number; narrow: boolean; titled: boolean };
+export type Chart = {
   id: string;
   title: string;
   /** A sentence on how to read it. */
@@ -281,7 +281,7 @@ export function chartsOf(run: Run): (Chart | Missing)[] {
   ];
 }
 
-const text = { color: paint.ink, fontFamily: "system-ui, sans-serif", fontSize: 12 };
+export const text = { color: paint.ink, fontFamily: "system-ui, sans-serif", fontSize: 12 };
 // Nobody knows here which font the reader has: room for a wide one keeps texts apart in each.
 const textWidth = (value: string, fontSize = text.fontSize) => value.length * fontSize * 0.6;
 echarts.setPlatformAPI({
@@ -293,7 +293,7 @@ const dashes = ["solid", "dashed", "dotted", [8, 3, 2, 3]] as const;
 
 type Line = { name: string; points: readonly Point[]; color: string; dash?: (typeof dashes)[number] };
 
-const lineOnly = { itemStyle: { opacity: 0 } }; // no dot on the line in the legend
+export const lineOnly = { itemStyle: { opacity: 0 } }; // no dot on the line in the legend
 const legendItem = { mark: 22, gap: 14 };
 
 function toLines(values: ReadonlyMap<string, readonly Point[]>): Line[] {
@@ -308,7 +308,7 @@ function toLines(values: ReadonlyMap<string, readonly Point[]>): Line[] {
 }
 
 /** Legends are laid out by the charting library without asking whether they meet the chart: their rows are counted. */
-function header(names: readonly string[], size: Size, title: string) {
+export function header(names: readonly string[], size: Size, title: string) {
   const rowWidth = size.width - 24;
   let [rows, used] = [1, 0];
   for (const name of names) {
@@ -362,7 +362,7 @@ function valueAxis(percent = false) {
 }
 
 /** Axis labels without noise: 0.25, 30, 1,500. */
-function short(value: number): string {
+export function short(value: number): string {
   return number(Number(value.toPrecision(3)));
 }
 
@@ -665,6 +665,11 @@ function toSvg(chart: Chart, size: Size, colors: ReadonlyMap<string, string>): s
     .replaceAll(/<style.*?<\/style>\n?/gs, "");
 }
 
+/** The text of an SVG file for use elsewhere. */
+export function pictureOf(chart: Chart, width: number): string {
+  return `${toSvg(chart, { width, narrow: false, titled: true }, alone)}\n`;
+}
+
 /** Files to write beside each other, by name: report.html, and each picture for use elsewhere. */
 export function renderFiles(page: Page): Record<string, string> {
   const files: Record<string, string> = { "report.html": renderPage(page) };
@@ -672,8 +677,7 @@ export function renderFiles(page: Page): Record<string, string> {
     const prefix = page.runs.length === 1 ? "" : `${run.title.replaceAll(/\W+/g, "-")}-`;
     for (const chart of chartsOf(run)) {
       if ("missing" in chart) continue;
-      const size = { width: chart.large ? 1000 : 640, narrow: false, titled: true };
-      files[`${prefix}${chart.id}.svg`] = `${toSvg(chart, size, alone)}\n`;
+      files[`${prefix}${chart.id}.svg`] = pictureOf(chart, chart.large ? 1000 : 640);
     }
   }
   return files;

@@ -35,9 +35,18 @@ test.each([
   expect(() => readSettings(env)).toThrow(/^[^\n]+$/);
 });
 
+test("a replica is one of a DATABASE_URL", () => {
+  expect(() => readSettings({ DATABASE_URL_READ: "postgres://u:secret@h/d" })).toThrow(
+    /^DATABASE_URL_READ: expected DATABASE_URL, too(?!.*secret)/,
+  );
+});
+
 test("a wrong DATABASE_URL is refused without showing it, for it may hold a password", () => {
   expect(() => readSettings({ DATABASE_URL: "mysql://u:secret@h/d" })).toThrow(
     /^DATABASE_URL: expected a URL such as (?!.*secret)/,
+  );
+  expect(() => readSettings({ DATABASE_URL_READ: "mysql://u:secret@h/d" })).toThrow(
+    /^DATABASE_URL_READ: expected a URL such as (?!.*secret)/,
   );
 });
 

@@ -13,11 +13,11 @@ const languages =
   "Bun C C# C++ Clojure Elixir Erlang Go Java JavaScript Kotlin Node PHP Python Ruby Rust Scala Swift TypeScript Zig";
 const databases = "Cassandra MongoDB MySQL Oracle Postgres Redis SQLite";
 
-try {
-  await main();
-} catch (error) {
-  console.error((error as Error).message);
-  process.exitCode = 1;
+if (import.meta.main) {
+  await main().catch((error: unknown) => {
+    console.error((error as Error).message);
+    process.exitCode = 1;
+  });
 }
 
 async function main() {
@@ -79,7 +79,8 @@ async function send(url: URL, body: string): Promise<Response> {
   }
 }
 
-function somebody() {
+/** A body for POST /pessoas. `faker.seed` decides who it is. */
+export function somebody() {
   const [firstName, lastName] = [faker.person.firstName(), faker.person.lastName()];
   const stack = [
     ...faker.helpers.arrayElements(languages.split(" "), { min: 1, max: 4 }),

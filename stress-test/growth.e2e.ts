@@ -1,0 +1,72 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { newDatabase, query } from "../tests/support.ts";
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "pessoas-growth-test-"));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+async function growth(args: string[], env: Record<string, string> = {}) {
+  const out = join(folder, crypto.randomUUID());
+  const child = Bun.spawn(
+    [process.execPath, "run", join(import.meta.dir, "growth.ts"), "--json", "--out", out, ...args],
+    { env: { ...process.env, ...env }, stdout: "pipe", stderr: "pipe" },
+  );
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { code, out, stderr, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
+}
+
+const brief = ["--samples", "5", "--seconds", "1"];
+
+test("an embedded database of its own grows, is measured, and grows on", async () => {
+  const data = join(folder, "data");
+  const own = { DATABASE_URL: "" };
+  const first = await growth([...brief, "--to", "10k", "--data", data], own);
+  expect([first.code, first.json?.problems]).toEqual([0, []]);
+  const [size] = first.json.sizes;
+  expect(size).toMatchObject({ persons: 10_000, tableBytes: expect.any(Number) });
+  expect(Object.keys(size.indexBytes)).toContain("pessoas_pkey");
+  for (const cost of Object.values<Record<string, number>>(size.operations)) {
+    expect(cost.p50).toBeGreaterThan(0);
+    expect(cost.p99).toBeGreaterThanOrEqual(cost.p50 as number);
+    if (process.platform === "linux") expect(cost.cpuMs).toBeGreaterThanOrEqual(0);
+  }
+  expect(size.operations["no hit"].hits).toBe(0);
+  expect(size.operations["one common letter"].hits).toBe(50);
+  expect(size.operations["two rare letters"].hits).toBeGreaterThan(0);
+  expect(await Bun.file(join(first.out, "growth.json")).json()).toEqual(first.json);
+  expect(await Bun.file(join(first.out, "growth.svg")).text()).toContain("two rare letters");
+
+  const on = await growth([...brief, "--to", "11k", "--data", data], own);
+  expect([on.code, on.json?.problems]).toEqual([0, []]);
+  expect(on.json.sizes.map(({ persons }: { persons: number }) => persons)).toEqual([
+    expect.any(Number),
+    11_000,
+  ]);
+  expect(on.json.sizes[0].persons).toBeGreaterThan(10_000); // with those who were created while it was measured
+}, 120_000);
+
+test("wrong answers fail it, and a database of others is left alone", async () => {
+  const DATABASE_URL = await newDatabase();
+  expect((await growth([...brief, "--to", "10k"], { DATABASE_URL })).code).toBe(0);
+  await query(DATABASE_URL, "update pessoas set busca = 'x'");
+  const wrong = await growth([...brief, "--to", "10k"], { DATABASE_URL });
+  expect([wrong.code, wrong.json.problems.length > 0]).toEqual([1, true]);
+  const others = await growth([...brief, "--to", "10k", "--seed", "2"], { DATABASE_URL });
+  expect([others.code, others.stderr]).toEqual([2, expect.stringContaining("holds persons already")]);
+}, 120_000);
+
+test.each([
+  [["--to", "many"], "--to: expected a number of persons"],
+  [["--to", "5"], "--to: expected a number of persons"],
+  [["--samples", "0"], "--samples: expected a number"],
+  [["--unknown"], "--unknown"],
+])("%j is refused", async (args, message) => {
+  const { code, stderr, out } = await growth(args);
+  expect([code, stderr, existsSync(out)]).toEqual([2, expect.stringContaining(message), false]);
+});

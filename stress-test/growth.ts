@@ -1,0 +1,600 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import postgres from "postgres";
+import { type Db, openDb, storedColumns, storedRow } from "../db.ts";
+import { startEmbedded } from "../embedded.ts";
+import { idOf } from "../pessoa.ts";
+import { holds, type Pessoa } from "./contract.ts";
+import { randomFrom } from "./generate.ts";
+import { type Crowd, crowd, people, type Search, searches } from "./people.ts";
+import { type Chart, header, lineOnly, nameMachine, paint, pictureOf, short, text } from "./report.ts";
+import { describeMachine, number, percentile, table } from "./verdict.ts";
+
+const usage = `Usage: bun run bench:growth [OPTIONS]
+
+Measures how the cost of a create, a read and each class of search grows with the number of persons. Fills 10 k,
+100 k and 1 M of them with COPY; at each size asks through db.ts, as the server does, with nothing in between and
+no cache, and checks the answers. CPU is that of all of Postgres' processes; it is known where they run on this
+machine, on Linux. Prints two tables; leaves growth.json, growth.md (the tables, and what they would come to at
+up to 1,000 times the last size) and growth.svg.
+
+  --to N             persons at the end: 10k, 300k, 1m, 5m … (default 1m)
+  --samples N        of each operation at each size, at most (default 400)
+  --seconds S        for each operation at each size, at most (default 10)
+  --seed N           other persons and terms (default 1)
+  --data DIR         keeps the embedded database there. The next run with it goes on at the size that it has
+                     (default: a temporary one, removed at the end)
+  --out DIR          folder for the three files (default stress-test/user-files/results/growth-<time>)
+  --json             growth.json on standard output instead of the tables
+  -h, --help         this text
+
+DATABASE_URL names another database: an empty one, which is left as it is then, full.
+
+Exit code: 0 all answers were right, 1 some were wrong, 2 could not be run.`;
+
+/** Of one operation at one size. Times in ms; `cpuMs` is Postgres' for one operation, null where it is not known. */
+type Cost = {
+  samples: number;
+  p50: number;
+  p99: number;
+  max: number;
+  cpuMs: number | null;
+  /** Persons that a search found, on average. */
+  hits: number | null;
+};
+type Size = {
+  persons: number;
+  /** Of the COPY that led here; null where they were there already. */
+  copiedPerSecond: number | null;
+  tableBytes: number;
+  indexBytes: Record<string, number>;
+  operations: Record<string, Cost>;
+};
+export type Growth = {
+  at: string;
+  machine: ReturnType<typeof describeMachine>;
+  server: string;
+  seed: number;
+  problems: string[];
+  sizes: Size[];
+};
+
+type Options = { sizes: number[]; samples: number; seconds: number; seed: number };
+
+const together = 64;
+const warmUps = 10;
+const maxHits = 50;
+const maxProblems = 20;
+// Longer than any server would wait: what is too slow is to be seen, not to be cut off.
+const timeoutMs = 60_000;
+
+/** Fills the database at `url` in steps and measures it at each. It must hold nobody, or what an earlier run left. */
+async function grow(url: string, options: Options, tell: (line: string) => void): Promise<Growth> {
+  const db = openDb({ url, timeoutMs, batchSize: 128, queueLimit: 4096 });
+  const sql = connect(url);
+  try {
+    await db.migrate();
+    const [held] = await sql<{ n: string }[]>`select count(*) as n from pessoas`;
+    const [server] = await sql<{ version: string; citus: boolean }[]>`
+      select current_setting('server_version') as version,
+        exists (select from pg_extension where extname = 'citus') as citus`;
+    const already = Number(held?.n);
+    const line = people(options.seed);
+    const all = crowd(options.seed);
+    const next = () => {
+      const { value } = line.next();
+      all.add(value);
+      return value;
+    };
+    for (let i = 0; i < already; i++) next();
+    await expectKnown(sql, all);
+    const growth: Growth = {
+      at: new Date().toISOString(),
+      machine: describeMachine(),
+      server: `PostgreSQL ${server?.version}${server?.citus ? " with Citus" : ""}`,
+      seed: options.seed,
+      problems: [],
+      sizes: [],
+    };
+    const cpuS = await postgresCpu(sql);
+    // What is there already is measured as it is.
+    const sizes = options.sizes.filter((size) => size > already);
+    if (already > 0) sizes.unshift(already);
+    for (const persons of sizes) {
+      const missing = persons - all.size();
+      const started = performance.now();
+      if (missing > 0) await copy(sql, missing, next);
+      const seconds = (performance.now() - started) / 1000;
+      tell(
+        `${number(persons)} persons${missing > 0 ? `, ${number(missing)} of them new in ${seconds.toFixed(1)} s` : ""}`,
+      );
+      // Autovacuum would do it within a minute: not in the middle of a measurement.
+      await sql`vacuum (analyze) pessoas`;
+      await sql`checkpoint`.catch(() => {}); // only a superuser may
+      const bytes = await bytesOf(sql, server?.citus === true);
+      const operations: Record<string, Cost> = {};
+      for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
+        const cost = await measure(run, lanes, options, cpuS);
+        tell(`  ${name.padEnd(20)} ${[cost.p50, cost.p99, cost.cpuMs].map(milliseconds).join(" / ")}`);
+        operations[name] = cost;
+      }
+      const copiedPerSecond = missing > 0 ? Math.round(missing / seconds) : null;
+      growth.sizes.push({ persons, copiedPerSecond, ...bytes, operations });
+    }
+    return growth;
+  } finally {
+    await sql.end();
+    await db.close();
+  }
+}
+
+/** What is measured: its name, how many are in flight at once, and how to do it once. Resolves with the hits. */
+function operationsOn(db: Db, all: Crowd, next: () => Pessoa, seed: number, problems: string[]) {
+  const random = randomFrom(seed);
+  const expectThat = (right: boolean, problem: () => string) => {
+    if (!right && problems.length < maxProblems) problems.push(problem());
+  };
+  const create = async () => {
+    const person = next();
+    const outcome = await db.insertPessoa({ id: idOf(person.apelido), ...person });
+    expectThat(outcome === "created", () => `${person.apelido} is ${outcome}`);
+  };
+  const read = async () => {
+    const { apelido } = random.pick(all.sample);
+    const text = await db.findPessoa(idOf(apelido));
+    expectThat(text?.includes(JSON.stringify(apelido)) === true, () => `${apelido} is not there`);
+  };
+  const count = async () => {
+    const counted = await db.countPessoas();
+    expectThat(counted === all.size(), () => `the count is ${counted}, not ${all.size()}`);
+  };
+  const search = (make: () => Search) => async () => {
+    const { term, hits, finds } = make();
+    const found = (await db.searchPessoas(term)).map((text) => JSON.parse(text) as Pessoa);
+    const asked = JSON.stringify(term);
+    expectThat(
+      found.every((person) => holds(person, term)),
+      () => `${asked} found a person without it`,
+    );
+    expectThat(
+      hits === undefined || found.length === Math.min(hits, maxHits),
+      () => `${asked} found ${found.length}, not ${hits}`,
+    );
+    expectThat(
+      finds === undefined || found.length === maxHits || found.some(({ apelido }) => apelido === finds),
+      () => `${asked} did not find ${finds}`,
+    );
+    return found.length;
+  };
+  type Operation = [name: string, lanes: number, run: () => Promise<number | undefined>];
+  const operations: Operation[] = [
+    ["create", 1, async () => void (await create())],
+    [`create, ${together} at once`, together, async () => void (await create())],
+    ["read", 1, async () => void (await read())],
+    ["count", 1, async () => void (await count())],
+  ];
+  return [
+    ...operations,
+    ...Object.entries(searches(all, seed)).map(([name, make]): Operation => [name, 1, search(make)]),
+  ];
+}
+
+async function measure(
+  run: () => Promise<number | undefined>,
+  lanes: number,
+  { samples, seconds }: Options,
+  cpuS: () => number | undefined,
+): Promise<Cost> {
+  for (let i = 0; i < warmUps; i++) await run();
+  const latencies: number[] = [];
+  const hits: number[] = [];
+  const ends = performance.now() + seconds * 1000;
+  let left = samples * Math.min(lanes, 4); // more would make the registry grow meanwhile
+  const before = cpuS();
+  await Promise.all(
+    Array.from({ length: lanes }, async () => {
+      do {
+        left--;
+        const started = performance.now();
+        const found = await run();
+        latencies.push(performance.now() - started);
+        if (found !== undefined) hits.push(found);
+      } while (left > 0 && performance.now() < ends);
+    }),
+  );
+  const after = cpuS();
+  const sorted = latencies.toSorted((a, b) => a - b);
+  return {
+    samples: sorted.length,
+    p50: percentile(sorted, 50),
+    p99: percentile(sorted, 99),
+    max: percentile(sorted, 100),
+    cpuMs: before === undefined || after === undefined ? null : ((after - before) * 1000) / sorted.length,
+    hits: hits.length > 0 ? hits.reduce((sum, n) => sum + n, 0) / hits.length : null,
+  };
+}
+
+/** Refuses a database with persons of somebody else: their number would be right and every answer wrong. */
+async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
+  const ids = all.sample.slice(0, 100).map(({ apelido }) => idOf(apelido));
+  const [row] = await sql<{ n: string }[]>`select count(*) as n from pessoas where id = any (${ids}::uuid[])`;
+  if (Number(row?.n) === ids.length) return;
+  throw new RangeError(
+    "the database holds persons already: expected an empty one, or what a run with this --seed left",
+  );
+}
+
+async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa): Promise<void> {
+  const stream = await sql.unsafe(`copy pessoas (${storedColumns}) from stdin`).writable();
+  const failed = new Promise<never>((_, reject) => stream.once("error", reject));
+  const rows = function* () {
+    for (let lines: string[] = [], i = 1; i <= persons; i++) {
+      const person = next();
+      lines.push(
+        storedRow({ id: idOf(person.apelido), ...person })
+          .map(copyCell)
+          .join("\t"),
+      );
+      if (lines.length === 1000 || i === persons) yield `${lines.splice(0).join("\n")}\n`;
+    }
+  };
+  for (const part of rows()) {
+    if (!stream.write(part))
+      await Promise.race([failed, new Promise<void>((drained) => stream.once("drain", drained))]);
+  }
+  const finished = new Promise<void>((resolve) => stream.once("finish", resolve));
+  stream.end();
+  await Promise.race([failed, finished]);
+}
+
+const escapes: Record<string, string> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+function copyCell(value: string | null): string {
+  return value === null
+    ? "\\N"
+    : value.replaceAll(/[\\\n\r\t]/g, (character) => escapes[character] as string);
+}
+
+/** Citus keeps the rows in tables on its workers, and counts them there. */
+async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "tableBytes" | "indexBytes">> {
+  const ask = async (what: "table" | "relation", name: string) => {
+    const [row] = await sql.unsafe<{ bytes: string }[]>(
+      `select ${citus ? "citus" : "pg"}_${what}_size('${name}') as bytes`,
+    );
+    return Number(row?.bytes);
+  };
+  const indexes = await sql<{ name: string }[]>`
+    select indexrelid::regclass::text as name from pg_index where indrelid = 'pessoas'::regclass order by 1`;
+  const indexBytes: Record<string, number> = {};
+  for (const { name } of indexes) indexBytes[name] = await ask("relation", name);
+  return { tableBytes: await ask("table", "pessoas"), indexBytes };
+}
+
+/**
+ * Reads the CPU-seconds of all processes of the server behind `sql`, also of those that have ended. Undefined where
+ * they cannot be seen: on another machine, in a container, or not on Linux.
+ */
+async function postgresCpu(sql: postgres.Sql): Promise<() => number | undefined> {
+  const [row] = await sql<{ pid: number }[]>`select pg_backend_pid() as pid`;
+  const stat = (pid: number | string) => {
+    try {
+      const [, name, rest = ""] =
+        /^\d+ \((.*)\) (.*)$/s.exec(readFileSync(`/proc/${pid}/stat`, "utf8")) ?? [];
+      const fields = rest.split(" ").map(Number); // from the third on
+      return {
+        name,
+        parent: fields[1] as number,
+        ended: ((fields[13] as number) + (fields[14] as number)) / 100,
+      };
+    } catch {
+      return undefined; // it has ended
+    }
+  };
+  const running = (pid: number | string) => {
+    try {
+      return Number(readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ")[0]) / 1e9;
+    } catch {
+      return 0;
+    }
+  };
+  const backend = stat(row?.pid as number);
+  if (backend?.name !== "postgres" || stat(backend.parent)?.name !== "postgres") return () => undefined;
+  const postmaster = backend.parent;
+  return () => {
+    const children = readdirSync("/proc").filter(
+      (pid) => /^\d+$/.test(pid) && stat(pid)?.parent === postmaster,
+    );
+    const ended = stat(postmaster)?.ended;
+    if (ended === undefined) return undefined;
+    return children.reduce((sum, pid) => sum + running(pid), running(postmaster) + ended);
+  };
+}
+
+function connect(url: string): postgres.Sql {
+  const address = new URL(url);
+  const host = address.searchParams.get("host");
+  address.searchParams.delete("host");
+  return postgres(address.href, {
+    ...(host === null ? {} : { host }),
+    max: 1,
+    idle_timeout: 0,
+    onnotice: () => {},
+  });
+}
+
+function milliseconds(ms: number | null): string {
+  if (ms === null) return "–";
+  return ms >= 100 ? number(Math.round(ms)) : ms.toFixed(ms < 10 ? 2 : 1);
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
+}
+
+/** What everything costs, and the space it takes: two tables, heads first. */
+function tablesOf({ sizes }: Growth): { costs: string[][]; space: string[][] } {
+  const first = sizes[0] as Size;
+  const last = sizes.at(-1) as Size;
+  const times = (a: number | null | undefined, b: number | null | undefined) =>
+    a && b && first !== last ? `×${(a / b).toFixed(1)}` : "";
+  const heads = sizes.map(({ persons }) => number(persons));
+  const each = (cell: (size: Size) => string) => sizes.map(cell);
+  return {
+    costs: [
+      ["ms: p50 / p99 / CPU", ...heads, "p50", "CPU"],
+      ...Object.entries(last.operations).map(([name, { p50, cpuMs }]) => [
+        name,
+        ...each(({ operations }) => {
+          const cost = operations[name] as Cost;
+          return [cost.p50, cost.p99, cost.cpuMs].map(milliseconds).join(" / ");
+        }),
+        times(p50, first.operations[name]?.p50),
+        times(cpuMs, first.operations[name]?.cpuMs),
+      ]),
+    ],
+    space: [
+      ["MB", ...heads],
+      ["table", ...each(({ tableBytes }) => megabytes(tableBytes))],
+      ...Object.keys(last.indexBytes).map((name) => [
+        name,
+        ...each(({ indexBytes }) => megabytes(indexBytes[name] ?? 0)),
+      ]),
+      ["COPY, rows per s", ...each(({ copiedPerSecond: rows }) => (rows === null ? "–" : number(rows)))],
+    ],
+  };
+}
+
+function render(growth: Growth): string {
+  const { costs, space } = tablesOf(growth);
+  return [
+    `${growth.server}, one client, without a cache; CPU is Postgres'`,
+    "",
+    ...table(costs),
+    "",
+    ...table(space),
+    ...growth.problems.map((problem) => `WRONG: ${problem}`),
+  ].join("\n");
+}
+
+/**
+ * What it would be at 10, 100 and 1,000 times the last size, each ten times multiplying by what the last ten times did:
+ * Postgres' CPU of each operation (where it is not known, p50) in ms, and the space. Undefined after a single size.
+ */
+function outlookOf({ sizes }: Growth): string[][] | undefined {
+  const [before, last] = sizes.slice(-2);
+  if (!before || !last) return undefined;
+  const decades = Math.log10(last.persons / before.persons);
+  const bytes = (size: Size) =>
+    size.tableBytes + Object.values(size.indexBytes).reduce((sum, own) => sum + own, 0);
+  const ahead = (then: number, now: number) => {
+    const factor = Math.max(1, (now / then) ** (1 / decades)); // less than 1 is noise
+    return [1, 2, 3].map((power) => now * factor ** power);
+  };
+  const gigabytes = (value: number) => number(Math.round(value / 1e9));
+  return [
+    ["CPU, ms", ...[10, 100, 1000].map((times) => number(last.persons * times))],
+    ...Object.entries(last.operations).map(([name, now]) => {
+      const then = before.operations[name] ?? now;
+      return [name, ...ahead(then.cpuMs ?? then.p50, now.cpuMs ?? now.p50).map(milliseconds)];
+    }),
+    ["table and indexes, GB", ...ahead(bytes(before), bytes(last)).map(gigabytes)],
+  ];
+}
+
+/** All tables for a document. */
+export function renderMarkdown(growth: Growth): string {
+  const { costs, space } = tablesOf(growth);
+  const outlook = outlookOf(growth);
+  const markdown = ([head = [], ...rows]: string[][]) =>
+    [head, head.map((_, column) => (column === 0 ? "---" : "---:")), ...rows]
+      .map((cells) => `| ${cells.join(" | ")} |\n`)
+      .join("");
+  return [costs, space, ...(outlook ? [outlook] : [])].map(markdown).join("\n");
+}
+
+/** A panel for each operation, with one scale for all. */
+function costChart({ sizes }: Growth): Chart {
+  const names = Object.keys(sizes[0]?.operations ?? {});
+  const kinds = [
+    { name: "p50", width: 2.5, type: "solid", of: (cost: Cost) => cost.p50 },
+    { name: "p99", width: 1.5, type: "dotted", of: (cost: Cost) => cost.p99 },
+    { name: "Postgres' CPU", width: 1.5, type: "dashed", of: (cost: Cost) => cost.cpuMs },
+  ] as const;
+  const all = sizes.flatMap(({ operations }) =>
+    Object.values(operations).flatMap((cost) => kinds.flatMap(({ of }) => of(cost) ?? [])),
+  );
+  const min = 10 ** Math.floor(Math.log10(Math.min(...all)));
+  const max = Math.max(min * 10, 10 ** Math.ceil(Math.log10(Math.max(...all))));
+  const persons = sizes.map((size) => size.persons);
+  const title = "Milliseconds for one, by number of persons";
+  const axis = {
+    axisLabel: { ...text, formatter: abbreviate, hideOverlap: true },
+    axisTick: { show: false },
+  };
+  return {
+    id: "growth",
+    title,
+    note: "Each line up is ten times slower, each to the right ten times as many persons.",
+    large: true,
+    draw(size) {
+      const columns = 4;
+      const head = header(
+        kinds.map(({ name }) => name),
+        size,
+        title,
+      );
+      const panel = { width: size.width / columns, height: 170 };
+      const at = (index: number) => ({
+        left: (index % columns) * panel.width,
+        top: head.bottom - 8 + Math.floor(index / columns) * panel.height,
+      });
+      return {
+        height: head.bottom + Math.ceil(names.length / columns) * panel.height,
+        option: {
+          title: [
+            ...head.title,
+            ...names.map((name, index) => ({
+              text: name,
+              left: at(index).left + 8,
+              top: at(index).top,
+              textStyle: { ...text, fontSize: 13, fontWeight: 600 as const },
+            })),
+          ],
+          legend: {
+            ...head.legend,
+            ...lineOnly,
+            data: kinds.map(({ name, width, type }) => ({
+              name,
+              lineStyle: { color: paint.ink, width, type },
+            })),
+          },
+          grid: names.map((_, index) => ({
+            left: at(index).left + 52,
+            top: at(index).top + 26,
+            width: panel.width - 68,
+            height: panel.height - 60,
+          })),
+          xAxis: names.map((_, gridIndex) => ({
+            ...axis,
+            type: "log" as const,
+            gridIndex,
+            min: Math.min(...persons),
+            max: Math.max(...persons, Math.min(...persons) * 10),
+            axisLine: { lineStyle: { color: paint.line } },
+            splitLine: { show: false },
+          })),
+          yAxis: names.map((_, gridIndex) => ({
+            ...axis,
+            type: "log" as const,
+            gridIndex,
+            min,
+            max,
+            axisLabel: { ...text, formatter: short },
+            axisLine: { show: false },
+            splitLine: { lineStyle: { color: paint.line } },
+          })),
+          series: names.flatMap((name, index) =>
+            kinds.map((kind, color) => ({
+              type: "line" as const,
+              name: kind.name,
+              xAxisIndex: index,
+              yAxisIndex: index,
+              data: sizes.map(({ persons, operations }) => [
+                persons,
+                kind.of(operations[name] as Cost) ?? "-",
+              ]),
+              symbol: "circle",
+              symbolSize: 4,
+              itemStyle: { color: paint.series[color] as string },
+              lineStyle: { color: paint.series[color] as string, width: kind.width, type: kind.type },
+            })),
+          ),
+        },
+      };
+    },
+  };
+}
+
+/** 10k, 3M */
+function abbreviate(value: number): string {
+  return value >= 1e6 ? `${short(value / 1e6)}M` : value >= 1e3 ? `${short(value / 1e3)}k` : short(value);
+}
+
+/** "300k" is 300,000. */
+function personsOf(name: string, value: string): number {
+  const [, digits, unit = ""] = /^(\d+(?:\.\d+)?)([km]?)$/i.exec(value) ?? [];
+  const persons = Number(digits) * ({ k: 1e3, m: 1e6 }[unit.toLowerCase()] ?? 1);
+  if (Number.isSafeInteger(persons) && persons >= 1e4 && persons <= 1e9) return persons;
+  throw new RangeError(`--${name}: expected a number of persons from 10k to 1000m, got "${value}"`);
+}
+
+function positive(name: string, value: string, max: number): number {
+  const parsed = Number(value);
+  if (parsed > 0 && parsed <= max) return parsed;
+  throw new RangeError(`--${name}: expected a number up to ${max}, got "${value}"`);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      to: { type: "string", default: "1m" },
+      samples: { type: "string", default: "400" },
+      seconds: { type: "string", default: "10" },
+      seed: { type: "string", default: "1" },
+      data: { type: "string" },
+      out: { type: "string" },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) return console.log(usage);
+  const to = personsOf("to", values.to);
+  const options = {
+    sizes: [1e4, 1e5, 1e6, 1e7, 1e8].filter((size) => size < to).concat(to),
+    samples: Math.ceil(positive("samples", values.samples, 1e6)),
+    seconds: positive("seconds", values.seconds, 3600),
+    seed: Math.floor(positive("seed", values.seed, 2 ** 31)),
+  };
+  const { DATABASE_URL: given } = process.env;
+  if (given && values.data)
+    throw new RangeError("--data: is for the embedded database, and DATABASE_URL names another");
+
+  const folder = given ? undefined : (values.data ?? (await mkdtemp(join(tmpdir(), "pessoas-growth-"))));
+  const embedded = folder === undefined ? undefined : await startEmbedded(folder, () => {});
+  const leave = async () => {
+    await embedded?.stop();
+    if (folder && !values.data) await rm(folder, { recursive: true, force: true });
+  };
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    process.on(signal, () => void leave().finally(() => process.exit(code)));
+  }
+  let growth: Growth;
+  try {
+    growth = await grow(given || (embedded?.url as string), options, (line) => console.error(line));
+  } finally {
+    await leave();
+  }
+
+  const name = `growth-${growth.at.replaceAll(/\W/g, "").slice(0, 15)}`;
+  const out = values.out ?? join(import.meta.dir, "user-files", "results", name);
+  await mkdir(out, { recursive: true });
+  const json = JSON.stringify(growth, null, 2);
+  await Bun.write(join(out, "growth.json"), `${json}\n`);
+  await Bun.write(join(out, "growth.md"), renderMarkdown(growth));
+  await Bun.write(join(out, "growth.svg"), pictureOf(costChart(growth), 1000));
+  console.log(values.json ? json : render(growth));
+  console.error(`\n${nameMachine(growth.machine)}; pictures and numbers: ${out}`);
+  if (growth.problems.length > 0) process.exitCode = 1;
+}
+
+if (import.meta.main) {
+  await main().catch((error: unknown) => {
+    console.error(`growth.ts: ${error instanceof Error ? error.message : error}`);
+    process.exit(2);
+  });
+}

@@ -1,0 +1,133 @@
+import { fakerEL, fakerJA, fakerPL, fakerPT_BR as fakerPT, fakerRU } from "@faker-js/faker";
+import { somebody } from "../tools/seed.ts";
+import { type Pessoa, readPessoa } from "./contract.ts";
+import { generate, randomFrom } from "./generate.ts";
+
+const abroad = [fakerEL, fakerJA, fakerPL, fakerRU];
+const oneBrazilianIn = 500; // has a name from there
+const chunk = 5000;
+
+/**
+ * Persons without end and each with another apelido: every second one in the contest's distribution (random
+ * letters), the others plausible Brazilians; the name of one in a thousand comes from elsewhere. One seed, one
+ * sequence of apelidos.
+ */
+export function* people(seed: number): Generator<Pessoa, never> {
+  for (const [index, faker] of [fakerPT, ...abroad].entries()) faker.seed(seed + index);
+  const taken = new Set<string>();
+  let brazilians = 0;
+  for (let part = 0; ; part++) {
+    for (const { payload } of generate((seed + part) % 2 ** 32, chunk, 0).rows) {
+      const fromContest = readPessoa(payload);
+      if (typeof fromContest !== "object") continue;
+      const brazilian = somebody();
+      brazilians++;
+      if (brazilians % oneBrazilianIn === 0) {
+        const faker = abroad[(brazilians / oneBrazilianIn) % abroad.length] as typeof fakerPT;
+        brazilian.nome = faker.person.fullName().slice(0, 100);
+      }
+      for (const person of [fromContest, brazilian]) {
+        if (taken.has(person.apelido)) continue;
+        taken.add(person.apelido);
+        yield person;
+      }
+    }
+  }
+}
+
+/** Knows enough of all persons it has been told of to say what a registry must answer. */
+export type Crowd = {
+  add(person: Pessoa): void;
+  size(): number;
+  /** Some of them, each with the same chance. */
+  sample: readonly Pessoa[];
+  /** Letters, and pairs of them, that few hold, and by how many. */
+  rare(codePoints: 1 | 2): [term: string, persons: number][];
+};
+
+const sampleSize = 20_000;
+const fewPersons = 20;
+// Neither in the contest's letters nor in Portuguese: only names from elsewhere have them.
+const foreign = /[^\0-\x7fáàâãéêíóôõúüç]/u;
+const letters = /^\p{L}+$/u;
+
+export function crowd(seed: number): Crowd {
+  const random = randomFrom(seed);
+  const sample: Pessoa[] = [];
+  const holders = new Map<string, number>();
+  let size = 0;
+  return {
+    add(person) {
+      size++;
+      if (sample.length < sampleSize) sample.push(person);
+      else {
+        const place = random.int(0, size - 1);
+        if (place < sampleSize) sample[place] = person;
+      }
+      const nome = person.nome.toLowerCase();
+      if (!foreign.test(nome)) return;
+      const characters = [...nome];
+      const terms = characters.flatMap((character, index) => [
+        character,
+        character + (characters[index + 1] ?? ""),
+      ]);
+      for (const term of new Set(terms)) {
+        if (foreign.test(term) && letters.test(term)) holders.set(term, (holders.get(term) ?? 0) + 1);
+      }
+    },
+    size: () => size,
+    sample,
+    rare: (codePoints) =>
+      [...holders].filter(([term, persons]) => persons <= fewPersons && [...term].length === codePoints),
+  };
+}
+
+/** A search term, and what is known of its answer. */
+export type Search = { term: string; hits?: number; finds?: string };
+
+const maxHits = 50;
+const commonWords = "java python postgres typescript silva santos oliveira maria carlos moreira".split(" ");
+const commonLetters = [..."aeiorsn"];
+
+/** For each class of term: makes the next one, for the people in `crowd`. */
+export function searches(crowd: Crowd, seed: number): Record<string, () => Search> {
+  const random = randomFrom(seed);
+  const somebody = () => random.pick(crowd.sample);
+  const contest = generate(seed, 0, 5000).terms.filter((term) => term.length >= 6);
+  const accented = crowd.sample.flatMap(({ nome }) =>
+    nome.split(" ").filter((word) => /[áâãéêíóôõúç]/.test(word)),
+  );
+  const surnames = crowd.sample.flatMap(({ nome }) => nome.match(/(?<= )\p{L}{4,12}$/u)?.[0] ?? []);
+  const piece = (codePoints: number): Search => {
+    const { apelido, nome, stack } = somebody();
+    const text = [...random.pick([apelido, nome, ...(stack ?? [])])];
+    if (text.length < codePoints) return piece(codePoints);
+    const from = random.int(0, text.length - codePoints);
+    return { term: text.slice(from, from + codePoints).join("") };
+  };
+  const rare = (codePoints: 1 | 2) => {
+    let all: ReturnType<Crowd["rare"]> | undefined; // of those who are there when the first one is asked for
+    return () => {
+      all ??= crowd.rare(codePoints);
+      const [term, hits] = random.pick(all);
+      return { term, hits };
+    };
+  };
+  return {
+    "long random": () => ({ term: random.pick(contest) }),
+    "whole apelido": () => {
+      const { apelido } = somebody();
+      return apelido.length < 8 ? { term: apelido } : { term: apelido, finds: apelido };
+    },
+    "common word": () => ({ term: random.pick(commonWords) }),
+    accents: () => ({ term: random.pick(accented) }),
+    // Made of what many persons hold, together held by nobody: no name begins with a language.
+    "no hit": () => ({ term: `python${random.pick(surnames).toLowerCase()}`, hits: 0 }),
+    "one common letter": () => ({ term: random.pick(commonLetters), hits: maxHits }),
+    "one rare letter": rare(1),
+    "two rare letters": rare(2),
+    "1 code point": () => piece(1),
+    "2 code points": () => piece(2),
+    "3 code points": () => piece(3),
+  };
+}
