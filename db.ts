@@ -1,6 +1,7 @@
 import postgres from "postgres";
 import { likePattern, searchText } from "./busca.ts";
 import { group, Unavailable } from "./group.ts";
+import * as log from "./log.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
 import { type ReplicaStats, replica } from "./replica.ts";
 import schema from "./schema.sql" with { type: "text" };
@@ -152,7 +153,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOpt
       ask: (ids) => findAt(copy, ids),
       patienceMs,
       abandon: copy.reopen,
-      tell: (message) => console.error(`DATABASE_URL_READ: ${message}`),
+      tell: (message) => log.warn(`DATABASE_URL_READ: ${message}`),
     });
 
   async function findBatch(ids: string[]): Promise<(string | undefined)[]> {
