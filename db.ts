@@ -1,5 +1,5 @@
 import postgres from "postgres";
-import { likePattern, searchText } from "./busca.ts";
+import { isLong, likePattern, searchTexts } from "./busca.ts";
 import { group, Unavailable } from "./group.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
 import schema from "./schema.sql" with { type: "text" };
@@ -36,13 +36,24 @@ export type Db = {
   countPessoas(): Promise<number>;
   /** Resolves when the database answers. */
   ping(): Promise<void>;
-  stats(): Record<"insert" | "find" | "search", ReturnType<ReturnType<typeof group>["stats"]>>;
+  stats(): Record<"insert" | "insertLong" | "find" | "search", ReturnType<ReturnType<typeof group>["stats"]>>;
   close(): Promise<void>;
 };
 
 type Row = { id: string; apelido: string; nome: string; nascimento: string; stack: string | null };
 const columns = "id, apelido, nome, nascimento, stack";
 const searchLimit = 50;
+// A person with a long stack can hold the term in the first text, in another one, or in both.
+const searchStatement = `
+  (select ${columns} from pessoas where busca like $1 limit ${searchLimit}) union all
+  (select ${columns} from pessoas where id in (select id from trechos where busca like $1) and busca not like $1
+   limit ${searchLimit}) limit ${searchLimit}`;
+const insertLongStatement = `
+  with created as (insert into pessoas (${columns}, busca) values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id),
+    more as (insert into trechos (id, busca) select id, json_array_elements_text($7) from created)
+  select id from created`;
+// So many times as much memory as others persons with long stacks take while they wait: up to 64 KB of JSON.
+const longsAre = 32;
 // A search stops at its 50th hit; a bitmap would first collect all of them. And a plan for any term is the plan for
 // each: making one anew takes a fifth of a search.
 const searchPlans = { enable_bitmapscan: "off", plan_cache_mode: "force_generic_plan" };
@@ -52,11 +63,12 @@ const asText = { serialize: (text: string) => text, parse: (text: string) => tex
 const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
 
 export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db {
-  // Three pools, so that neither a slow search nor a burst of reads can hold up a create.
+  // Pools of their own, so that neither a slow search nor a burst of reads nor a huge person can hold up a create.
   const writer = pool(1);
+  const longWriter = pool(1);
   const reader = pool(1);
   const searcher = pool(2, searchPlans);
-  const pools = [writer, reader, searcher];
+  const pools = [writer, longWriter, reader, searcher];
 
   function pool(max: number, settings: Record<string, string> = {}) {
     const open = () => connect(url, max, { statement_timeout: String(timeoutMs), ...settings });
@@ -84,14 +96,14 @@ export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db
   });
 
   const inserts = group(insertBatch, queued(writer, batchSize));
+  const longInserts = group(insertLong, {
+    ...queued(longWriter, 1),
+    queueLimit: Math.ceil(queueLimit / longsAre),
+  });
   const finds = group(findBatch, queued(reader, batchSize));
   const searches = group(
     ([pattern]: string[]) =>
-      searcher
-        .query<Row>(`select ${columns} from pessoas where busca like $1 limit ${searchLimit}`, [
-          pattern as string,
-        ])
-        .then((rows) => [rows.map(rowToJson)]),
+      searcher.query<Row>(searchStatement, [pattern as string]).then((rows) => [rows.map(rowToJson)]),
     queued(searcher, 1),
   );
   // All who wait when a count begins asked before it began: one answer is exact for each of them.
@@ -116,14 +128,7 @@ export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db
    */
   async function insertBatch(pessoas: Pessoa[]): Promise<Outcome[]> {
     const rows = pessoas.toSorted((a, b) => (a.id < b.id ? -1 : 1));
-    const parameters = rows.flatMap((p) => [
-      p.id,
-      p.apelido,
-      p.nome,
-      p.nascimento,
-      p.stack && JSON.stringify(p.stack),
-      searchText(p),
-    ]);
+    const parameters = rows.flatMap((p) => [...values(p), searchTexts(p).first]);
     try {
       const returned = await writer.query<{ id: string }>(insertStatement(rows.length), parameters);
       const created = new Set(returned.map(({ id }) => id));
@@ -139,6 +144,22 @@ export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db
     }
   }
 
+  /** One person, whose search texts are many: that work must not keep those in the same batch waiting. */
+  async function insertLong([pessoa]: Pessoa[]): Promise<Outcome[]> {
+    const { first, more } = searchTexts(pessoa as Pessoa);
+    try {
+      const created = await longWriter.query(insertLongStatement, [
+        ...values(pessoa as Pessoa),
+        first,
+        JSON.stringify(more),
+      ]);
+      return [created.length === 1 ? "created" : "taken"];
+    } catch (error) {
+      if (!isRowError(error)) throw error;
+      return ["refused"];
+    }
+  }
+
   async function findBatch(ids: string[]): Promise<(string | undefined)[]> {
     const rows = await reader.query<Row>(`select ${columns} from pessoas where id = any ($1::uuid[])`, [
       `{${ids.join()}}`,
@@ -149,7 +170,7 @@ export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db
 
   return {
     migrate: () => migrate(url),
-    insertPessoa: inserts.submit,
+    insertPessoa: (pessoa) => (isLong(pessoa) ? longInserts : inserts).submit(pessoa),
     findPessoa: finds.submit,
     async searchPessoas(term) {
       const pattern = likePattern(term);
@@ -157,11 +178,20 @@ export function openDb({ url, timeoutMs, batchSize, queueLimit }: DbOptions): Db
     },
     countPessoas: () => counts.submit(undefined),
     ping: () => pings.submit(undefined),
-    stats: () => ({ insert: inserts.stats(), find: finds.stats(), search: searches.stats() }),
+    stats: () => ({
+      insert: inserts.stats(),
+      insertLong: longInserts.stats(),
+      find: finds.stats(),
+      search: searches.stats(),
+    }),
     async close() {
       await Promise.all(pools.map((each) => each.close()));
     },
   };
+}
+
+function values({ id, apelido, nome, nascimento, stack }: Pessoa) {
+  return [id, apelido, nome, nascimento, stack && JSON.stringify(stack)];
 }
 
 function rowToJson(row: Row): string {

@@ -90,6 +90,39 @@ describe("POST /pessoas: 201", () => {
     expect(await (await other.get(`/pessoas/${person.id}`)).json()).toEqual(person);
   });
 
+  test("when a stack of different words fills 64 KiB, and so do others, without harm to anybody beside them", async () => {
+    const words = (n: number) => Array.from({ length: n }, () => crypto.randomUUID().slice(0, 32));
+    const people = Array.from({ length: 20 }, (_, i) => ({ ...newPessoa(), stack: words(i % 2 ? 2 : 1800) }));
+    const answers = await Promise.all(people.map((person) => registry.post(person)));
+    expect(answers.map(({ status }) => status)).toEqual(people.map(() => 201));
+    for (const [i, answer] of answers.entries()) {
+      const person = (await answer.json()) as Found;
+      const { stack } = people[i] as { stack: string[] };
+      expect(person.stack).toEqual(stack);
+      for (const term of [person.apelido, stack[0], stack.at(-1)] as string[]) {
+        expect(await other.search(term.toUpperCase())).toEqual([person]);
+      }
+      const [before, after] = stack.slice(31, 33);
+      expect(await other.search(`${before?.slice(-5)}${after?.slice(0, 5)}`)).toEqual([]);
+    }
+  });
+
+  test("when a stack is long, once, and found once whoever holds the term in many elements", async () => {
+    const mark = crypto.randomUUID().slice(0, 8);
+    const person = {
+      ...newPessoa(),
+      nome: mark,
+      stack: Array.from({ length: 200 }, (_, i) => `${mark} ${i}`),
+    };
+    const statuses = (await Promise.all([registry, other, registry].map((each) => each.post(person)))).map(
+      ({ status }) => status,
+    );
+    expect(statuses.sort()).toEqual([201, 422, 422]);
+    expect(await registry.search(mark)).toHaveLength(1);
+    expect(await registry.search(`${mark} 1`)).toHaveLength(1);
+    expect(await registry.search(`${mark} 199`)).toHaveLength(1);
+  });
+
   test.each([
     ["apelido has 32 characters", () => crypto.randomUUID().slice(0, 32)],
     [
@@ -248,6 +281,7 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
     const persons = Array.from({ length: 40 }, (_, i) => ({
       ...newPessoa(),
       nome: i % 13 === 5 ? "poison" : "ok",
+      ...(i % 2 ? { stack: new Array(50).fill("long") } : {}),
     }));
     const answers = await Promise.all(persons.map((person) => strict.post(person)));
     expect(answers.map(({ status }) => status)).toEqual(
