@@ -1,5 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { client, type Found, newPessoa, type Problem, query, type Registry, raw, serve } from "./support.ts";
+import { once } from "node:events";
+import net from "node:net";
+import { join } from "node:path";
+import {
+  client,
+  type Found,
+  newPessoa,
+  type Problem,
+  query,
+  type Registry,
+  raw,
+  serve,
+  temporaryFolder,
+} from "./support.ts";
 
 let registry: Registry;
 let other: Registry; // another instance on the same database
@@ -529,6 +542,43 @@ describe("GET /pessoas?t=", () => {
     ["U+0000", "a\0"],
   ])("an empty array for %s", async (_, term) => {
     expect(await registry.search(term)).toEqual([]);
+  });
+});
+
+describe("answers that nobody reads", () => {
+  test("hold a bounded amount of memory: one more is 503, small ones go on, and all is well once they are gone", async () => {
+    await using folder = await temporaryFolder();
+    const unix = join(folder.path, "api.sock");
+    const full = await serve({ SOCKET: unix });
+    const { search, get, count } = client("http://x", { unix });
+    await query(
+      full.databaseUrl,
+      `insert into pessoas (id, apelido, nome, nascimento, stack, busca)
+       select gen_random_uuid(), n, '-', '2000-01-01', json_build_array(repeat('x', 60000)), 'large'
+       from generate_series(1, 50) n`,
+    );
+    const sockets: net.Socket[] = [];
+    const statuses = await Promise.all(
+      Array.from({ length: 16 }, async () => {
+        const socket = net.connect(unix, () =>
+          socket.write("GET /pessoas?t=large HTTP/1.1\r\nHost: x\r\n\r\n"),
+        );
+        sockets.push(socket);
+        const [begin] = (await once(socket, "data")) as [Buffer];
+        socket.pause();
+        return begin.toString("latin1").slice(9, 12);
+      }),
+    );
+    expect(statuses.filter((status) => status === "200").length).toBeGreaterThan(5);
+    expect(statuses.filter((status) => status === "503").length).toBeGreaterThan(2);
+    expect(await search("nobody")).toEqual([]);
+    expect(await count()).toBe(50);
+    for (const socket of sockets) socket.destroy();
+    let answer: Response;
+    do answer = await get("/pessoas?t=large");
+    while (answer.status === 503);
+    expect((await answer.json()) as Found[]).toHaveLength(50);
+    await full.stop();
   });
 });
 
