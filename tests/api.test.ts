@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import net from "node:net";
 import { join } from "node:path";
+import { shapes } from "./shapes.ts";
 import {
   client,
   type Found,
@@ -163,6 +164,20 @@ describe("POST /pessoas: 201", () => {
     expect((await registry.post(newPessoa(), { "Content-Type": type })).status).toBe(201);
   });
 
+  test.each([
+    ["a number beyond all numbers", '"extra":1e99999'],
+    ["a number of 60,000 digits", `"extra":${"9".repeat(60_000)}`],
+    ["a thousand arrays in each other", `"extra":${"[".repeat(1000)}${"]".repeat(1000)}`],
+    ["6,000 members", Array.from({ length: 6000 }, (_, i) => `"${i}":0`).join()],
+    ["__proto__ and constructor", '"__proto__":{"apelido":1},"constructor":{"prototype":{"nome":1}}'],
+    ["nome twice, of which the last counts", '"nome":"Ana"'],
+  ])("when the JSON holds %s", async (what, member) => {
+    const response = await registry.post(JSON.stringify(newPessoa()).replace(/\}$/, `,${member}}`));
+    expect(response.status).toBe(201);
+    const { nome } = (await response.json()) as Found;
+    expect(nome === "Ana").toBe(what.startsWith("nome"));
+  });
+
   test("when there is no Content-Type, and when the body is chunked", async () => {
     const body = JSON.stringify(newPessoa());
     const plain = `POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
@@ -194,6 +209,7 @@ describe("POST /pessoas: 400 for what is not the right JSON", () => {
     ["JSON with a byte order mark", "\ufeff{}"],
     ["a thousand brackets deep", "[".repeat(1000)],
     ["deep and well-formed", `${"[".repeat(30_000)}${"]".repeat(30_000)}`],
+    ["a number of 60,000 digits", "9".repeat(60_000)],
   ])("when the body is %s", async (_, body) => {
     await problem(await registry.post(body), 400);
   });
@@ -701,6 +717,30 @@ describe("everything else", () => {
       console.error = error;
       await broken.stop();
     }
+  });
+});
+
+describe("bytes that are no request", () => {
+  test.each(shapes)("%s: refused, and that is the end of it", async (_, status, bytes) => {
+    const answer = await raw(registry.url, Buffer.from(bytes, "latin1")); // resolves when the server closes
+    const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
+    expect(statuses).toEqual([expect.stringMatching(status)]);
+  });
+
+  // Bun hangs up on a request that comes before the one ahead of it is answered: cut, and never mixed up.
+  test("requests on one connection are answered in their order, or cut", async () => {
+    const requests = Array.from({ length: 50 }, (_, i) => {
+      const body = JSON.stringify(newPessoa());
+      return i % 2
+        ? "GET /pessoas/nobody HTTP/1.1\r\nHost: x\r\n\r\n"
+        : `POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    });
+    const last = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const answer = await raw(registry.url, requests.join("") + last);
+    const statuses = [...answer.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, code]) => code);
+    const inOrder = [...requests.map((_, i) => (i % 2 ? "404" : "201")), "200"];
+    expect(statuses).toEqual(inOrder.slice(0, statuses.length));
+    expect((await registry.get("/healthz")).status).toBe(200);
   });
 });
 
