@@ -13,9 +13,23 @@ function literal(text: string): string {
   return text.toLowerCase().replace(reserved, (c) => `\x02${"\x03".repeat(c.charCodeAt(0))}\x04`);
 }
 
-/** The text to search in, for the column `busca`. */
-export function searchText(pessoa: { apelido: string; nome: string; stack: string[] | null }): string {
-  return [pessoa.apelido, pessoa.nome, ...(pessoa.stack ?? [])].map(literal).join(border);
+// An entry of the index has to fit into a page of Postgres: 2,700 trigrams. So many elements have at most 2,400.
+const elementsPerText = 32;
+
+/** The texts to search in: the first for the column `busca`, and more of them where the stack is long. */
+export function searchTexts(pessoa: { apelido: string; nome: string; stack: string[] | null }) {
+  const { apelido, nome, stack } = pessoa;
+  const join = (fields: string[]) => fields.map(literal).join(border);
+  const more: string[] = [];
+  for (let at = elementsPerText; at < (stack?.length ?? 0); at += elementsPerText) {
+    more.push(join((stack as string[]).slice(at, at + elementsPerText)));
+  }
+  return { first: join([apelido, nome, ...(stack?.slice(0, elementsPerText) ?? [])]), more };
+}
+
+/** Whether there is more than one text to search in. */
+export function isLong({ stack }: { stack: string[] | null }): boolean {
+  return stack !== null && stack.length > elementsPerText;
 }
 
 // The longest field has 100 characters, and lower-casing at most doubles a character (İ becomes i̇).

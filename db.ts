@@ -1,5 +1,5 @@
 import postgres from "postgres";
-import { likePattern, searchText } from "./busca.ts";
+import { isLong, likePattern, searchTexts } from "./busca.ts";
 import { group, Unavailable } from "./group.ts";
 import * as log from "./log.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
@@ -43,7 +43,7 @@ export type Db = {
   countPessoas(): Promise<number>;
   /** Resolves when the database answers. */
   ping(): Promise<void>;
-  stats(): Record<"insert" | "find" | "search", ReturnType<ReturnType<typeof group>["stats"]>>;
+  stats(): Record<"insert" | "insertLong" | "find" | "search", ReturnType<ReturnType<typeof group>["stats"]>>;
   /** Undefined where there is none. */
   replicaStats(): ReplicaStats | undefined;
   close(): Promise<void>;
@@ -52,6 +52,17 @@ export type Db = {
 type Row = { id: string; apelido: string; nome: string; nascimento: string; stack: string | null };
 const columns = "id, apelido, nome, nascimento, stack";
 const searchLimit = 50;
+// A person with a long stack can hold the term in the first text, in another one, or in both.
+const searchStatement = `
+  (select ${columns} from pessoas where busca like $1 limit ${searchLimit}) union all
+  (select ${columns} from pessoas where id in (select id from trechos where busca like $1) and busca not like $1
+   limit ${searchLimit}) limit ${searchLimit}`;
+const insertLongStatement = `
+  with created as (insert into pessoas (${columns}, busca) values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id),
+    more as (insert into trechos (id, busca) select id, json_array_elements_text($7) from created)
+  select id from created`;
+// So many times as much memory as others persons with long stacks take while they wait: up to 64 KB of JSON.
+const longsAre = 32;
 // A search stops at its 50th hit; a bitmap would first collect all of them. And a plan for any term is the plan for
 // each: making one anew takes a fifth of a search.
 const searchPlans = { enable_bitmapscan: "off", plan_cache_mode: "force_generic_plan" };
@@ -61,15 +72,16 @@ const asText = { serialize: (text: string) => text, parse: (text: string) => tex
 const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
 
 export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOptions): Db {
-  // Three pools, so that neither a slow search nor a burst of reads can hold up a create.
+  // Pools of their own, so that neither a slow search nor a burst of reads nor a huge person can hold up a create.
   const writer = pool(1);
+  const longWriter = pool(1);
   const reader = pool(1);
   let plans: Record<string, string> = searchPlans;
   const searcher = pool(2, () => plans);
   const patienceMs = Math.ceil(timeoutMs / 5); // for a replica
   const limit = { statement_timeout: String(patienceMs) };
   const copy = readUrl === undefined ? undefined : pool(1, () => limit, readUrl);
-  const pools = [writer, reader, searcher, ...(copy ? [copy] : [])];
+  const pools = [writer, longWriter, reader, searcher, ...(copy ? [copy] : [])];
 
   function pool(max: number, settings: () => Record<string, string> = () => ({}), address = url) {
     const open = () => connect(address, max, { statement_timeout: String(timeoutMs), ...settings() });
@@ -97,14 +109,14 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOpt
   });
 
   const inserts = group(insertBatch, queued(writer, batchSize));
+  const longInserts = group(insertLong, {
+    ...queued(longWriter, 1),
+    queueLimit: Math.ceil(queueLimit / longsAre),
+  });
   const finds = group(findBatch, queued(reader, batchSize));
   const searches = group(
     ([pattern]: string[]) =>
-      searcher
-        .query<Row>(`select ${columns} from pessoas where busca like $1 limit ${searchLimit}`, [
-          pattern as string,
-        ])
-        .then((rows) => [rows.map(rowToJson)]),
+      searcher.query<Row>(searchStatement, [pattern as string]).then((rows) => [rows.map(rowToJson)]),
     queued(searcher, 1),
   );
   // All who wait when a count begins asked before it began: one answer is exact for each of them.
@@ -147,6 +159,21 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOpt
     }
   }
 
+  /** One person, whose search texts are many: that work must not keep those in the same batch waiting. */
+  async function insertLong([pessoa]: Pessoa[]): Promise<Outcome[]> {
+    const { more } = searchTexts(pessoa as Pessoa);
+    try {
+      const created = await longWriter.query(insertLongStatement, [
+        ...storedRow(pessoa as Pessoa),
+        JSON.stringify(more),
+      ]);
+      return [created.length === 1 ? "created" : "taken"];
+    } catch (error) {
+      if (!isRowError(error)) throw error;
+      return ["refused"];
+    }
+  }
+
   const nearest =
     copy &&
     replica({
@@ -185,7 +212,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOpt
       plans = {};
       searcher.reopen();
     },
-    insertPessoa: inserts.submit,
+    insertPessoa: (pessoa) => (isLong(pessoa) ? longInserts : inserts).submit(pessoa),
     findPessoa: finds.submit,
     async searchPessoas(term) {
       const pattern = likePattern(term);
@@ -193,7 +220,12 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOpt
     },
     countPessoas: () => counts.submit(undefined),
     ping: () => pings.submit(undefined),
-    stats: () => ({ insert: inserts.stats(), find: finds.stats(), search: searches.stats() }),
+    stats: () => ({
+      insert: inserts.stats(),
+      insertLong: longInserts.stats(),
+      find: finds.stats(),
+      search: searches.stats(),
+    }),
     replicaStats: () => nearest?.stats(),
     async close() {
       nearest?.close();
@@ -209,7 +241,7 @@ function rowToJson(row: Row): string {
 /** What is stored of a person: the columns, and their values as texts in the same order. */
 export const storedColumns = `${columns}, busca`;
 export function storedRow(p: Pessoa): (string | null)[] {
-  return [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), searchText(p)];
+  return [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), searchTexts(p).first];
 }
 
 const insertStatements: string[] = [];
@@ -236,7 +268,9 @@ async function migrate(url: string): Promise<{ citus: boolean }> {
         const [table] = await transaction<{ mine: boolean }[]>`
           select pg_has_role(relowner, 'usage') as mine from pg_class where oid = to_regclass('pessoas')`;
         await transaction.unsafe(
-          table?.mine === false ? `select ${columns}, busca from pessoas limit 0` : schema,
+          table?.mine === false
+            ? `select ${storedColumns} from pessoas limit 0; select id, busca from trechos limit 0`
+            : schema,
         );
         const extensions = await transaction`select from pg_extension where extname = 'citus'`;
         return { citus: extensions.length > 0 };

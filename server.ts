@@ -16,6 +16,9 @@ type Handler = (request: Request, target: Target) => Response | Promise<Response
 type Target = { path: string; id: string; query: string };
 
 const maxBodyBytes = 64 * 1024;
+// In characters, of searches' answers: one that clients may leave unread, and all of them together.
+const maxSmallAnswer = 64 * 1024;
+const maxBeingRead = 32 * 2 ** 20;
 const json = "application/json";
 const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-store" } };
 // With a database that is away the server is up after this long: alive, not ready, and ready by itself later.
@@ -39,6 +42,8 @@ export function api(db: Db, cache: Cache): Handle {
     },
     ...docs,
   };
+
+  let beingRead = 0;
 
   return async function handle(request) {
     const started = performance.now();
@@ -105,7 +110,23 @@ export function api(db: Db, cache: Cache): Handle {
       return problem(400, `t: ${message}`, { errors: [{ field: "t", message }] });
     }
     const found = await db.searchPessoas(term);
-    return new Response(`[${found.join()}]`, { headers: { "Content-Type": json } });
+    return new Response(list(found), { headers: { "Content-Type": json } });
+  }
+
+  /** What is too large for the buffers on its way waits here until the client reads: 50 persons can be 3 MB. */
+  function list(found: string[]): string | AsyncIterable<string> {
+    const length = found.reduce((sum, text) => sum + text.length, 0);
+    if (length <= maxSmallAnswer) return `[${found.join()}]`;
+    if (beingRead + length > maxBeingRead) throw new Unavailable("too many large answers are being read");
+    return (async function* () {
+      beingRead += length;
+      try {
+        for (const [i, text] of found.entries()) yield (i === 0 ? "[" : ",") + text;
+        yield "]";
+      } finally {
+        beingRead -= length;
+      }
+    })();
   }
 
   async function countPessoas(): Promise<Response> {

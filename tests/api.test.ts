@@ -1,5 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { client, type Found, newPessoa, type Problem, query, type Registry, raw, serve } from "./support.ts";
+import { once } from "node:events";
+import net from "node:net";
+import { join } from "node:path";
+import { shapes } from "./shapes.ts";
+import {
+  client,
+  type Found,
+  newPessoa,
+  type Problem,
+  query,
+  type Registry,
+  raw,
+  serve,
+  temporaryFolder,
+} from "./support.ts";
 
 let registry: Registry;
 let other: Registry; // another instance on the same database
@@ -90,6 +104,39 @@ describe("POST /pessoas: 201", () => {
     expect(await (await other.get(`/pessoas/${person.id}`)).json()).toEqual(person);
   });
 
+  test("when a stack of different words fills 64 KiB, and so do others, without harm to anybody beside them", async () => {
+    const words = (n: number) => Array.from({ length: n }, () => crypto.randomUUID().slice(0, 32));
+    const people = Array.from({ length: 20 }, (_, i) => ({ ...newPessoa(), stack: words(i % 2 ? 2 : 1800) }));
+    const answers = await Promise.all(people.map((person) => registry.post(person)));
+    expect(answers.map(({ status }) => status)).toEqual(people.map(() => 201));
+    for (const [i, answer] of answers.entries()) {
+      const person = (await answer.json()) as Found;
+      const { stack } = people[i] as { stack: string[] };
+      expect(person.stack).toEqual(stack);
+      for (const term of [person.apelido, stack[0], stack.at(-1)] as string[]) {
+        expect(await other.search(term.toUpperCase())).toEqual([person]);
+      }
+      const [before, after] = stack.slice(31, 33);
+      expect(await other.search(`${before?.slice(-5)}${after?.slice(0, 5)}`)).toEqual([]);
+    }
+  });
+
+  test("when a stack is long, once, and found once whoever holds the term in many elements", async () => {
+    const mark = crypto.randomUUID().slice(0, 8);
+    const person = {
+      ...newPessoa(),
+      nome: mark,
+      stack: Array.from({ length: 200 }, (_, i) => `${mark} ${i}`),
+    };
+    const statuses = (await Promise.all([registry, other, registry].map((each) => each.post(person)))).map(
+      ({ status }) => status,
+    );
+    expect(statuses.sort()).toEqual([201, 422, 422]);
+    expect(await registry.search(mark)).toHaveLength(1);
+    expect(await registry.search(`${mark} 1`)).toHaveLength(1);
+    expect(await registry.search(`${mark} 199`)).toHaveLength(1);
+  });
+
   test.each([
     ["apelido has 32 characters", () => crypto.randomUUID().slice(0, 32)],
     [
@@ -115,6 +162,20 @@ describe("POST /pessoas: 201", () => {
     ["application/vnd.pessoa+json"],
   ])("when Content-Type is %s", async (type) => {
     expect((await registry.post(newPessoa(), { "Content-Type": type })).status).toBe(201);
+  });
+
+  test.each([
+    ["a number beyond all numbers", '"extra":1e99999'],
+    ["a number of 60,000 digits", `"extra":${"9".repeat(60_000)}`],
+    ["a thousand arrays in each other", `"extra":${"[".repeat(1000)}${"]".repeat(1000)}`],
+    ["6,000 members", Array.from({ length: 6000 }, (_, i) => `"${i}":0`).join()],
+    ["__proto__ and constructor", '"__proto__":{"apelido":1},"constructor":{"prototype":{"nome":1}}'],
+    ["nome twice, of which the last counts", '"nome":"Ana"'],
+  ])("when the JSON holds %s", async (what, member) => {
+    const response = await registry.post(JSON.stringify(newPessoa()).replace(/\}$/, `,${member}}`));
+    expect(response.status).toBe(201);
+    const { nome } = (await response.json()) as Found;
+    expect(nome === "Ana").toBe(what.startsWith("nome"));
   });
 
   test("when there is no Content-Type, and when the body is chunked", async () => {
@@ -148,6 +209,7 @@ describe("POST /pessoas: 400 for what is not the right JSON", () => {
     ["JSON with a byte order mark", "\ufeff{}"],
     ["a thousand brackets deep", "[".repeat(1000)],
     ["deep and well-formed", `${"[".repeat(30_000)}${"]".repeat(30_000)}`],
+    ["a number of 60,000 digits", "9".repeat(60_000)],
   ])("when the body is %s", async (_, body) => {
     await problem(await registry.post(body), 400);
   });
@@ -248,6 +310,7 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
     const persons = Array.from({ length: 40 }, (_, i) => ({
       ...newPessoa(),
       nome: i % 13 === 5 ? "poison" : "ok",
+      ...(i % 2 ? { stack: new Array(50).fill("long") } : {}),
     }));
     const answers = await Promise.all(persons.map((person) => strict.post(person)));
     expect(answers.map(({ status }) => status)).toEqual(
@@ -498,6 +561,43 @@ describe("GET /pessoas?t=", () => {
   });
 });
 
+describe("answers that nobody reads", () => {
+  test("hold a bounded amount of memory: one more is 503, small ones go on, and all is well once they are gone", async () => {
+    await using folder = await temporaryFolder();
+    const unix = join(folder.path, "api.sock");
+    const full = await serve({ SOCKET: unix });
+    const { search, get, count } = client("http://x", { unix });
+    await query(
+      full.databaseUrl,
+      `insert into pessoas (id, apelido, nome, nascimento, stack, busca)
+       select gen_random_uuid(), n, '-', '2000-01-01', json_build_array(repeat('x', 60000)), 'large'
+       from generate_series(1, 50) n`,
+    );
+    const sockets: net.Socket[] = [];
+    const statuses = await Promise.all(
+      Array.from({ length: 16 }, async () => {
+        const socket = net.connect(unix, () =>
+          socket.write("GET /pessoas?t=large HTTP/1.1\r\nHost: x\r\n\r\n"),
+        );
+        sockets.push(socket);
+        const [begin] = (await once(socket, "data")) as [Buffer];
+        socket.pause();
+        return begin.toString("latin1").slice(9, 12);
+      }),
+    );
+    expect(statuses.filter((status) => status === "200").length).toBeGreaterThan(5);
+    expect(statuses.filter((status) => status === "503").length).toBeGreaterThan(2);
+    expect(await search("nobody")).toEqual([]);
+    expect(await count()).toBe(50);
+    for (const socket of sockets) socket.destroy();
+    let answer: Response;
+    do answer = await get("/pessoas?t=large");
+    while (answer.status === 503);
+    expect((await answer.json()) as Found[]).toHaveLength(50);
+    await full.stop();
+  });
+});
+
 describe("GET /contagem-pessoas", () => {
   test("exact, as digits, never cached, on every instance", async () => {
     const fresh = await serve();
@@ -625,6 +725,30 @@ describe("everything else", () => {
       console.error = error;
       await broken.stop();
     }
+  });
+});
+
+describe("bytes that are no request", () => {
+  test.each(shapes)("%s: refused, and that is the end of it", async (_, status, bytes) => {
+    const answer = await raw(registry.url, Buffer.from(bytes, "latin1")); // resolves when the server closes
+    const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
+    expect(statuses).toEqual([expect.stringMatching(status)]);
+  });
+
+  // Bun hangs up on a request that comes before the one ahead of it is answered: cut, and never mixed up.
+  test("requests on one connection are answered in their order, or cut", async () => {
+    const requests = Array.from({ length: 50 }, (_, i) => {
+      const body = JSON.stringify(newPessoa());
+      return i % 2
+        ? "GET /pessoas/nobody HTTP/1.1\r\nHost: x\r\n\r\n"
+        : `POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    });
+    const last = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const answer = await raw(registry.url, requests.join("") + last);
+    const statuses = [...answer.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, code]) => code);
+    const inOrder = [...requests.map((_, i) => (i % 2 ? "404" : "201")), "200"];
+    expect(statuses).toEqual(inOrder.slice(0, statuses.length));
+    expect((await registry.get("/healthz")).status).toBe(200);
   });
 });
 

@@ -1,5 +1,6 @@
 // The whole of docker-compose.yml, as a client and as an operator see it. Needs Docker with Compose.
 import assert from "node:assert/strict";
+import { shapes } from "../shapes.ts";
 import { client, type Found, newPessoa, type Problem, raw } from "../support.ts";
 import { type Service, services, topology } from "./topology.ts";
 
@@ -352,6 +353,20 @@ async function contract() {
   }
 }
 
+async function noRequests() {
+  await Promise.all(
+    shapes.map(([what, status, bytes]) =>
+      check(`${what}: refused, and that is the end of it`, async () => {
+        const answer = await raw(url, Buffer.from(bytes, "latin1"));
+        const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
+        assert.equal(statuses.length, 1, answer);
+        assert.match(statuses[0] as string, status);
+        assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+      }),
+    ),
+  );
+}
+
 function chunked(chunk: string): string {
   const head = "POST /pessoas HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
   return `${head}${chunk.length.toString(16)}\r\n${chunk}\r\n0\r\n`;
@@ -504,7 +519,7 @@ await check(`docker compose up -d --build --wait: ready at ${url}`, async () => 
   isUp = true;
 });
 if (isUp) {
-  for (const part of [containers, roles, contract, twoInstances, outages, data]) await part();
+  for (const part of [containers, roles, contract, noRequests, twoInstances, outages, data]) await part();
 } else if (!abandoned.signal.aborted) {
   console.log(await compose("logs", "--tail", "20"));
 }
