@@ -13,7 +13,7 @@ async function newRole(databaseUrl: string, ...grants: string[]): Promise<string
 
 test("a role that may select and insert is enough, once the owner has made the schema", async () => {
   const owner = await serve();
-  const url = await newRole(owner.databaseUrl, "select, insert on pessoas");
+  const url = await newRole(owner.databaseUrl, "select, insert on pessoas, trechos");
   const registry = await serve({ DATABASE_URL: url });
   const person = (await (await registry.post(newPessoa())).json()) as Found;
   expect(await (await owner.get(`/pessoas/${person.id}`)).json()).toEqual(person);
