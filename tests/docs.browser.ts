@@ -56,7 +56,7 @@ test("/docs: what keeps people from using it, as far as axe can tell, is in swag
   });
   await run(`(async () => {
     ${shown}
-    await shown(".opblock-summary-path", "/metrics");
+    await shown(".opblock-summary-path", "/readyz");
   })()`);
   const rules = (await barriers()).map((each) => each.split(":")[0]);
   await close();

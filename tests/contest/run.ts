@@ -243,7 +243,9 @@ async function roles() {
   await check(
     "an older volume, whose tables the instances own, works on; init.sh brings it up to date",
     async () => {
-      await sql("alter database pessoas owner to pessoas; alter table pessoas owner to pessoas");
+      await sql(
+        "alter database pessoas owner to pessoas; alter table pessoas owner to pessoas; drop table trechos",
+      );
       const person = await create();
       await compose("restart", ...instances);
       await untilReady();
