@@ -51,6 +51,8 @@ export type Db = {
 
 type Row = { id: string; apelido: string; nome: string; nascimento: string; stack: string | null };
 const columns = "id, apelido, nome, nascimento, stack";
+/** The columns of what is stored of a person, in the order of storedRow. */
+export const storedColumns = `${columns}, busca`;
 const searchLimit = 50;
 // A person with a long stack can hold the term in the first text, in another one, or in both.
 const searchStatement = `
@@ -58,7 +60,7 @@ const searchStatement = `
   (select ${columns} from pessoas where id in (select id from trechos where busca like $1) and busca not like $1
    limit ${searchLimit}) limit ${searchLimit}`;
 const insertLongStatement = `
-  with created as (insert into pessoas (${columns}, busca) values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id),
+  with created as (insert into pessoas (${storedColumns}) values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id),
     more as (insert into trechos (id, busca) select id, json_array_elements_text($7) from created)
   select id from created`;
 // So many times as much memory as others persons with long stacks take while they wait: up to 64 KB of JSON.
@@ -238,8 +240,7 @@ function rowToJson(row: Row): string {
   return toJson(row, row.stack);
 }
 
-/** What is stored of a person: the columns, and their values as texts in the same order. */
-export const storedColumns = `${columns}, busca`;
+/** What is stored of a person: the values of storedColumns, as texts. */
 export function storedRow(p: Pessoa): (string | null)[] {
   return [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), searchTexts(p).first];
 }

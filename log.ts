@@ -43,8 +43,9 @@ export function forPeople(message: string, fields: Fields): string {
 const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 const escaped = (text: string) =>
   text.replace(unprintable, (found) =>
-    [...Array(found.length).keys()]
-      .map((at) => `\\u${found.charCodeAt(at).toString(16).padStart(4, "0")}`)
+    found
+      .split("") // UTF-16 units
+      .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
       .join(""),
   );
 

@@ -1,25 +1,13 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newDatabase, query } from "../tests/support.ts";
+import { runScript, workplace } from "./e2e.ts";
 
-let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "pessoas-growth-test-"));
-});
-afterAll(() => rm(folder, { recursive: true }));
+const { folder, remove } = await workplace("growth");
+afterAll(remove);
 
-async function growth(args: string[], env: Record<string, string> = {}) {
-  const out = join(folder, crypto.randomUUID());
-  const child = Bun.spawn(
-    [process.execPath, "run", join(import.meta.dir, "growth.ts"), "--json", "--out", out, ...args],
-    { env: { ...process.env, ...env }, stdout: "pipe", stderr: "pipe" },
-  );
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  return { code, out, stderr, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
-}
+const growth = (args: string[], env?: Record<string, string>) => runScript("growth.ts", folder, args, env);
 
 const brief = ["--samples", "5", "--seconds", "1"];
 

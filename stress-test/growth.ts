@@ -10,7 +10,7 @@ import { idOf } from "../pessoa.ts";
 import { holds, type Pessoa } from "./contract.ts";
 import { randomFrom } from "./generate.ts";
 import { type Crowd, crowd, people, type Search, searches } from "./people.ts";
-import { type Chart, header, lineOnly, nameMachine, paint, pictureOf, short, text } from "./report.ts";
+import { type Chart, logAxis, nameMachine, paint, panels, pictureOf, short, text } from "./report.ts";
 import { describeMachine, number, percentile, table } from "./verdict.ts";
 
 const usage = `Usage: bun run bench:growth [OPTIONS]
@@ -439,43 +439,15 @@ function costChart({ sizes }: Growth): Chart {
     note: "Each line up is ten times slower, each to the right ten times as many persons.",
     large: true,
     draw(size) {
-      const columns = 4;
-      const head = header(
-        kinds.map(({ name }) => name),
-        size,
-        title,
+      const { height, option } = panels(
+        names.map((name) => ({ name })),
+        kinds,
+        { size, title, columns: 4, panelHeight: 176 },
       );
-      const panel = { width: size.width / columns, height: 170 };
-      const at = (index: number) => ({
-        left: (index % columns) * panel.width,
-        top: head.bottom - 8 + Math.floor(index / columns) * panel.height,
-      });
       return {
-        height: head.bottom + Math.ceil(names.length / columns) * panel.height,
+        height,
         option: {
-          title: [
-            ...head.title,
-            ...names.map((name, index) => ({
-              text: name,
-              left: at(index).left + 8,
-              top: at(index).top,
-              textStyle: { ...text, fontSize: 13, fontWeight: 600 as const },
-            })),
-          ],
-          legend: {
-            ...head.legend,
-            ...lineOnly,
-            data: kinds.map(({ name, width, type }) => ({
-              name,
-              lineStyle: { color: paint.ink, width, type },
-            })),
-          },
-          grid: names.map((_, index) => ({
-            left: at(index).left + 52,
-            top: at(index).top + 26,
-            width: panel.width - 68,
-            height: panel.height - 60,
-          })),
+          ...option,
           xAxis: names.map((_, gridIndex) => ({
             ...axis,
             type: "log" as const,
@@ -485,16 +457,7 @@ function costChart({ sizes }: Growth): Chart {
             axisLine: { lineStyle: { color: paint.line } },
             splitLine: { show: false },
           })),
-          yAxis: names.map((_, gridIndex) => ({
-            ...axis,
-            type: "log" as const,
-            gridIndex,
-            min,
-            max,
-            axisLabel: { ...text, formatter: short },
-            axisLine: { show: false },
-            splitLine: { lineStyle: { color: paint.line } },
-          })),
+          yAxis: names.map((_, gridIndex) => ({ ...logAxis({ min, max }), gridIndex })),
           series: names.flatMap((name, index) =>
             kinds.map((kind, color) => ({
               type: "line" as const,

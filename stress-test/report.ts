@@ -443,55 +443,22 @@ function latencyChart({ kinds, seconds, sliceS }: OverTime): Chart {
       `what took less than ${short(min)} ms is drawn there.`,
     large: true,
     draw(size) {
-      const columns = size.narrow ? 1 : Math.min(2, kinds.length);
-      const rows = Math.ceil(kinds.length / columns);
-      const head = header(
-        percentiles.map(({ name }) => name),
-        size,
-        title,
+      const { panel, height, option } = panels(
+        kinds.map(({ kind }) => ({ name: kind, color: colorOf(kind) })),
+        percentiles,
+        {
+          size,
+          title,
+          columns: size.narrow ? 1 : Math.min(2, kinds.length),
+          panelHeight: size.narrow ? 200 : 220,
+        },
       );
-      const panel = { width: size.width / columns, height: size.narrow ? 200 : 220 };
-      const at = (index: number) => ({
-        left: (index % columns) * panel.width,
-        top: head.bottom - 8 + Math.floor(index / columns) * panel.height,
-      });
       return {
-        height: head.bottom + rows * panel.height,
+        height,
         option: {
-          title: [
-            ...head.title,
-            ...kinds.map(({ kind }, index) => ({
-              text: kind,
-              left: at(index).left + 8,
-              top: at(index).top,
-              textStyle: { ...text, fontSize: 13, fontWeight: 600, color: colorOf(kind) },
-            })),
-          ],
-          legend: {
-            ...head.legend,
-            ...lineOnly,
-            data: percentiles.map(({ name, width, type }) => ({
-              name,
-              lineStyle: { color: paint.ink, width, type },
-            })),
-          },
-          grid: kinds.map((_, index) => ({
-            left: at(index).left + 52,
-            top: at(index).top + 26,
-            width: panel.width - 68,
-            height: panel.height - 66,
-          })),
+          ...option,
           xAxis: kinds.map((_, gridIndex) => ({ ...timeAxis(seconds, panel.width < 600), gridIndex })),
-          yAxis: kinds.map((_, gridIndex) => ({
-            type: "log" as const,
-            gridIndex,
-            min,
-            max,
-            axisLabel: { ...text, formatter: short },
-            axisLine: { show: false },
-            axisTick: { show: false },
-            splitLine: { lineStyle: { color: paint.line } },
-          })),
+          yAxis: kinds.map((_, gridIndex) => ({ ...logAxis({ min, max }), gridIndex })),
           series: kinds.flatMap((kind, index) =>
             percentiles.map(({ name, width, type }) => ({
               type: "line" as const,
@@ -507,6 +474,66 @@ function latencyChart({ kinds, seconds, sliceS }: OverTime): Chart {
         },
       };
     },
+  };
+}
+
+/** Small charts in rows of `columns`, their names above them, below the legend of the lines that each of them has. */
+export function panels(
+  charts: readonly { name: string; color?: string }[],
+  lines: readonly { name: string; width: number; type: "solid" | "dashed" | "dotted" }[],
+  { size, title, columns, panelHeight }: { size: Size; title: string; columns: number; panelHeight: number },
+) {
+  const head = header(
+    lines.map(({ name }) => name),
+    size,
+    title,
+  );
+  const panel = { width: size.width / columns, height: panelHeight };
+  const at = (index: number) => ({
+    left: (index % columns) * panel.width,
+    top: head.bottom - 8 + Math.floor(index / columns) * panel.height,
+  });
+  return {
+    panel,
+    height: head.bottom + Math.ceil(charts.length / columns) * panel.height,
+    option: {
+      title: [
+        ...head.title,
+        ...charts.map(({ name, color = paint.ink }, index) => ({
+          text: name,
+          left: at(index).left + 8,
+          top: at(index).top,
+          textStyle: { ...text, fontSize: 13, fontWeight: 600 as const, color },
+        })),
+      ],
+      legend: {
+        ...head.legend,
+        ...lineOnly,
+        data: lines.map(({ name, width, type }) => ({
+          name,
+          lineStyle: { color: paint.ink, width, type },
+        })),
+      },
+      grid: charts.map((_, index) => ({
+        left: at(index).left + 52,
+        top: at(index).top + 26,
+        width: panel.width - 68,
+        height: panel.height - 66,
+      })),
+    },
+  };
+}
+
+/** The axis upwards of a panel: each line is ten times the one below. */
+export function logAxis({ min, max }: { min: number; max: number }) {
+  return {
+    type: "log" as const,
+    min,
+    max,
+    axisLabel: { ...text, formatter: short },
+    axisLine: { show: false },
+    axisTick: { show: false },
+    splitLine: { lineStyle: { color: paint.line } },
   };
 }
 
