@@ -101,6 +101,12 @@ function readCpu(groups: CgroupDirs): Pick<Usage, "userS" | "systemS" | "throttl
   };
 }
 
+/** CPU-seconds of the cgroup to the microsecond; those of `readUsage`, which are parted, come in ticks of 10 ms in v1. */
+export function readCpuSeconds({ cpuacct, v2 }: CgroupDirs): number {
+  if (v2.cpu) return pair(readPairs(`${cpuacct}/cpu.stat`), "usage_usec") / 1e6;
+  return Number(read(`${cpuacct}/cpuacct.usage`)) / 1e9;
+}
+
 function readMemory({
   memory,
   v2,

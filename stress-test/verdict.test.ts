@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expectAnswers, type Pessoa, readPessoa } from "./contract.ts";
 import { renderFiles } from "./generate.ts";
-import { findCgroups, readUsage, type Sample, type Usage } from "./usage.ts";
+import { findCgroups, readCpuSeconds, readUsage, type Sample, type Usage } from "./usage.ts";
 import { compare, judge, judgeCreated, percentile, readLog, render, spread, sumUsage } from "./verdict.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "verdict test "));
@@ -77,6 +77,7 @@ describe("usage", () => {
     );
     write("v1/7/cgroup", "4:memory:/docker/a\n3:cpuacct:/docker/a\n2:cpu:/docker/a\n0::/docker/a\n");
     write("fs1/cpuacct/docker/a/cpuacct.stat", "user 250\nsystem 50\n");
+    write("fs1/cpuacct/docker/a/cpuacct.usage", "3004005006\n");
     write("fs1/cpu/docker/a/cpu.stat", "nr_periods 9\nnr_throttled 3\nthrottled_time 1500000000\n");
     write("fs1/cpu/docker/a/cpu.cfs_quota_us", "50000\n");
     write("fs1/cpu/docker/a/cpu.cfs_period_us", "100000\n");
@@ -84,7 +85,9 @@ describe("usage", () => {
     write("fs1/memory/docker/a/memory.usage_in_bytes", "5000\n");
     write("fs1/memory/docker/a/memory.max_usage_in_bytes", "9000\n");
     write("fs1/memory/docker/a/memory.limit_in_bytes", "9223372036854771712\n");
-    expect(readUsage(findCgroups(7, join(folder, "v1")))).toEqual({
+    const groups = findCgroups(7, join(folder, "v1"));
+    expect(readCpuSeconds(groups)).toBe(3.004005006);
+    expect(readUsage(groups)).toEqual({
       userS: 2.5,
       systemS: 0.5,
       throttledS: 1.5,
@@ -102,7 +105,7 @@ describe("usage", () => {
     const dir = "fs2/system.slice/docker-a.scope";
     write(
       `${dir}/cpu.stat`,
-      "usage_usec 3000000\nuser_usec 2500000\nsystem_usec 500000\nthrottled_usec 1500000\n",
+      "usage_usec 3004005\nuser_usec 2500000\nsystem_usec 500000\nthrottled_usec 1500000\n",
     );
     write(`${dir}/cpu.max`, "150000 100000\n");
     write(`${dir}/memory.stat`, "anon 1\ninactive_file 1000\n");
@@ -110,6 +113,7 @@ describe("usage", () => {
     write(`${dir}/memory.max`, "1048576\n");
     const expected = { userS: 2.5, systemS: 0.5, throttledS: 1.5, memoryBytes: 5000, workingSetBytes: 4000 };
     const groups = findCgroups(7, join(folder, "v2"));
+    expect(readCpuSeconds(groups)).toBe(3.004005);
     expect(readUsage(groups)).toEqual({
       ...expected,
       peakBytes: null,

@@ -4,7 +4,7 @@ export const services = ["nginx", "api1", "api2", "db"] as const;
 export type Service = (typeof services)[number];
 export type Topology = ReturnType<typeof topology>;
 
-const root = join(import.meta.dir, "..", "..");
+const here = join(import.meta.dir, "..", "..");
 
 export type TopologyOptions = {
   /** What the name of the project begins with. */
@@ -12,12 +12,14 @@ export type TopologyOptions = {
   /** A compose file, seen from the root of the repository, that changes the one of the contest; and its variables. */
   override?: string | undefined;
   env?: Record<string, string>;
+  /** Another checkout of this project, whose it is. */
+  root?: string;
 };
 
 /** docker-compose.yml as a project of its own on a port of its own, beside whatever else is running. */
 export function topology(
   abandoned: AbortSignal,
-  { name = "contest", override, env: more = {} }: TopologyOptions = {},
+  { name = "contest", override, env: more = {}, root = here }: TopologyOptions = {},
 ) {
   const port = freePort();
   const project = `${name}-${process.pid}`;

@@ -1,0 +1,475 @@
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { type Topology, topology } from "../tests/contest/topology.ts";
+import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load.ts";
+import { findServices, readCpuSeconds, readUsage } from "./usage.ts";
+import { describeMachine, mebibytes, number, settledCount, table } from "./verdict.ts";
+
+const usage = `Usage: bun run bench:cost [OPTIONS]
+
+What a request costs: CPU-seconds of every service for 1,000 requests, from the cgroups, with latencies and memory.
+Brings up docker-compose.yml as a project of its own on a free port, with its limits, and removes it afterwards. With
+--against or --against-override a second one is up meanwhile, idle while the other is measured; the slices alternate
+(A B, B A, A B, …), and each pair gives a ratio. What differs from 1 by less than two standard errors is noise, and
+more rounds narrow it. Checks every answer, and the count after each slice. CPU counts from a slice's start to its end, health
+checks included.
+
+  --against DIR            another checkout of this project to compare with
+  --override FILE          a compose file that changes the one of this checkout
+  --against-override FILE  the same for the other (without --against: this checkout again)
+  --only NAME              official    the contest's peak, open loop: every user a connection of its own that creates
+                                       (invalid ones, too), waits 1 to 30 ms and reads; or searches, with t or without
+                           saturation  valid persons over 64 connections, as fast as answers come
+                           reads       reads of the 1,000 newest, likewise
+                           (default: one after the other)
+  --rounds N               slices of each load (default 6)
+  --seconds S              of each slice, 1 to 120 (default 2.5)
+  --rate N                 users a second that create in the open loop, 1 to 2000; searches 1/6, without t 1/15
+                           of it (default 300, half of the contest's)
+  --seed N                 of payloads and arrivals (default 1)
+  --json                   JSON instead of the tables
+  -h, --help               this text
+
+Exit code: 0 all was as expected, 1 an answer or a count was wrong, 2 could not be run.`;
+
+const warmUp = { saturation: 3, reads: 2, official: 2 } satisfies Record<Load, number>;
+const sampleMs = 250;
+
+/** Several slices of the same. */
+export type Spread = { median: number; min: number; max: number };
+
+/** What the first side is of the second, and the standard error of the mean; null with one pair. */
+export type Ratio = Spread & { error: number | null };
+
+/** One slice of one side. */
+export type Slice = Sent & {
+  side: string;
+  load: Load;
+  /** From 1; the slices of both sides with the same are a pair. */
+  round: number;
+  /** CPU-seconds for 1,000 requests: of each service, of "all", and of the generator. */
+  cost: Record<string, number>;
+};
+
+/** Something that was measured in every slice of a load: a column of the tables. */
+export type Measure = {
+  load: Load;
+  /** "CPU-s per 1,000 requests", or a kind of request. */
+  of: string;
+  name: string;
+  sides: Record<string, Spread>;
+  /** The first side's as multiples of the second's; null with one side, or where the second's is 0. */
+  ratio: Ratio | null;
+};
+
+type Side = {
+  name: string;
+  checkout: string;
+  override: string | undefined;
+  made: Topology;
+  services: ReturnType<typeof findServices>;
+  generator: Generator;
+  /** 201s so far. */
+  created: number;
+  /** The highest working set of each service, bytes. */
+  peak: Map<string, number>;
+};
+
+/** The median (of an even number: between the two), and the ends. Throws RangeError for none. */
+export function spreadOf(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b);
+  const [min, max] = [sorted[0], sorted.at(-1)];
+  if (min === undefined || max === undefined) throw new RangeError("values: expected at least one");
+  const middle = (sorted.length - 1) / 2;
+  const at = (index: number) => sorted[index] as number;
+  return { median: (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2, min, max };
+}
+
+/** Pair by pair, so that what changes on the machine from pair to pair falls out. Null where a divisor is 0. */
+export function ratiosOf(ours: readonly number[], theirs: readonly number[]): Ratio | null {
+  const ratios = ours.map((value, pair) => value / (theirs[pair] ?? 0));
+  const n = ratios.length;
+  if (n === 0 || !ratios.every(Number.isFinite)) return null;
+  const mean = ratios.reduce((sum, ratio) => sum + ratio, 0) / n;
+  const squares = ratios.reduce((sum, ratio) => sum + (ratio - mean) ** 2, 0);
+  return { ...spreadOf(ratios), error: n === 1 ? null : Math.sqrt(squares / (n - 1) / n) };
+}
+
+/** CPU-seconds for 1,000 requests by service, and of "all". */
+export function costOf(
+  before: ReadonlyMap<string, number>,
+  after: ReadonlyMap<string, number>,
+  requests: number,
+): Record<string, number> {
+  const cost: Record<string, number> = {};
+  let all = 0;
+  for (const [service, seconds] of after) {
+    const used = seconds - (before.get(service) ?? Number.NaN);
+    if (!(used >= 0)) throw new Error(`${service} was started anew while it was measured`);
+    cost[service] = (used / requests) * 1000;
+    all += cost[service];
+  }
+  return { ...cost, all };
+}
+
+type Generator = ReturnType<typeof startGenerator>;
+
+/** load.ts as a process. Its reports are taken in the order in which they come. */
+export function startGenerator(options: LoadOptions) {
+  const reports: Report[] = [];
+  let wake = () => {};
+  const child = Bun.spawn(
+    [process.execPath, "run", join(import.meta.dir, "load.ts"), JSON.stringify(options)],
+    {
+      stdout: "inherit",
+      stderr: "inherit",
+      ipc(report: Report) {
+        reports.push(report);
+        wake();
+      },
+      onExit: () => wake(),
+    },
+  );
+  return {
+    order: (order: Order) => child.send(order),
+    async report(): Promise<Report> {
+      for (;;) {
+        const report = reports.shift();
+        if (report !== undefined) return report;
+        if (child.exitCode !== null || child.signalCode !== null)
+          throw new Error("the load generator has ended");
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    },
+    stop: () => child.kill(),
+  };
+}
+
+function cpuSeconds({ services }: Side): Map<string, number> {
+  return new Map([...services].map(([name, { groups }]) => [name, readCpuSeconds(groups)]));
+}
+
+function samplePeak({ services, peak }: Side) {
+  for (const [name, { groups }] of services) {
+    peak.set(name, Math.max(peak.get(name) ?? 0, readUsage(groups).workingSetBytes));
+  }
+}
+
+async function slice(
+  side: Side,
+  { load, seconds, round }: { load: Load; seconds: number; round: number },
+  problems: string[],
+): Promise<Slice> {
+  const { generator, made, name } = side;
+  generator.order({ prepare: load, seconds });
+  await generator.report();
+  const before = cpuSeconds(side);
+  const sampling = setInterval(() => samplePeak(side), sampleMs);
+  generator.order("go");
+  await generator.report().finally(() => clearInterval(sampling));
+  const after = cpuSeconds(side);
+  samplePeak(side);
+  const sent = (await generator.report()) as Sent;
+
+  const requests = total(sent);
+  if (requests === 0) throw new Error(`${load}: no request was sent`);
+  for (const [fault, times] of Object.entries(sent.faults)) {
+    problems.push(`${name}, ${load}: ${number(times)} × ${fault}`);
+  }
+  side.created += sent.created;
+  const count = await settledCount(made.url, 20);
+  if (count !== side.created) {
+    problems.push(`${name}, ${load}: the count is ${number(count)}, ${number(side.created)} creates got 201`);
+    side.created = count;
+  }
+  const cost = { ...costOf(before, after, requests), generator: (sent.cpuS / requests) * 1000 };
+  return { ...sent, side: name, load, round, cost };
+}
+
+type Options = {
+  chosen: readonly Load[];
+  rounds: number;
+  seconds: number;
+  rate: number;
+  seed: number;
+};
+
+/** Payloads for the open loop of one side: every create of the run has its own. */
+function payloads({ chosen, rounds, seconds, rate }: Options): number {
+  const mean = rate * (warmUp.official + (chosen.includes("official") ? rounds * seconds : 0));
+  return Math.ceil(mean + 6 * Math.sqrt(mean)); // a Poisson process strays no further
+}
+
+async function measure(sides: readonly Side[], options: Options, problems: string[], signal: AbortSignal) {
+  const slices: Slice[] = [];
+  const tell = (text: string) => console.error(text);
+  for (const side of sides) {
+    tell(`${side.name}: warming up`);
+    for (const load of ["saturation", "reads", "official"] as const) {
+      await slice(side, { load, seconds: warmUp[load], round: 0 }, problems);
+      signal.throwIfAborted();
+    }
+    side.peak.clear();
+  }
+  for (const load of options.chosen) {
+    for (let round = 1; round <= options.rounds; round++) {
+      for (const side of round % 2 === 1 ? sides : sides.toReversed()) {
+        const measured = await slice(side, { load, seconds: options.seconds, round }, problems);
+        signal.throwIfAborted();
+        slices.push(measured);
+        tell(
+          `${load} ${round}/${options.rounds}, ${side.name}: ${measured.cost.all?.toFixed(3)} CPU-s/1,000`,
+        );
+      }
+    }
+  }
+  return slices;
+}
+
+function total({ requests }: Sent): number {
+  return Object.values(requests).reduce((sum, kind) => sum + kind.requests, 0);
+}
+
+const costTitle = "CPU-s per 1,000 requests";
+
+/** Everything that is compared, load by load. `sides` are the names of one or two. */
+export function measuresOf(slices: readonly Slice[], sides: readonly string[]): Measure[] {
+  return [...Map.groupBy(slices, ({ load }) => load)].flatMap(([load, own]) => {
+    const measure = (of: string, name: string, value: (slice: Slice) => number): Measure => {
+      const values = sides.map((side) =>
+        own
+          .filter((slice) => slice.side === side)
+          .sort((a, b) => a.round - b.round)
+          .map(value),
+      );
+      const [ours = [], theirs] = values;
+      return {
+        load,
+        of,
+        name,
+        sides: Object.fromEntries(sides.map((side, index) => [side, spreadOf(values[index] ?? [])])),
+        ratio: theirs ? ratiosOf(ours, theirs) : null,
+      };
+    };
+    const { cost = {}, requests = {} } = own[0] ?? {};
+    return [
+      ...Object.keys(cost).map((name) => measure(costTitle, name, (slice) => slice.cost[name] ?? 0)),
+      ...Object.keys(requests).flatMap((kind) => [
+        measure(kind, "per s", (slice) => (slice.requests[kind]?.requests ?? 0) / slice.seconds),
+        measure(kind, "failed", (slice) => slice.requests[kind]?.failed ?? 0),
+        measure(kind, "p50 ms", (slice) => slice.requests[kind]?.p50 ?? 0),
+        measure(kind, "p99 ms", (slice) => slice.requests[kind]?.p99 ?? 0),
+      ]),
+    ];
+  });
+}
+
+function spreadText({ median, min, max }: Spread, digits: number): string {
+  const [middle, low, high] = [median, min, max].map((value) => value.toFixed(digits));
+  return min === max ? `${middle}` : `${middle} (${low}–${high})`;
+}
+
+function ratioText(ratio: Ratio | null): string {
+  if (!ratio) return "-";
+  const { median, min, max, error } = ratio;
+  if (error === null) return `×${median.toFixed(3)}`;
+  return `×${median.toFixed(3)} ±${error.toFixed(3)} (${min.toFixed(2)}–${max.toFixed(2)})`;
+}
+
+/** A heading, a line for each side, and with two sides one for their ratio. */
+function rowsOf(measures: readonly Measure[], digits: (name: string) => number): string[][] {
+  const [{ of, sides } = { of: "", sides: {} }] = measures;
+  const names = Object.keys(sides);
+  return [
+    [of, ...measures.map(({ name }) => name)],
+    ...names.map((side) => [
+      `  ${side}`,
+      ...measures.map(({ name, sides }) => spreadText(sides[side] as Spread, digits(name))),
+    ]),
+    ...(names.length > 1 ? [["  ratio", ...measures.map(({ ratio }) => ratioText(ratio))]] : []),
+  ];
+}
+
+type Run = {
+  options: Options;
+  sides: readonly Pick<Side, "name" | "checkout" | "override" | "peak">[];
+  slices: readonly Slice[];
+  measures: readonly Measure[];
+  problems: readonly string[];
+};
+
+/** One screen. */
+export function render({ options, sides, slices, measures, problems }: Run): string {
+  const { rounds, seconds, rate } = options;
+  const lines = sides.map(
+    ({ name, checkout, override }) => `${name.padEnd(8)} ${checkout}${override ? ` with ${override}` : ""}`,
+  );
+  const legend = sides.length > 1 ? "; ratio of the pairs with ± standard error" : "";
+  lines.push(`${rounds} × ${seconds} s of each load: median (lowest–highest)${legend}`, "");
+  for (const [load, own] of Map.groupBy(measures, (measure) => measure.load)) {
+    lines.push(
+      load === "official" ? `${load}, open loop, ${rate} creates/s` : `${load}, closed loop, 64 connections`,
+    );
+    const [costs = [], ...kinds] = Map.groupBy(own, ({ of }) => of).values();
+    lines.push(...table(rowsOf(costs, () => 3)));
+    lines.push(...table(kinds.flatMap((kind) => rowsOf(kind, (name) => (name.endsWith("ms") ? 2 : 0)))));
+    const late = slices.flatMap((slice) => (slice.load === load && slice.late) || []);
+    if (late.length > 0) {
+      const median = (name: "p50" | "p99") => spreadOf(late.map((one) => one[name])).median.toFixed(2);
+      lines.push(
+        `the generator was late by p50 ${median("p50")} ms, p99 ${median("p99")} ms; that is in these`,
+      );
+    }
+    lines.push("");
+  }
+  const services = [...(sides[0]?.peak.keys() ?? [])];
+  const memory = sides.map(({ name, peak }) => [
+    `  ${name}`,
+    ...services.map((service) => mebibytes(peak.get(service) ?? 0)),
+    mebibytes([...peak.values()].reduce((sum, bytes) => sum + bytes, 0)),
+  ]);
+  lines.push(...table([["peak memory without file cache, MiB", ...services, "all"], ...memory]), "");
+  const requests = slices.reduce((sum, slice) => sum + total(slice), 0);
+  lines.push(
+    ...(problems.length === 0
+      ? [`passed: ${number(requests)} requests answered as expected, the counts are right`]
+      : ["FAILED:", ...problems.slice(0, 20).map((problem) => `  ${problem}`)]),
+  );
+  return lines.join("\n");
+}
+
+function toJson({ options, sides, slices, measures, problems }: Run) {
+  return {
+    passed: problems.length === 0,
+    problems,
+    at: new Date().toISOString(),
+    machine: describeMachine(),
+    ...options,
+    sides: sides.map(({ name, checkout, override, peak }) => ({
+      name,
+      checkout,
+      override,
+      peakWorkingSetBytes: Object.fromEntries(peak),
+    })),
+    measures,
+    slices,
+  };
+}
+
+/** The commit of a checkout, and whether it was changed since. */
+async function describeCheckout(folder: string): Promise<string> {
+  const git = Bun.spawn(["git", "describe", "--always", "--dirty"], {
+    cwd: folder,
+    stdout: "pipe",
+    stderr: "ignore",
+  });
+  const text = (await git.stdout.text()).trim();
+  return text === "" ? folder : `${folder} at ${text}`;
+}
+
+function numberOf(name: string, value: string, min: number, max: number): number {
+  const parsed = Number(value);
+  if (value.trim() !== "" && parsed >= min && parsed <= max) return parsed;
+  throw new RangeError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
+}
+
+function wholeOf(name: string, value: string, min: number, max: number): number {
+  if (Number.isInteger(numberOf(name, value, min, max))) return Number(value);
+  throw new RangeError(`--${name}: expected a whole number, got "${value}"`);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      against: { type: "string" },
+      override: { type: "string" },
+      "against-override": { type: "string" },
+      only: { type: "string" },
+      rounds: { type: "string", default: "6" },
+      seconds: { type: "string", default: "2.5" },
+      rate: { type: "string", default: "300" },
+      seed: { type: "string", default: "1" },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h" },
+    },
+  });
+  if (values.help) return console.log(usage);
+  const chosen = loads.filter((load) => load === (values.only ?? load));
+  if (chosen.length === 0) {
+    throw new RangeError(`--only: expected ${loads.join(", ")}, got "${values.only}"`);
+  }
+  const options: Options = {
+    chosen,
+    rounds: wholeOf("rounds", values.rounds, 1, 100),
+    seconds: numberOf("seconds", values.seconds, 1, 120),
+    rate: numberOf("rate", values.rate, 1, 2000),
+    seed: wholeOf("seed", values.seed, 0, 2 ** 32 - 1),
+  };
+  const path = async (name: string, value: string | undefined) => {
+    if (value === undefined) return undefined;
+    if (await Bun.file(value).exists()) return resolve(value);
+    throw new RangeError(`--${name}: there is no file ${value}`);
+  };
+  const here = resolve(import.meta.dir, "..");
+  const override = await path("override", values.override);
+  const againstOverride = await path("against-override", values["against-override"]);
+  const other = values.against === undefined ? here : resolve(values.against);
+  if (!(await Bun.file(join(other, "docker-compose.yml")).exists())) {
+    throw new RangeError(`--against: there is no docker-compose.yml in ${other}`);
+  }
+  const wanted = [{ name: "here", root: here, override }];
+  if (values.against !== undefined || againstOverride !== undefined) {
+    wanted.push({ name: "against", root: other, override: againstOverride });
+  }
+
+  const abandoned = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => abandoned.abort(new Error(signal)));
+  }
+  const topologies = wanted.map(({ name, root, override }) =>
+    // Health checks as often as they are by default: they are part of what is measured.
+    topology(abandoned.signal, { name: `cost-${name}`, root, override, env: { HEALTH_INTERVAL: "5s" } }),
+  );
+  const sides: Side[] = [];
+  const problems: string[] = [];
+  try {
+    console.error("starting, which takes half a minute");
+    await Promise.all(topologies.map(({ up }) => up()));
+    for (const [index, made] of topologies.entries()) {
+      const { name, root, override } = wanted[index] as (typeof wanted)[number];
+      const { rate, seed } = options;
+      const generator = startGenerator({
+        port: Number(new URL(made.url).port),
+        seed,
+        rows: payloads(options),
+        rate,
+      });
+      abandoned.signal.addEventListener("abort", generator.stop);
+      const checkout = await describeCheckout(root);
+      const services = findServices(made.project);
+      sides.push({ name, checkout, override, made, services, generator, created: 0, peak: new Map() });
+    }
+    const slices = await measure(sides, options, problems, abandoned.signal);
+    const measures = measuresOf(
+      slices,
+      sides.map(({ name }) => name),
+    );
+    const run: Run = { options, sides, slices, measures, problems };
+    console.log(values.json ? JSON.stringify(toJson(run), null, 2) : render(run));
+  } catch (error) {
+    throw abandoned.signal.aborted ? abandoned.signal.reason : error;
+  } finally {
+    for (const { generator } of sides) generator.stop();
+    await Promise.all(topologies.map(({ remove }) => remove()));
+  }
+  if (problems.length > 0) process.exitCode = 1;
+}
+
+if (import.meta.main) {
+  await main().catch((error: unknown) => {
+    console.error(`cost.ts: ${error instanceof Error ? error.message : error}`);
+    process.exit(2);
+  });
+}
