@@ -430,7 +430,7 @@ async function main(): Promise<void> {
   }
   const topologies = wanted.map(({ name, root, override }) =>
     // Health checks as often as they are by default: they are part of what is measured.
-    topology(abandoned.signal, { name: `cost-${name}`, root, override, env: { HEALTH_INTERVAL: "5s" } }),
+    topology(abandoned.signal, { name: `cost-${name}`, root, override }),
   );
   const sides: Side[] = [];
   const problems: string[] = [];

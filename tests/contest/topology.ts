@@ -29,7 +29,6 @@ export function topology(
     COMPOSE_PROJECT_NAME: project,
     COMPOSE_FILE: ["docker-compose.yml", override ?? []].flat().join(":"),
     COMPOSE_PATH_SEPARATOR: ":",
-    HEALTH_INTERVAL: "1s",
     ...more,
   };
 
