@@ -17,6 +17,8 @@ export type DbOptions = {
   timeoutMs: number;
   /** Persons that one insert may take. */
   batchSize: number;
+  /** How long a create waits for others where they come more often than that; default 0. */
+  gatherMs?: number;
   /** Creates, reads by id and searches that may wait, each. */
   queueLimit: number;
 };
@@ -73,7 +75,7 @@ const searchPlans = { enable_bitmapscan: "off", plan_cache_mode: "force_generic_
 const asText = { serialize: (text: string) => text, parse: (text: string) => text };
 const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
 
-export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOptions): Db {
+export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queueLimit }: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads nor a huge person can hold up a create.
   const writer = pool(1);
   const longWriter = pool(1);
@@ -110,7 +112,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, queueLimit }: DbOpt
     onStuck: of.reopen,
   });
 
-  const inserts = group(insertBatch, queued(writer, batchSize));
+  const inserts = group(insertBatch, { ...queued(writer, batchSize), gatherMs });
   const longInserts = group(insertLong, {
     ...queued(longWriter, 1),
     queueLimit: Math.ceil(queueLimit / longsAre),

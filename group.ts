@@ -12,6 +12,8 @@ export type GroupOptions = {
   queueLimit: number;
   /** Age at which an item is given up, whether it waits or is in flight. */
   timeoutMs: number;
+  /** So long an item waits for others, at most, where another one is expected within that time; 0: never. */
+  gatherMs?: number;
   /** Called when a statement has had no answer for longer than the database itself would have allowed it. */
   onStuck(): void;
 };
@@ -42,33 +44,61 @@ type Flight<I, O> = { entries: Entry<I, O>[]; since: number };
 // The database cuts a statement at timeoutMs by itself. No answer this much later: the connection is dead.
 const graceMs = 500;
 const tickMs = 100;
+// The mean of the gaps between items: over so many of them, none counted as longer than this.
+const gapsInMean = 16;
+const idleGapMs = 100;
+const leastTimerMs = 1; // what a timer can wait
 
 /**
  * Group commit, and the same for reads: while `lanes` statements are in flight new items gather, and the next
- * statement takes up to `size` of them. An item that comes when a lane is free leaves at once, alone: there is
- * no timer to wait for, and batches grow exactly when the database is the bottleneck.
+ * statement takes up to `size` of them. An item that comes when a lane is free leaves at once, alone, unless items
+ * come so often that others will join it within `gatherMs`: batches grow with the load.
  *
  * `run` answers its items in their order. When it rejects, all items of that batch do.
  */
 export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOptions): Group<I, O> {
-  const { lanes, size, queueLimit, timeoutMs, onStuck } = options;
+  const { lanes, size, queueLimit, timeoutMs, gatherMs = 0, onStuck } = options;
   const queue: Entry<I, O>[] = [];
   const flights = new Set<Flight<I, O>>();
   let statements = 0;
   let items = 0;
   let ticker: Timer | undefined;
+  let gathering: Timer | undefined;
+  let last = 0;
+  let meanGapMs = idleGapMs;
 
   function submit(item: I): Promise<O> {
     if (queue.length >= queueLimit) return Promise.reject(new Unavailable("too many requests are waiting"));
+    const now = performance.now();
+    meanGapMs += (Math.min(now - last, idleGapMs) - meanGapMs) / gapsInMean;
+    last = now;
     return new Promise((resolve, reject) => {
-      queue.push({ item, since: performance.now(), resolve, reject });
+      queue.push({ item, since: now, resolve, reject });
       ticker ??= setInterval(tick, tickMs);
       flush();
     });
   }
 
   function flush() {
-    while (flights.size < lanes && queue.length > 0) void fly(queue.splice(0, size));
+    while (flights.size < lanes && queue.length > 0) {
+      const waitMs = queue.length < size ? gatheringMs() : 0;
+      if (waitMs >= leastTimerMs) {
+        if (gathering === undefined) gathering = setTimeout(gathered, waitMs);
+        return;
+      }
+      void fly(queue.splice(0, size));
+    }
+  }
+
+  function gathered() {
+    gathering = undefined;
+    flush();
+  }
+
+  /** How much longer the oldest is to wait for others. */
+  function gatheringMs(): number {
+    if (meanGapMs >= gatherMs) return 0;
+    return (queue[0]?.since ?? 0) + gatherMs - performance.now();
   }
 
   async function fly(entries: Entry<I, O>[]) {

@@ -247,6 +247,7 @@ export async function start(settings: Settings): Promise<Running> {
     readUrl: settings.DATABASE_URL_READ,
     timeoutMs: settings.DB_TIMEOUT_MS,
     batchSize: settings.BATCH_SIZE,
+    gatherMs: settings.GATHER_MS,
     queueLimit: settings.QUEUE_LIMIT,
   });
   const stopping = new AbortController();

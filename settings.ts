@@ -43,6 +43,11 @@ const Each = z.object({
     .default(5000) // containers are killed after 10 s
     .describe("how long a stopping server waits for requests in flight"),
   BATCH_SIZE: whole(1, 1000).default(128).describe("persons that one insert may take, 1 to 1000"),
+  GATHER_MS: whole(0, 100)
+    .default(5)
+    .describe(
+      "how long a create waits for others to share its commit, 0 to 100. Only while more than one comes in that time",
+    ),
   QUEUE_LIMIT: whole(1, 1_000_000)
     .default(4096)
     .describe("creates, reads and searches that may wait, each; one more gets 503"),

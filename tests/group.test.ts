@@ -35,6 +35,30 @@ test("an item alone leaves at once; those that come meanwhile leave together, in
   expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5, busy: 0 });
 });
 
+test("where items come more often than gatherMs, they wait for each other that long", async () => {
+  const sizes: number[] = [];
+  const run = async (items: number[]) => {
+    sizes.push(items.length);
+    return items;
+  };
+  const { submit } = group(run, { ...options, lanes: 100, size: 100, queueLimit: 100, gatherMs: 20 });
+  const answers = Array.from({ length: 60 }, (_, i) => submit(i));
+  const atOnce = sizes.length; // nobody knew yet how often they come
+  expect(atOnce).toBeGreaterThan(0);
+  expect(await Promise.all(answers)).toHaveLength(60);
+  expect(sizes).toEqual([...new Array<number>(atOnce).fill(1), 60 - atOnce]);
+});
+
+test("a statement that is full waits for no others", async () => {
+  const { started, run } = statements();
+  const { submit, stats } = group(run, { ...options, lanes: 100, queueLimit: 100, gatherMs: 60_000 });
+  const answers = [submit(0)];
+  while (started.every(({ items }) => items.length < options.size)) answers.push(submit(answers.length));
+  expect(stats().waiting).toBe(0);
+  for (const { answer } of started) answer();
+  expect(await Promise.all(answers)).toHaveLength(answers.length);
+});
+
 test("as many statements as there are lanes are in flight at once", async () => {
   const { started, run } = statements();
   const { submit } = group(run, { ...options, lanes: 2 });
