@@ -73,10 +73,11 @@ async function untilReady() {
   }
 }
 
-async function limits() {
+async function limits(...overrides: string[]) {
   type Config = { services: Record<Service, { deploy: { resources: { limits: Limits } } }> };
   type Limits = { cpus: number; memory: string };
-  const config = JSON.parse(await compose("config", "--format", "json")) as Config;
+  const files = ["docker-compose.yml", ...overrides].flatMap((file) => ["--file", file]);
+  const config = JSON.parse(await compose(...files, "config", "--format", "json")) as Config;
   return services.map((service) => {
     const { cpus, memory } = config.services[service].deploy.resources.limits;
     return { service, cpus: Number(cpus), memory: Number(memory) };
@@ -515,11 +516,18 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => abandoned.abort(new Error(signal)));
 }
 
-await check("the limits sum to at most 1.5 CPU and 3 GB", async () => {
-  const all = await limits();
-  assert.ok(all.reduce((sum, { cpus }) => sum + cpus, 0) <= 1.5 + 1e-9);
-  assert.ok(all.reduce((sum, { memory }) => sum + memory, 0) <= 3e9);
-});
+const tiny = ["docker-compose.tiny.yml"];
+for (const [name, overrides, cpu, memoryBytes] of [
+  ["1.5 CPU and 3 GB", [], 1.5, 3e9],
+  ["0.5 CPU and 256 MiB with docker-compose.tiny.yml", tiny, 0.5, 256 * 2 ** 20],
+  ["0.35 CPU with docs/smallest.yml, too", [...tiny, "docs/smallest.yml"], 0.35, 256 * 2 ** 20],
+] as const) {
+  await check(`the limits sum to at most ${name}`, async () => {
+    const all = await limits(...overrides);
+    assert.ok(all.reduce((sum, { cpus }) => sum + cpus, 0) <= cpu + 1e-9);
+    assert.ok(all.reduce((sum, { memory }) => sum + memory, 0) <= memoryBytes);
+  });
+}
 let isUp = false;
 await check(`docker compose up -d --build --wait: ready at ${url}`, async () => {
   await up();
