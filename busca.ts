@@ -1,45 +1,41 @@
 /**
- * How a person is found: one text holds all searchable fields, and one LIKE pattern finds a term in it.
+ * How a person is found: one text holds all searchable fields, and a term is in a field exactly when the term, written
+ * the same way, is in the text.
  *
- * The fields are joined by U+0001. A term must never match across that border, even if it holds U+0001
- * itself, so U+0001 to U+0004 inside of fields and terms are written as U+0002 U+0003… U+0004: a border
- * stands alone, and such a code has a first and a last character of its own, so no term can match a part.
+ * The index knows letters and digits alone, so every other character is written as letters that nobody uses: those of
+ * CJK Extension A from U+3400 on. ASCII takes one of them, all else two: a lead and a trail, from ranges of their own, so
+ * that no term can begin or end within a pair. U+0001 is left to stand between the fields, where no term matches.
  */
 const border = "\x01";
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the reserved ones
-const reserved = /[\x01-\x04]/g;
+const lead = 0x3400; // and the upper bits of a code point, of which there are 0x440
+const trail = lead + 0x440; // and the lower ten
+const ascii = trail + 0x400; // and one of 0x80 characters
+const outside = /[^\p{L}0-9]|[\u3400-\u3cbf]/gu; // the second: those letters themselves
 
-function literal(text: string): string {
-  return text.toLowerCase().replace(reserved, (c) => `\x02${"\x03".repeat(c.charCodeAt(0))}\x04`);
+function asLetters(character: string): string {
+  const code = character.codePointAt(0) as number;
+  return code < 0x80
+    ? String.fromCharCode(ascii + code)
+    : String.fromCharCode(lead + (code >> 10), trail + (code & 0x3ff));
 }
 
-// An entry of the index has to fit into a page of Postgres: 2,700 trigrams. So many elements have at most 2,400.
-const elementsPerText = 32;
+const encode = (lowerCased: string) => lowerCased.replace(outside, asLetters);
 
-/** The texts to search in: the first for the column `busca`, and more of them where the stack is long. */
-export function searchTexts(pessoa: { apelido: string; nome: string; stack: string[] | null }) {
-  const { apelido, nome, stack } = pessoa;
-  const join = (fields: string[]) => fields.map(literal).join(border);
-  const more: string[] = [];
-  for (let at = elementsPerText; at < (stack?.length ?? 0); at += elementsPerText) {
-    more.push(join((stack as string[]).slice(at, at + elementsPerText)));
-  }
-  return { first: join([apelido, nome, ...(stack?.slice(0, elementsPerText) ?? [])]), more };
-}
-
-/** Whether there is more than one text to search in. */
-export function isLong({ stack }: { stack: string[] | null }): boolean {
-  return stack !== null && stack.length > elementsPerText;
+/** The fields that are searched, and the text of all of them for the column `busca`. */
+export function searchable(pessoa: { apelido: string; nome: string; stack: string[] | null }) {
+  const fields = [pessoa.apelido, pessoa.nome, ...(pessoa.stack ?? [])].map((field) => field.toLowerCase());
+  return { fields, text: fields.map(encode).join(border) };
 }
 
 // The longest field has 100 characters, and lower-casing at most doubles a character (İ becomes i̇).
 const longestMatch = 2 * 100 * 2;
 
 /**
- * The LIKE pattern that matches exactly the texts of persons who hold `term`, ignoring case,
- * or undefined when no storable person can.
+ * What to look for when `term` is searched: itself in lower case where it is short, one or two characters and so no word
+ * of the index; otherwise its text, as `busca` has it. Undefined when no storable person can hold it.
  */
-export function likePattern(term: string): string | undefined {
+export function wanted(term: string): { short: string } | { text: string } | undefined {
   if (term.includes("\0") || term.length > longestMatch) return undefined;
-  return `%${literal(term).replace(/[\\%_]/g, "\\$&")}%`;
+  const lowerCased = term.toLowerCase();
+  return /^..?$/su.test(lowerCased) ? { short: lowerCased } : { text: encode(lowerCased) };
 }

@@ -1,8 +1,10 @@
 import postgres from "postgres";
-import { isLong, likePattern, searchTexts } from "./busca.ts";
+import { searchable, wanted } from "./busca.ts";
+import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
 import { group, Unavailable } from "./group.ts";
 import * as log from "./log.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
+import { rarity } from "./raros.ts";
 import { type ReplicaStats, replica } from "./replica.ts";
 import schema from "./schema.sql" with { type: "text" };
 
@@ -55,45 +57,67 @@ type Row = { id: string; apelido: string; nome: string; nascimento: string; stac
 const columns = "id, apelido, nome, nascimento, stack";
 /** The columns of what is stored of a person, in the order of storedRow. */
 export const storedColumns = `${columns}, busca`;
-const searchLimit = 50;
-// A person with a long stack can hold the term in the first text, in another one, or in both.
+// The first persons are in one index, all others in another (schema.sql).
+const [, firstPersons = ""] = /n <= (\d+)/.exec(schema) ?? [];
 const searchStatement = `
-  (select ${columns} from pessoas where busca like $1 limit ${searchLimit}) union all
-  (select ${columns} from pessoas where id in (select id from trechos where busca like $1) and busca not like $1
-   limit ${searchLimit}) limit ${searchLimit}`;
-const insertLongStatement = `
-  with created as (insert into pessoas (${storedColumns}) values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id),
-    more as (insert into trechos (id, busca) select id, json_array_elements_text($7) from created)
-  select id from created`;
-// So many times as much memory as others persons with long stacks take while they wait: up to 64 KB of JSON.
+  (select ${columns} from pessoas where n <= ${firstPersons} and busca like '%' || $1::text || '%' limit ${enough})
+  union all
+  (select ${columns} from pessoas where n > ${firstPersons} and busca like $2 and strpos(busca, $1) > 0 limit ${enough})
+  limit ${enough}`;
+const shortStatement = `select ${columns} from curtos join pessoas using (id) where termo = $1 limit ${enough}`;
+const termsStatement = `
+  insert into curtos (termo, id) select termo, id::uuid from json_each($1) as person (id, termos), json_array_elements_text(termos) as termo`;
+// An entry of the first index has to fit into a page: 2,700 trigrams. Longer ones are to be found among the later ones.
+const longest = 2500;
+const late = String(Number.MAX_SAFE_INTEGER);
+// So many times as much memory as others long persons take while they wait: up to 64 KB of JSON.
 const longsAre = 32;
-// A search stops at its 50th hit; a bitmap would first collect all of them. And a plan for any term is the plan for
-// each: making one anew takes a fifth of a search.
-const searchPlans = { enable_bitmapscan: "off", plan_cache_mode: "force_generic_plan" };
+/**
+ * After so many persons the later index takes in those that wait (schema.sql). Fewer at once cost more CPU for each, more
+ * make searches slower: 1,000 that wait cost half a millisecond.
+ */
+export const mergeEvery = 4096;
+const shortTermsKnown = 100_000;
+const learnFromOneIn = 256;
+// A search stops at its 50th hit; a bitmap of the first index would hold all of them. Where pages cost nothing, Postgres
+// takes one only where there is no other way: in the second. And a plan for any term is the plan for each: making one anew
+// takes a fifth of a search.
+const searchPlans = {
+  enable_seqscan: "off",
+  random_page_cost: "0",
+  seq_page_cost: "0",
+  plan_cache_mode: "force_generic_plan",
+};
 
 // Dates and json travel as the texts they are: no Date object, no second parsing.
 const asText = { serialize: (text: string) => text, parse: (text: string) => text };
 const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
 
 export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queueLimit }: DbOptions): Db {
-  // Pools of their own, so that neither a slow search nor a burst of reads nor a huge person can hold up a create.
+  // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
   const writer = pool(1);
-  const longWriter = pool(1);
+  const aside = pool(1); // for what is rare and takes long: huge persons, counts, merges
   const reader = pool(1);
   let plans: Record<string, string> = searchPlans;
+  const short = shortTerms(shortTermsKnown);
+  const rare = rarity();
+  let inserted = 0;
   const searcher = pool(2, () => plans);
   const patienceMs = Math.ceil(timeoutMs / 5); // for a replica
   const limit = { statement_timeout: String(patienceMs) };
   const copy = readUrl === undefined ? undefined : pool(1, () => limit, readUrl);
-  const pools = [writer, longWriter, reader, searcher, ...(copy ? [copy] : [])];
+  const pools = [writer, aside, reader, searcher, ...(copy ? [copy] : [])];
 
   function pool(max: number, settings: () => Record<string, string> = () => ({}), address = url) {
     const open = () => connect(address, max, { statement_timeout: String(timeoutMs), ...settings() });
     let sql = open();
     return {
       max,
-      async query<T extends object>(text: string, parameters: (string | null)[]): Promise<T[]> {
-        return await sql.unsafe<T[]>(text, parameters, { prepare: true }).catch(rethrow);
+      query: <T extends object>(text: string, parameters: (string | null)[]) =>
+        queryOn(sql)<T>(text, parameters).catch(rethrow),
+      /** One transaction, and one round trip for each of its statements. */
+      async transaction<T>(run: (query: Query) => Promise<T>): Promise<T> {
+        return (await sql.begin((own) => run(queryOn(own))).catch(rethrow)) as T;
       },
       /** Abandons connections that no longer answer. What is in flight on them rejects as Unavailable. */
       reopen() {
@@ -114,22 +138,22 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
 
   const inserts = group(insertBatch, { ...queued(writer, batchSize), gatherMs });
   const longInserts = group(insertLong, {
-    ...queued(longWriter, 1),
+    ...queued(aside, 1),
     queueLimit: Math.ceil(queueLimit / longsAre),
   });
   const finds = group(findBatch, queued(reader, batchSize));
   const searches = group(
-    ([pattern]: string[]) =>
-      searcher.query<Row>(searchStatement, [pattern as string]).then((rows) => [rows.map(rowToJson)]),
+    ([[statement, ...parameters] = ["", ""]]: [statement: string, ...parameters: string[]][]) =>
+      searcher.query<Row>(statement, parameters).then((rows) => [rows.map(rowToJson)]),
     queued(searcher, 1),
   );
   // All who wait when a count begins asked before it began: one answer is exact for each of them.
   const counts = group(
     async (asked: undefined[]) => {
-      const [row] = await searcher.query<{ n: string }>("select count(*) as n from pessoas", []);
+      const [row] = await aside.query<{ n: string }>("select count(*) as n from pessoas", []);
       return asked.map(() => Number(row?.n));
     },
-    { ...queued(searcher, queueLimit), lanes: 1 },
+    { ...queued(aside, queueLimit), lanes: 1 },
   );
   const pings = group(
     async (asked: undefined[]) => {
@@ -143,39 +167,56 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
    * One statement for all, committed and flushed when it returns. Rows go in the order of their ids: two
    * instances whose batches overlap in another order would deadlock.
    */
-  async function insertBatch(pessoas: Pessoa[]): Promise<Outcome[]> {
-    const rows = pessoas.toSorted((a, b) => (a.id < b.id ? -1 : 1));
+  async function insertBatch(entries: Entry[]): Promise<Outcome[]> {
+    const sorted = entries.toSorted((a, b) => (a.id < b.id ? -1 : 1));
     try {
-      const returned = await writer.query<{ id: string }>(
-        insertStatement(rows.length),
-        rows.flatMap(storedRow),
-      );
-      const created = new Set(returned.map(({ id }) => id));
+      const created = await insert(writer, sorted);
       // Of several with one id in this batch the first is the one that was stored.
-      return pessoas.map(({ id }) => (created.delete(id) ? "created" : "taken"));
+      return entries.map(({ id }) => (created.delete(id) ? "created" : "taken"));
     } catch (error) {
       if (!isRowError(error)) throw error;
-      if (pessoas.length === 1) return ["refused"];
+      if (entries.length === 1) return ["refused"];
       // Nothing of this batch was stored. Halving it finds the row to blame, and keeps its neighbours.
-      const half = pessoas.length >> 1;
-      const first = await insertBatch(pessoas.slice(0, half));
-      return [...first, ...(await insertBatch(pessoas.slice(half)))];
+      const half = entries.length >> 1;
+      const first = await insertBatch(entries.slice(0, half));
+      return [...first, ...(await insertBatch(entries.slice(half)))];
     }
   }
 
-  /** One person, whose search texts are many: that work must not keep those in the same batch waiting. */
-  async function insertLong([pessoa]: Pessoa[]): Promise<Outcome[]> {
-    const { more } = searchTexts(pessoa as Pessoa);
+  /** One person, whose text is long: that work must not keep those in the same batch waiting. */
+  async function insertLong(entries: Entry[]): Promise<Outcome[]> {
     try {
-      const created = await longWriter.query(insertLongStatement, [
-        ...storedRow(pessoa as Pessoa),
-        JSON.stringify(more),
-      ]);
-      return [created.length === 1 ? "created" : "taken"];
+      return [(await insert(aside, entries)).size === 1 ? "created" : "taken"];
     } catch (error) {
       if (!isRowError(error)) throw error;
       return ["refused"];
     }
+  }
+
+  /** Resolves with the ids that are new. */
+  async function insert(through: ReturnType<typeof pool>, entries: Entry[]): Promise<Set<string>> {
+    let created: Created[];
+    if (entries.every(({ fields }) => short.missing(fields).length === 0)) {
+      created = await insertInto(through.query, entries);
+    } else {
+      const entered: number[] = [];
+      created = await through.transaction((query) => insertWithTerms(query, entries, short, entered));
+      short.added(entered);
+    }
+    for (const { n } of created) {
+      if (Number(n) % mergeEvery === 0 && Number(n) > Number(firstPersons)) void merge();
+    }
+    for (const { row } of entries) if (inserted++ % learnFromOneIn === 0) rare.learn(row[5] as string);
+    return new Set(created.map(({ id }) => id));
+  }
+
+  /** If it fails, the create that finds the list full will do it. */
+  async function merge(): Promise<void> {
+    const run = async (query: Query) => {
+      await query("set local statement_timeout = 0", []);
+      await query("select pessoas_mesclar()", []);
+    };
+    await aside.transaction(run).catch((error: Error) => log.debug(`not merged: ${error.message}`));
   }
 
   const nearest =
@@ -210,17 +251,25 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
 
   return {
     async migrate() {
-      const { citus } = await migrate(url);
+      const { citus, full, texts } = await migrate(url);
+      short.full(full);
+      for (const text of texts) rare.learn(text);
       if (!citus) return;
       // Which shards to ask, and with what, Citus plans for each term: a plan for any term is an error there.
       plans = {};
       searcher.reopen();
     },
-    insertPessoa: (pessoa) => (isLong(pessoa) ? longInserts : inserts).submit(pessoa),
+    insertPessoa(pessoa) {
+      const entry = entryOf(pessoa);
+      return (isLong(entry) ? longInserts : inserts).submit(entry);
+    },
     findPessoa: finds.submit,
     async searchPessoas(term) {
-      const pattern = likePattern(term);
-      return pattern === undefined ? [] : await searches.submit(pattern);
+      const what = wanted(term);
+      if (what === undefined) return [];
+      return "short" in what
+        ? await searches.submit([shortStatement, what.short])
+        : await searches.submit([searchStatement, what.text, rare.pattern(what.text)]);
     },
     countPessoas: () => counts.submit(undefined),
     ping: () => pings.submit(undefined),
@@ -242,41 +291,98 @@ function rowToJson(row: Row): string {
   return toJson(row, row.stack);
 }
 
-/** What is stored of a person: the values of storedColumns, as texts. */
-export function storedRow(p: Pessoa): (string | null)[] {
-  return [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), searchTexts(p).first];
+/** What is to be stored of a person: the values of storedColumns, as texts, and the fields that are searched. */
+export type Entry = { id: string; row: (string | null)[]; fields: string[] };
+
+/** What is to be stored of `p`. */
+export function entryOf(p: Pessoa): Entry {
+  const { fields, text } = searchable(p);
+  const row = [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), text];
+  return { id: p.id, row, fields };
 }
 
+const isLong = ({ row }: Entry) => (row[5] as string).length > longest;
+
+type Query = <T extends object>(text: string, parameters: (string | null)[]) => Promise<T[]>;
+
+const queryOn =
+  (sql: Pick<postgres.Sql, "unsafe">): Query =>
+  async <T extends object>(text: string, parameters: (string | null)[]) =>
+    await sql.unsafe<T[]>(text, parameters, { prepare: true });
+
+type Created = { id: string; n: string };
+
+/** Either one long person, or any number of others. Resolves with those that are new. */
+function insertInto(query: Query, entries: Entry[]): Promise<Created[]> {
+  const [first] = entries as [Entry];
+  return isLong(first)
+    ? query(longStatement, [...first.row, late])
+    : query(
+        insertStatement(entries.length),
+        entries.flatMap(({ row }) => row),
+      );
+}
+
+/** The same, and their short terms that want rows, within a transaction. Those go into `entered`, too. */
+async function insertWithTerms(query: Query, entries: Entry[], short: ShortTerms, entered: number[]) {
+  const created = await insertInto(query, entries);
+  const ids = new Set(created.map(({ id }) => id));
+  const terms: Record<string, string[]> = {};
+  for (const { id, fields } of entries) {
+    if (!ids.delete(id)) continue;
+    const missing = short.missing(fields);
+    terms[id] = missing.map(textOf);
+    for (const term of missing) entered.push(term);
+  }
+  if (entered.length > 0) await query(termsStatement, [JSON.stringify(terms)]);
+  return created;
+}
+
+const longStatement = `insert into pessoas (${storedColumns}, n) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing returning id, n`;
 const insertStatements: string[] = [];
 
-/** `insert … values ($1, …), ($7, …), … on conflict do nothing returning id`, once for each number of rows. */
+/** `insert … values ($1, …), ($7, …), … on conflict do nothing returning id, n`, once for each number of rows. */
 function insertStatement(rows: number): string {
   insertStatements[rows] ??= `insert into pessoas (${storedColumns}) values ${Array.from(
     { length: rows },
     (_, row) => `(${Array.from({ length: 6 }, (_, column) => `$${row * 6 + column + 1}`).join()})`,
-  ).join()} on conflict do nothing returning id`;
+  ).join()} on conflict do nothing returning id, n`;
   return insertStatements[rows];
 }
 
 // "pessoas" in ASCII: all instances take the same advisory lock.
 const migrationLock = "31636743923917171";
 
-/** Resolves with whether the database is a coordinator of Citus. */
-async function migrate(url: string): Promise<{ citus: boolean }> {
+/** Resolves with whether it is Citus, with the short terms that have rows enough, and with some search texts. */
+async function migrate(url: string): Promise<{ citus: boolean; full: string[]; texts: string[] }> {
   const sql = connect(url, 1);
   try {
     return await sql
       .begin(async (transaction) => {
         await transaction`select pg_advisory_xact_lock(${migrationLock})`;
-        const [table] = await transaction<{ mine: boolean }[]>`
-          select pg_has_role(relowner, 'usage') as mine from pg_class where oid = to_regclass('pessoas')`;
-        await transaction.unsafe(
-          table?.mine === false
-            ? `select ${storedColumns} from pessoas limit 0; select id, busca from trechos limit 0`
-            : schema,
-        );
+        const [table] = await transaction<{ mine: boolean; old: boolean }[]>`
+          select pg_has_role(relowner, 'usage') as mine,
+            not exists (select from pg_attribute where attrelid = oid and attname = 'n') as old
+          from pg_class where oid = to_regclass('pessoas')`;
+        if (table?.mine === false) {
+          await transaction.unsafe(
+            `select ${storedColumns}, n from pessoas limit 0; select termo, id from curtos limit 0`,
+          );
+        } else if (table?.old) {
+          await convert(transaction);
+        } else {
+          await transaction.unsafe(schema);
+        }
         const extensions = await transaction`select from pg_extension where extname = 'citus'`;
-        return { citus: extensions.length > 0 };
+        const full = await transaction<{ termo: string }[]>`
+          select termo from curtos group by termo having count(*) >= ${enough} limit ${shortTermsKnown}`;
+        const texts = await transaction<{ text: string }[]>`
+          select left(busca, 1000) as text from pessoas limit 1000`;
+        return {
+          citus: extensions.length > 0,
+          full: full.map(({ termo }) => termo),
+          texts: texts.map(({ text }) => text),
+        };
       })
       .catch((error) => {
         const code = error instanceof postgres.PostgresError ? error.code : "";
@@ -289,6 +395,34 @@ async function migrate(url: string): Promise<{ citus: boolean }> {
   } finally {
     await sql.end({ timeout: 1 });
   }
+}
+
+/** The table of an earlier version, which had other texts in `busca`: everybody in it is inserted anew. */
+async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void> {
+  await transaction.unsafe(`
+    alter table pessoas rename to pessoas_before;
+    alter index pessoas_pkey rename to pessoas_before_pkey;
+    drop table if exists trechos, curtos;
+    ${schema}`);
+  const query = queryOn(transaction);
+  const short = shortTerms(shortTermsKnown);
+  for (let last = "00000000-0000-0000-0000-000000000000"; ; ) {
+    const rows = await query<Row>(
+      `select ${columns} from pessoas_before where id > $1 order by id limit 500`,
+      [last],
+    );
+    const entries = rows.map((row) => entryOf({ ...row, stack: row.stack && JSON.parse(row.stack) }));
+    const others = entries.filter((entry) => !isLong(entry));
+    for (const part of [others, ...entries.filter(isLong).map((entry) => [entry])]) {
+      const entered: number[] = [];
+      if (part.length > 0) await insertWithTerms(query, part, short, entered);
+      short.added(entered);
+    }
+    const end = rows.at(-1);
+    if (end === undefined) break;
+    last = end.id;
+  }
+  await transaction.unsafe("drop table pessoas_before");
 }
 
 /** `settings` are Postgres' own, for the session. */

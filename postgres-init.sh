@@ -16,8 +16,18 @@ alter system set unix_socket_permissions = '0777';
 \connect pessoas
 set client_min_messages = warning; -- not what is there already
 reassign owned by pessoas to postgres;
-\i /schema.sql
-grant select, insert on all tables in schema public to pessoas;
+select to_regclass('pessoas') is not null
+  and not exists (select from pg_attribute where attrelid = to_regclass('pessoas') and attname = 'n') as earlier \gset
+\if :earlier
+  alter database pessoas owner to pessoas;
+  alter table pessoas owner to pessoas;
+  drop table if exists trechos, curtos;
+  drop function if exists pessoas_mesclar;
+  \echo 'These persons are stored as an earlier version did. Start the instances, which convert them, and run this again.'
+\else
+  \i /schema.sql
+  grant select, insert on all tables in schema public to pessoas;
+\endif
 SQL
 
 # No passwords: the kernel tells Postgres which user has opened a socket. There is no line for TCP.

@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import postgres from "postgres";
-import { type Db, openDb, storedColumns, storedRow } from "../db.ts";
+import { shortTerms, textOf } from "../curtos.ts";
+import { type Db, entryOf, mergeEvery, openDb, storedColumns } from "../db.ts";
 import { startEmbedded } from "../embedded.ts";
 import { idOf } from "../pessoa.ts";
 import { holds, type Pessoa } from "./contract.ts";
@@ -73,10 +74,14 @@ const timeoutMs = 60_000;
 
 /** Fills the database at `url` in steps and measures it at each. It must hold nobody, or what an earlier run left. */
 async function grow(url: string, options: Options, tell: (line: string) => void): Promise<Growth> {
-  const db = openDb({ url, timeoutMs, batchSize: 128, queueLimit: 4096 });
+  const open = async () => {
+    const db = openDb({ url, timeoutMs, batchSize: 128, queueLimit: 4096 });
+    await db.migrate();
+    return db;
+  };
+  let db = await open();
   const sql = connect(url);
   try {
-    await db.migrate();
     const [held] = await sql<{ n: string }[]>`select count(*) as n from pessoas`;
     const [server] = await sql<{ version: string; citus: boolean }[]>`
       select current_setting('server_version') as version,
@@ -106,18 +111,26 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
     for (const persons of sizes) {
       const missing = persons - all.size();
       const started = performance.now();
-      if (missing > 0) await copy(sql, missing, next);
+      if (missing > 0) {
+        await copy(sql, missing, next);
+        // It knows as much as one that starts now.
+        await db.close();
+        db = await open();
+      }
       const seconds = (performance.now() - started) / 1000;
       tell(
         `${number(persons)} persons${missing > 0 ? `, ${number(missing)} of them new in ${seconds.toFixed(1)} s` : ""}`,
       );
       // Autovacuum would do it within a minute: not in the middle of a measurement.
-      await sql`vacuum (analyze) pessoas`;
+      await sql`vacuum (analyze) pessoas, curtos`;
       await sql`checkpoint`.catch(() => {}); // only a superuser may
       const bytes = await bytesOf(sql, server?.citus === true);
       const operations: Record<string, Cost> = {};
+      // So many creates that what they leave to be merged later is paid for, where the registry is large enough for it.
+      const creates = Math.max(options.samples, Math.min(mergeEvery, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
-        const cost = await measure(run, lanes, options, cpuS);
+        const samples = name.startsWith("create") ? creates : options.samples;
+        const cost = await measure(run, lanes, { ...options, samples }, cpuS);
         tell(`  ${name.padEnd(20)} ${[cost.p50, cost.p99, cost.cpuMs].map(milliseconds).join(" / ")}`);
         operations[name] = cost;
       }
@@ -192,7 +205,7 @@ async function measure(
   const latencies: number[] = [];
   const hits: number[] = [];
   const ends = performance.now() + seconds * 1000;
-  let left = samples * Math.min(lanes, 4); // more would make the registry grow meanwhile
+  let left = samples * (lanes > 1 ? 2 : 1);
   const before = cpuS();
   await Promise.all(
     Array.from({ length: lanes }, async () => {
@@ -227,24 +240,41 @@ async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
   );
 }
 
+/** Stores so many persons, and those of their short terms that a server would enter. */
 async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa): Promise<void> {
-  const stream = await sql.unsafe(`copy pessoas (${storedColumns}) from stdin`).writable();
-  const failed = new Promise<never>((_, reject) => stream.once("error", reject));
+  const held = await sql<
+    { termo: string }[]
+  >`select termo from curtos group by termo having count(*) >= ${maxHits}`;
+  const short = shortTerms(Number.POSITIVE_INFINITY);
+  short.full(held.map(({ termo }) => termo));
+  const terms: [term: string, id: string][] = [];
   const rows = function* () {
-    for (let lines: string[] = [], i = 1; i <= persons; i++) {
+    for (let i = 0; i < persons; i++) {
       const person = next();
-      lines.push(
-        storedRow({ id: idOf(person.apelido), ...person })
-          .map(copyCell)
-          .join("\t"),
-      );
-      if (lines.length === 1000 || i === persons) yield `${lines.splice(0).join("\n")}\n`;
+      const { id, row, fields } = entryOf({ id: idOf(person.apelido), ...person });
+      const missing = short.missing(fields);
+      short.added(missing);
+      for (const term of missing) terms.push([textOf(term), id]);
+      yield row;
     }
   };
-  for (const part of rows()) {
-    if (!stream.write(part))
-      await Promise.race([failed, new Promise<void>((drained) => stream.once("drain", drained))]);
+  await copyInto(sql, `pessoas (${storedColumns})`, rows());
+  await copyInto(sql, "curtos (termo, id)", terms);
+}
+
+async function copyInto(sql: postgres.Sql, table: string, rows: Iterable<(string | null)[]>): Promise<void> {
+  const stream = await sql.unsafe(`copy ${table} from stdin`).writable();
+  const failed = new Promise<never>((_, reject) => stream.once("error", reject));
+  const send = async (lines: string[]) => {
+    if (stream.write(lines.join(""))) return;
+    await Promise.race([failed, new Promise<void>((drained) => stream.once("drain", drained))]);
+  };
+  const lines: string[] = [];
+  for (const row of rows) {
+    lines.push(`${row.map(copyCell).join("\t")}\n`);
+    if (lines.length === 1000) await send(lines.splice(0));
   }
+  if (lines.length > 0) await send(lines);
   const finished = new Promise<void>((resolve) => stream.once("finish", resolve));
   stream.end();
   await Promise.race([failed, finished]);
@@ -259,7 +289,7 @@ function copyCell(value: string | null): string {
 
 /** Citus keeps the rows in tables on its workers, and counts them there. */
 async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "tableBytes" | "indexBytes">> {
-  const ask = async (what: "table" | "relation", name: string) => {
+  const ask = async (what: "table" | "relation" | "total_relation", name: string) => {
     const [row] = await sql.unsafe<{ bytes: string }[]>(
       `select ${citus ? "citus" : "pg"}_${what}_size('${name}') as bytes`,
     );
@@ -269,6 +299,7 @@ async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "t
     select indexrelid::regclass::text as name from pg_index where indrelid = 'pessoas'::regclass order by 1`;
   const indexBytes: Record<string, number> = {};
   for (const { name } of indexes) indexBytes[name] = await ask("relation", name);
+  indexBytes.curtos = await ask("total_relation", "curtos");
   return { tableBytes: await ask("table", "pessoas"), indexBytes };
 }
 

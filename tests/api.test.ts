@@ -718,7 +718,7 @@ describe("everything else", () => {
     const logged: unknown[] = [];
     console.error = (...what) => logged.push(...what);
     try {
-      const { detail } = await problem(await broken.get("/pessoas?t=a"), 500);
+      const { detail } = await problem(await broken.get("/pessoas?t=abc"), 500);
       expect(detail).not.toContain("busca");
       expect(Bun.inspect(logged[0])).toContain("busca");
     } finally {

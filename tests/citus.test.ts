@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { storedColumns, storedRow } from "../db.ts";
+import { entryOf, storedColumns } from "../db.ts";
 import { idOf } from "../pessoa.ts";
 import schema from "../schema.sql" with { type: "text" };
 import { type Found, newPessoa, query, type Registry, serve } from "./support.ts";
@@ -23,9 +23,9 @@ describe.skipIf(!coordinator)(title, () => {
     // A registry that was there before Citus: its table is a plain one, and holds persons.
     const [plain = ""] = schema.split(/^-- Citus/m);
     const cells = stored.map((person) =>
-      storedRow(person).map((text) => (text === null ? "null" : `'${text.replaceAll("'", "''")}'`)),
+      entryOf(person).row.map((text) => (text === null ? "null" : `'${text.replaceAll("'", "''")}'`)),
     );
-    await query(coordinator, "drop table if exists pessoas");
+    await query(coordinator, "drop table if exists pessoas, curtos");
     await query(coordinator, plain);
     await query(
       coordinator,
@@ -36,7 +36,7 @@ describe.skipIf(!coordinator)(title, () => {
 
   afterAll(async () => {
     await Promise.all([one?.stop(), other?.stop()]);
-    await query(coordinator, "drop table if exists pessoas");
+    await query(coordinator, "drop table if exists pessoas, curtos");
   });
 
   const start = () => serve({ DATABASE_URL: coordinator, DB_TIMEOUT_MS: "10000" });

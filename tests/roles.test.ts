@@ -13,7 +13,7 @@ async function newRole(databaseUrl: string, ...grants: string[]): Promise<string
 
 test("a role that may select and insert is enough, once the owner has made the schema", async () => {
   const owner = await serve();
-  const url = await newRole(owner.databaseUrl, "select, insert on pessoas, trechos");
+  const url = await newRole(owner.databaseUrl, "select, insert on pessoas, curtos");
   const registry = await serve({ DATABASE_URL: url });
   const person = (await (await registry.post(newPessoa())).json()) as Found;
   expect(await (await owner.get(`/pessoas/${person.id}`)).json()).toEqual(person);
@@ -26,9 +26,11 @@ test("a role that may select and insert is enough, once the owner has made the s
     "truncate pessoas",
     "delete from pessoas",
     "update pessoas set nome = 'other'",
+    "select gin_clean_pending_list('pessoas_tarde')",
   ]) {
     await expect(query(url, statement)).rejects.toMatchObject({ code: "42501" });
   }
+  await query(url, "select pessoas_mesclar()");
   await Promise.all([registry.stop(), owner.stop()]);
 });
 

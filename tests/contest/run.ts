@@ -241,26 +241,24 @@ async function roles() {
     assert.ok(![id, person.apelido, "secreto"].some((text) => logs.includes(text)), logs);
   });
 
-  await check(
-    "an older volume, whose tables the instances own, works on; init.sh brings it up to date",
-    async () => {
-      await sql(
-        "alter database pessoas owner to pessoas; alter table pessoas owner to pessoas; drop table trechos",
-      );
-      const person = await create();
-      await compose("restart", ...instances);
-      await untilReady();
-      const more = await create();
-      assert.deepEqual(await asInstance(["alter table pessoas alter busca set not null"]), ["done"]);
-      await inside("db", "sh", "/docker-entrypoint-initdb.d/init.sh");
-      assert.deepEqual(await asInstance(["alter table pessoas alter busca set not null"]), ["42501"]);
-      await compose("restart", ...instances);
-      await untilReady();
-      for (const { id } of [person, more, await create()]) {
-        assert.equal((await get(`/pessoas/${id}`)).status, 200);
-      }
-    },
-  );
+  await check("init.sh has an older volume converted, and then brings the rights up to date", async () => {
+    const person = await create();
+    await sql(
+      "drop table curtos; alter table pessoas drop column n; create table trechos (id uuid, busca text)",
+    );
+    await inside("db", "sh", "/docker-entrypoint-initdb.d/init.sh");
+    await compose("restart", ...instances);
+    await untilReady();
+    const more = await create();
+    assert.deepEqual(await asInstance(["alter table pessoas alter busca set not null"]), ["done"]);
+    await inside("db", "sh", "/docker-entrypoint-initdb.d/init.sh");
+    assert.deepEqual(await asInstance(["alter table pessoas alter busca set not null"]), ["42501"]);
+    await compose("restart", ...instances);
+    await untilReady();
+    for (const { id } of [person, more, await create()]) {
+      assert.equal((await get(`/pessoas/${id}`)).status, 200);
+    }
+  });
 }
 
 async function contract() {

@@ -152,7 +152,8 @@ async function fill() {
     await sql(`
       insert into pessoas (id, apelido, nome, nascimento, stack, busca)
       select md5(n::text)::uuid, apelido, nome, date '1950-01-01' + n % 20000, json_build_array(stack),
-        lower(apelido || chr(1) || nome || chr(1) || stack)
+        -- as busca.ts writes it
+        translate(lower(apelido || chr(1) || nome || chr(1) || stack), ' #-', '\u3c60\u3c63\u3c6d')
       from generate_series(${from}, ${Math.min(people, from + 49_999)}) n,
         lateral (select 'n' || n || '-' || substr(md5('a' || n), 1, 8) as apelido,
           ${first} || ' ' || ${last} || ' ' || substr(md5('b' || n), 1, 12) as nome, ${language} as stack) person`);

@@ -1,0 +1,55 @@
+import { expect, test } from "bun:test";
+import postgres from "postgres";
+import { enough } from "../curtos.ts";
+import { mergeEvery } from "../db.ts";
+import { newPessoa, query, serve } from "./support.ts";
+
+test("short terms get rows until there are enough, also when the instance is another one", async () => {
+  const first = await serve();
+  const cyrillic = () => ({ ...newPessoa(), nome: "ж" });
+  const rows = async () => {
+    const [row] = await query(first.databaseUrl, "select count(*)::int as n from curtos where termo = 'ж'");
+    return row?.n as number;
+  };
+  for (let i = 0; i < enough + 5; i++) await first.post(cyrillic());
+  expect(await rows()).toBe(enough);
+  const second = await serve({ DATABASE_URL: first.databaseUrl });
+  await second.post(cyrillic());
+  expect(await rows()).toBe(enough);
+  expect(await second.search("Ж")).toHaveLength(enough);
+  await Promise.all([first.stop(), second.stop()]);
+});
+
+test("a create that is refused leaves no term to find somebody else by", async () => {
+  const registry = await serve();
+  const other = await serve({ DATABASE_URL: registry.databaseUrl }); // it does not have them in its cache
+  const person = newPessoa();
+  await registry.post(person);
+  const taken = await Promise.all(["ж", "жя", "ю"].map((nome) => other.post({ ...person, nome })));
+  expect(taken.map(({ status }) => status)).toEqual([422, 422, 422]);
+  for (const term of ["ж", "жя", "я", "ю"]) expect(await other.search(term)).toEqual([]);
+  expect(await other.search("bu")).toHaveLength(1);
+  await Promise.all([registry.stop(), other.stop()]);
+});
+
+test(`each ${mergeEvery}th of the later persons has those who wait merged into their index, and none of the first ones`, async () => {
+  const registry = await serve();
+  const url = new URL(registry.databaseUrl);
+  const host = url.searchParams.get("host");
+  url.searchParams.delete("host");
+  const listener = postgres(url.href, { ...(host ? { host } : {}), max: 1 });
+  const merged = Promise.withResolvers<string>();
+  await listener.listen("merged", merged.resolve);
+  await query(
+    registry.databaseUrl,
+    `create or replace function pessoas_mesclar() returns bigint language sql
+     as $$ select 1::bigint from pg_notify('merged', (select max(n) from pessoas)::text) $$`,
+  );
+  for (const from of [mergeEvery - 1, 20 * mergeEvery - 1]) {
+    await query(registry.databaseUrl, `alter table pessoas alter column n restart with ${from}`);
+    for (let i = 0; i < 3; i++) expect((await registry.post(newPessoa())).status).toBe(201);
+  }
+  expect(Number(await merged.promise)).toBeGreaterThanOrEqual(20 * mergeEvery);
+  await listener.end();
+  await registry.stop();
+});
