@@ -61,8 +61,12 @@ export function topology(
     up: () => compose("up", "-d", "--build", "--wait"),
     /** What a command prints inside a container. */
     inside: (service: Service, ...command: string[]) => compose("exec", "-T", service, ...command),
-    sql: (text: string) =>
-      compose("exec", "-T", "db", "psql", "-U", "postgres", "-d", "pessoas", "-Atc", text),
+    /** What psql prints for commands of one session, one after the other. */
+    sql: (...commands: string[]) =>
+      compose(
+        ...["exec", "-T", "db", "psql", "-U", "postgres", "-d", "pessoas", "-v", "ON_ERROR_STOP=1", "-qAt"],
+        ...commands.flatMap((command) => ["-c", command]),
+      ),
     /** Requests that an instance has answered, by its metrics. */
     async answered(instance: Service): Promise<number> {
       const ask =

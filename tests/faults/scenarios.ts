@@ -27,12 +27,15 @@ export type Scenario = {
   /** A compose file of this folder that changes the topology. */
   override?: string;
   surroundings?: () => Promise<Surroundings>;
+  /** Nobody who creates may notice it. */
+  answersAll?: boolean;
   prepare: Prepare;
 };
 
 const instances = ["api1", "api2"] as const;
 const frozenS = 5;
 const fullMs = 4000;
+const hourS = 3600;
 
 export const scenarios: Scenario[] = [
   { name: "kill-api", prepare: kills(({ random }) => [random() < 0.5 ? "api1" : "api2"]) },
@@ -41,11 +44,17 @@ export const scenarios: Scenario[] = [
   { name: "kill-nginx", prepare: kills(() => ["nginx"]) },
   { name: "kill-everything", prepare: kills(() => services) },
   { name: "freeze-postgres", prepare: freezePostgres },
-  { name: "restart-api", prepare: restarts(({ random }) => (random() < 0.5 ? "api1" : "api2")) },
+  {
+    name: "restart-api",
+    answersAll: true,
+    prepare: restarts(({ random }) => (random() < 0.5 ? "api1" : "api2")),
+  },
   { name: "restart-nginx", prepare: restarts(() => "nginx") },
   { name: "restart-postgres", prepare: restarts(() => "db") },
   { name: "freeze-network", override: "network.yml", prepare: freezeNetwork },
   { name: "cut-network", override: "network.yml", prepare: cutNetwork },
+  { name: "jump-clock-api", override: "clock.yml", answersAll: true, prepare: jumps("api") },
+  { name: "jump-clock-postgres", override: "clock.yml", prepare: jumps("db") },
   { name: "full-disk", override: "full-disk.yml", prepare: fillDisk },
   { name: "power-loss", override: "power-loss.yml", surroundings: loopDevice, prepare: cutPower },
 ];
@@ -86,6 +95,34 @@ async function freezeNetwork({ topology }: Context) {
 async function cutNetwork({ topology }: Context) {
   const proxy = await firstProcess(topology, "proxy");
   return () => onHost(topology, `for i in $(seq 10); do kill -USR2 ${proxy} && sleep 0.2 || exit; done`);
+}
+
+/**
+ * The clock of the instances, or that of Postgres, jumps forwards and back by up to forty days, each time while creates
+ * wait for a lock: for less time than they may.
+ */
+function jumps(whose: "api" | "db"): Prepare {
+  return async ({ topology, random }) => {
+    const jumpsS = [hourS, -hourS, 24 * hourS, -40 * 24 * hourS].map((s) =>
+      Math.round(s * (0.5 + random() / 2)),
+    );
+    return async () => {
+      for (const jumpS of [...jumpsS, 0]) {
+        const told = await topology.sql(
+          "begin; lock table pessoas in share mode",
+          "select pg_sleep(0.3)",
+          `\\! echo ${jumpS < 0 ? "" : "+"}${jumpS} >/clock/${whose}`,
+          "select pg_sleep(0.3)",
+          "commit",
+          "select extract(epoch from clock_timestamp())",
+        );
+        if (whose === "db") {
+          const aheadS = Number(told.trim()) - Date.now() / 1000;
+          assert.ok(Math.abs(aheadS - jumpS) <= 2, `Postgres is ahead by ${aheadS} s and not by ${jumpS}`);
+        } else await topology.compose("exec", "-T", "clock", "bun", "/clock.ts", String(jumpS));
+      }
+    };
+  };
 }
 
 /** No room for another page: writes are 503 and reads go on, until there is room. */
