@@ -28,9 +28,15 @@ create index if not exists pessoas_tarde on pessoas using gin (busca gin_trgm_op
   with (gin_pending_list_limit = 16384) where n > 50000;
 
 -- New rows wait in a list before they are merged into that index, for thousands at once take far less than each alone.
--- Only its owner may do it; this lets an instance begin it before a create has to (db.ts).
-create or replace function pessoas_mesclar() returns bigint language sql security definer
-  set search_path = public, pg_temp as $$ select gin_clean_pending_list('pessoas_tarde') $$;
+-- Only its owner may do it; this lets an instance begin it before a create has to (db.ts). With Citus the lists are those
+-- of the workers, which do it by themselves, and a function would be sent to workers that do not have this index.
+do $$
+begin
+  if not exists (select from pg_extension where extname = 'citus') then
+    create or replace function pessoas_mesclar() returns bigint language sql security definer
+      set search_path = public, pg_temp as 'select gin_clean_pending_list(''pessoas_tarde'')';
+  end if;
+end $$;
 
 -- Who holds which terms of one and two characters, which those indexes do not know: some 50 persons for each term, for
 -- any 50 are an answer and nobody is ever removed.
