@@ -6,6 +6,7 @@ import autocannon from "autocannon";
 import { Presets, SingleBar } from "cli-progress";
 import { holds, type Pessoa, readPessoa } from "./contract.ts";
 import { generate } from "./generate.ts";
+import { numberOf, wholeOf } from "./options.ts";
 import { nameMachine, type Run, writeReport } from "./report.ts";
 import { type Metrics, readMetrics, type Sample } from "./usage.ts";
 import {
@@ -646,17 +647,6 @@ function render(results: readonly Result[], title: string): string {
     if (problems.length > 5) lines.push(`        and ${problems.length - 5} other problems: see the JSON`);
   }
   return lines.join("\n");
-}
-
-function numberOf(name: string, value: string, min: number, max: number): number {
-  const parsed = Number(value);
-  if (value.trim() !== "" && parsed >= min && parsed <= max) return parsed;
-  throw new RangeError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
-}
-
-function wholeOf(name: string, value: string, min: number, max: number): number {
-  if (Number.isInteger(numberOf(name, value, min, max))) return Number(value);
-  throw new RangeError(`--${name}: expected a whole number, got "${value}"`);
 }
 
 async function main(): Promise<void> {

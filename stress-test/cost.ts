@@ -2,6 +2,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { type Topology, topology } from "../tests/contest/topology.ts";
 import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load.ts";
+import { numberOf, wholeOf } from "./options.ts";
 import { findServices, readCpuSeconds, readUsage } from "./usage.ts";
 import { describeMachine, mebibytes, number, settledCount, table } from "./verdict.ts";
 
@@ -367,17 +368,6 @@ async function describeCheckout(folder: string): Promise<string> {
   });
   const text = (await git.stdout.text()).trim();
   return text === "" ? folder : `${folder} at ${text}`;
-}
-
-function numberOf(name: string, value: string, min: number, max: number): number {
-  const parsed = Number(value);
-  if (value.trim() !== "" && parsed >= min && parsed <= max) return parsed;
-  throw new RangeError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
-}
-
-function wholeOf(name: string, value: string, min: number, max: number): number {
-  if (Number.isInteger(numberOf(name, value, min, max))) return Number(value);
-  throw new RangeError(`--${name}: expected a whole number, got "${value}"`);
 }
 
 async function main(): Promise<void> {

@@ -2,6 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { expectAnswers, expectedFor, type Row, readColumn } from "./contract.ts";
+import { wholeOf } from "./options.ts";
 
 export const payloadsFile = "pessoas-payloads.tsv";
 export const termsFile = "termos-busca.tsv";
@@ -107,12 +108,6 @@ export function randomFrom(seed: number): Random {
   };
 }
 
-function wholeNumber(name: string, value: string, max = Number.MAX_SAFE_INTEGER): number {
-  const number = Number(value);
-  if (/^[0-9]+$/.test(value) && number <= max) return number;
-  throw new RangeError(`--${name}: expected a whole number from 0 to ${max}, got "${value}"`);
-}
-
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
@@ -128,15 +123,18 @@ async function main(): Promise<void> {
   if (values.help) return console.log(usage);
   if (values.expect !== undefined) {
     const payloads = readColumn(await Bun.file(values.expect).text());
-    const first = values.first === undefined ? payloads.length : wholeNumber("first", values.first);
+    const first =
+      values.first === undefined
+        ? payloads.length
+        : wholeOf("first", values.first, 0, Number.MAX_SAFE_INTEGER);
     const answers = expectedFor(expectAnswers(payloads), first);
     return console.log(JSON.stringify({ rows: first, answers, maximumCount: answers[201] }, null, 2));
   }
   if (values.out === undefined) throw new RangeError("--out: expected a folder; see --help");
   const files = renderFiles(
-    wholeNumber("seed", values.seed, 2 ** 32 - 1),
-    wholeNumber("rows", values.rows),
-    wholeNumber("terms", values.terms),
+    wholeOf("seed", values.seed, 0, 2 ** 32 - 1),
+    wholeOf("rows", values.rows, 0, Number.MAX_SAFE_INTEGER),
+    wholeOf("terms", values.terms, 0, Number.MAX_SAFE_INTEGER),
   );
   await mkdir(values.out, { recursive: true });
   for (const [name, text] of Object.entries(files)) await Bun.write(join(values.out, name), text);
