@@ -96,7 +96,8 @@ const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, fr
 export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queueLimit }: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
   const writer = pool(1);
-  const aside = pool(1); // for what is rare and takes long: huge persons, counts, merges
+  const aside = pool(1); // for what is rare and takes long: huge persons and counts
+  const merger = pool(1, () => ({ statement_timeout: "0" })); // what takes longest; opened when it is first needed
   const reader = pool(1);
   let plans: Record<string, string> = searchPlans;
   const short = shortTerms(shortTermsKnown);
@@ -106,7 +107,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
   const patienceMs = Math.ceil(timeoutMs / 5); // for a replica
   const limit = { statement_timeout: String(patienceMs) };
   const copy = readUrl === undefined ? undefined : pool(1, () => limit, readUrl);
-  const pools = [writer, aside, reader, searcher, ...(copy ? [copy] : [])];
+  const pools = [writer, aside, merger, reader, searcher, ...(copy ? [copy] : [])];
 
   function pool(max: number, settings: () => Record<string, string> = () => ({}), address = url) {
     const open = () => connect(address, max, { statement_timeout: String(timeoutMs), ...settings() });
@@ -212,11 +213,8 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
 
   /** If it fails, the create that finds the list full will do it. */
   async function merge(): Promise<void> {
-    const run = async (query: Query) => {
-      await query("set local statement_timeout = 0", []);
-      await query("select pessoas_mesclar()", []);
-    };
-    await aside.transaction(run).catch((error: Error) => log.debug(`not merged: ${error.message}`));
+    const merged = merger.query("select pessoas_mesclar()", []);
+    await merged.catch((error: Error) => log.debug(`not merged: ${error.message}`));
   }
 
   const nearest =
