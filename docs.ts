@@ -44,8 +44,9 @@ const javascript = "text/javascript; charset=utf-8";
  */
 function file(path: string, type: string) {
   const content = Bun.file(resolve(import.meta.dir, path)); // bundled, the path is relative
-  let compressed: Promise<Uint8Array<ArrayBuffer>> | undefined;
-  const compress = async () => new Uint8Array(await promisify(gzip)(await content.bytes()));
+  let compressed: Promise<Blob> | undefined;
+  // Of a Blob Bun makes no copy for each who reads slowly; of bytes it does.
+  const compress = async () => new Blob([new Uint8Array(await promisify(gzip)(await content.bytes()))]);
   // Once, for all who ask meanwhile. What failed is tried again.
   const compressOnce = () => {
     compressed ??= compress().catch((error) => {

