@@ -44,12 +44,21 @@ const javascript = "text/javascript; charset=utf-8";
  */
 function file(path: string, type: string) {
   const content = Bun.file(resolve(import.meta.dir, path)); // bundled, the path is relative
-  let compressed: Uint8Array<ArrayBuffer> | undefined;
+  let compressed: Promise<Blob> | undefined;
+  // Of a Blob Bun makes no copy for each who reads slowly; of bytes it does.
+  const compress = async () => new Blob([new Uint8Array(await promisify(gzip)(await content.bytes()))]);
+  // Once, for all who ask meanwhile. What failed is tried again.
+  const compressOnce = () => {
+    compressed ??= compress().catch((error) => {
+      compressed = undefined;
+      throw error;
+    });
+    return compressed;
+  };
   return async ({ headers }: Request): Promise<Response> => {
     const init = answer(type, { "Cache-Control": "public, max-age=86400", Vary: "Accept-Encoding" });
     if (!takesGzip(headers.get("accept-encoding") ?? "")) return new Response(content, init);
-    compressed ??= new Uint8Array(await promisify(gzip)(await content.bytes()));
-    return new Response(compressed, { headers: { ...init.headers, "Content-Encoding": "gzip" } });
+    return new Response(await compressOnce(), { headers: { ...init.headers, "Content-Encoding": "gzip" } });
   };
 }
 

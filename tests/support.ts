@@ -123,6 +123,7 @@ export async function spawnServer(env: Record<string, string>, command = server)
   return {
     url,
     child,
+    soFar: () => output,
     /** All that it printed, once it has ended. */
     async output() {
       await child.exited;

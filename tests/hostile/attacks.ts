@@ -1,10 +1,15 @@
 import assert from "node:assert/strict";
-import { client, newPessoa } from "../support.ts";
+import { shapes } from "../shapes.ts";
+import { client, newPessoa, raw } from "../support.ts";
+import type { Target, Way } from "./target.ts";
+
+/** What is attacked, for those who attack it. */
+type Victim = Pick<Target, "url" | "way">;
 
 export type Attack = {
   name: string;
   /** Ends by itself, or when `signal` is aborted; resolves with a sentence on what became of it. */
-  run(url: string, signal: AbortSignal): Promise<string>;
+  run(victim: Victim, signal: AbortSignal): Promise<string>;
 };
 
 export const attacks: Attack[] = [
@@ -14,12 +19,24 @@ export const attacks: Attack[] = [
   { name: "endless-chunks", run: endlessChunks },
   { name: "pipelining", run: pipelining },
   { name: "unread-answers", run: unreadAnswers },
+  { name: "unread-pages", run: unreadPages },
+  { name: "no-requests", run: noRequests },
+  { name: "wrong-lengths", run: wrongLengths },
   { name: "json-bombs", run: jsonBombs },
   { name: "huge-persons", run: hugePersons },
   { name: "searches", run: searches },
 ];
 
-const lastsMs = 12_000; // longer than nginx waits for anything
+const lastsMs = 12_000;
+/**
+ * After so long they are cut who have said nothing, who owe a header, or a body. nginx.conf says 10 s; to nginx a silent
+ * connection is only told of after some seconds (deferred). Bun gives the first header of a connection 10 s, and all else
+ * the idleTimeout of server.ts, 75 s, however often a byte comes; it looks every 4 s.
+ */
+const cutMs: Record<Way, Record<"silence" | "header" | "body", number>> = {
+  nginx: { silence: 24_000, header: 12_000, body: 14_000 },
+  direct: { silence: 16_000, header: 16_000, body: 80_000 },
+};
 
 type Client = ReturnType<typeof client>;
 type Peer = {
@@ -93,10 +110,10 @@ function tally(all: string[]): string {
   return groups.map(([what, { length = 0 } = []]) => `${length} × ${what}`).join(", ") || "nothing";
 }
 
-async function idle(url: string, signal: AbortSignal) {
+async function idle({ url, way }: Victim, signal: AbortSignal) {
   const peers = await crowd(url, 10_000);
   const open = peers.filter(({ closed }) => !closed).length;
-  await settled(peers, signal, 2 * lastsMs);
+  await settled(peers, signal, cutMs[way].silence);
   const cut = peers.filter(({ closed }) => closed).length;
   if (!signal.aborted) assert.equal(cut, 10_000, "cut, as all who say nothing");
   return `${open} connections at once that say nothing, ${cut} cut`;
@@ -109,33 +126,40 @@ async function settled(peers: Peer[], signal: AbortSignal, ms = 10_000) {
     await Bun.sleep(50);
 }
 
-async function slowHeaders(url: string, signal: AbortSignal) {
+async function slowHeaders({ url, way }: Victim, signal: AbortSignal) {
   const peers = await crowd(url, 3000);
   for (const peer of peers) peer.write("GET /healthz HTTP/1.1\r\nHost: x\r\nX: ");
-  await every(signal, () => {
-    for (const peer of peers) if (!peer.closed) peer.write("x");
-  });
+  await every(
+    signal,
+    () => {
+      for (const peer of peers) if (!peer.closed) peer.write("x");
+    },
+    cutMs[way].header,
+  );
   const cut = peers.filter(({ closed }) => closed).length;
   for (const peer of peers) peer.end();
-  if (!signal.aborted) assert.equal(cut, peers.length, "cut after 10 s");
+  if (!signal.aborted) assert.equal(cut, peers.length, "cut in time");
   return `${peers.length} connections with a byte of the header every second, ${cut} cut`;
 }
 
-async function halfBodies(url: string, signal: AbortSignal) {
+async function halfBodies({ url, way }: Victim, signal: AbortSignal) {
   const peers = await crowd(url, 3000);
   const head =
     "POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 64000\r\n\r\n";
   const part = " ".repeat(60_000);
   for (const peer of peers) peer.write(head + part);
-  await every(signal, () => {});
-  await settled(peers, signal);
+  await settled(peers, signal, cutMs[way].body);
   const answers = statuses(peers);
   const cut = peers.filter(({ closed }) => closed).length;
   for (const peer of peers) peer.end();
+  if (!signal.aborted) {
+    assert.equal(cut, peers.length, "cut in time");
+    assert.match(answers, /^\d+ × (503|408|none)(, \d+ × (503|408|none))*$/);
+  }
   return `${peers.length} connections with 60 of 64 KB: ${answers}; ${cut} cut`;
 }
 
-async function endlessChunks(url: string, signal: AbortSignal) {
+async function endlessChunks({ url }: Victim, signal: AbortSignal) {
   const peers = await crowd(url, 500);
   const head = "POST /pessoas HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
   const chunk = `2000\r\n${" ".repeat(0x2000)}\r\n`;
@@ -145,12 +169,16 @@ async function endlessChunks(url: string, signal: AbortSignal) {
   });
   await settled(peers, signal);
   const answers = statuses(peers);
+  const cut = peers.filter(({ closed }) => closed).length;
   for (const peer of peers) peer.end();
-  if (!signal.aborted) assert.match(answers, /^\d+ × 413$/);
-  return `${peers.length} connections with 8 KB a second and no end: ${answers}`;
+  if (!signal.aborted) {
+    assert.match(answers, /^\d+ × 413$/);
+    assert.equal(cut, peers.length, "cut");
+  }
+  return `${peers.length} connections with 8 KB a second and no end: ${answers}; ${cut} cut`;
 }
 
-async function pipelining(url: string, signal: AbortSignal) {
+async function pipelining({ url }: Victim, signal: AbortSignal) {
   const peers = await crowd(url, 50);
   const requests = 200;
   const burst = () =>
@@ -164,13 +192,14 @@ async function pipelining(url: string, signal: AbortSignal) {
     [...received.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status as string);
   const ends = performance.now() + lastsMs;
   while (
-    peers.some((peer) => answered(peer).length < requests) &&
+    peers.some((peer) => !peer.closed && answered(peer).length < requests) &&
     performance.now() < ends &&
     !signal.aborted
   ) {
     await Bun.sleep(200);
   }
   const all = peers.map(answered);
+  const cut = peers.filter(({ closed }) => closed).length; // Bun hangs up; see tests/api.test.ts
   for (const peer of peers) peer.end();
   for (const each of all) {
     assert.ok(
@@ -178,11 +207,11 @@ async function pipelining(url: string, signal: AbortSignal) {
       "answers are in order",
     );
   }
-  return `50 connections with ${requests} requests at once: ${tally(all.flat())}`;
+  return `50 connections with ${requests} requests at once: ${tally(all.flat())}; ${cut} cut`;
 }
 
 /** Answers of 3 MB, several on one connection, that nobody reads. Needs persons who hold "unread". */
-async function unreadAnswers(url: string, signal: AbortSignal) {
+async function unreadAnswers({ url }: Victim, signal: AbortSignal) {
   const lanes = Array.from({ length: 60 }, () => hugePerson("unread"));
   const { post } = client(url);
   for (const person of lanes) {
@@ -195,6 +224,16 @@ async function unreadAnswers(url: string, signal: AbortSignal) {
   await every(signal, () => {});
   for (const peer of peers) peer.end();
   return `${peers.length} connections with 8 searches each, of 3 MB, and none read`;
+}
+
+/** The largest file there is, from many at once before it has been compressed. */
+async function unreadPages({ url }: Victim, signal: AbortSignal) {
+  const peers = await crowd(url, 700, false);
+  for (const peer of peers)
+    peer.write("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n");
+  await every(signal, () => {});
+  for (const peer of peers) peer.end();
+  return `${peers.length} connections that ask for the script of /docs, and read nothing`;
 }
 
 /** As many requests as its lanes get answered. */
@@ -225,7 +264,9 @@ async function flood(
 }
 
 const wrap = (member: string) => JSON.stringify(newPessoa()).replace(/\}$/, `,${member}}`);
-const bombs: [what: string, status: number, body: () => string][] = [
+const bombs: [what: string, status: number, body: () => string | Uint8Array][] = [
+  ["invalid UTF-8", 400, () => Buffer.from(wrap('"x":"\xff\xc0\x80"'), "latin1")],
+  ["UTF-8 that ends too early", 400, () => Buffer.from(wrap('"x":"\xf0\x9f\xa6"'), "latin1")],
   ["deep arrays", 400, () => `${"[".repeat(32_000)}${"]".repeat(32_000)}`],
   ["deep in an unknown member", 201, () => wrap(`"x":${"[".repeat(1000)}${"]".repeat(1000)}`)],
   ["deep objects", 422, () => `${'{"a":'.repeat(9_000)}1${"}".repeat(9_000)}`],
@@ -259,7 +300,72 @@ const bombs: [what: string, status: number, body: () => string][] = [
   ],
 ];
 
-async function jsonBombs(url: string, signal: AbortSignal) {
+/** All that is no request, or could be taken for two. Who is cut while it still sends may see a reset and no answer. */
+async function noRequests({ url }: Victim, signal: AbortSignal) {
+  const answers: string[] = [];
+  const ends = performance.now() + lastsMs;
+  let n = 0;
+  const lane = async () => {
+    while (performance.now() < ends && !signal.aborted) {
+      const [what, expected, bytes] = shapes[n++ % shapes.length] as (typeof shapes)[0];
+      const answer = await raw(url, Buffer.from(bytes, "latin1")).catch((error: Error) => error);
+      if (answer instanceof Error) {
+        answers.push("reset");
+        continue;
+      }
+      const got = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => status as string);
+      assert.equal(got.length, 1, `${what}: ${got}`);
+      assert.match(got[0] as string, expected, what);
+      answers.push(...got);
+    }
+  };
+  await Promise.all(Array.from({ length: 16 }, lane));
+  return `${shapes.length} shapes, 16 at a time: ${tally(answers)}`;
+}
+
+const json = "Content-Type: application/json";
+const wrong: [what: string, statuses: RegExp, bytes: () => string][] = [
+  ["a body of 5 MB", /^413$/, () => post(`Content-Length: 5000000\r\n${json}`, "x".repeat(5_000_000))],
+  ["a length of 2^53 - 1", /^413$/, () => post(`Content-Length: ${2 ** 53 - 1}\r\n${json}`, "")],
+  ["chunks of 5 MB", /^413$/, () => post("Transfer-Encoding: chunked", chunks(5_000_000))],
+  // What is left is taken for a request of its own, and is none: Bun hangs up, before or after the first answer.
+  [
+    "a length that is too short",
+    /^(400(,400)?)?$/,
+    () => post(`Content-Length: 10\r\n${json}`, wrap('"x":1')),
+  ],
+];
+
+function post(headers: string, body: string): string {
+  return `POST /pessoas HTTP/1.1\r\nHost: x\r\n${headers}\r\n\r\n${body}`;
+}
+
+function chunks(bytes: number): string {
+  return `2000\r\n${"x".repeat(0x2000)}\r\n`.repeat(bytes / 0x2000);
+}
+
+/** Bodies that are too large, and lengths that lie. Resets: as above. */
+async function wrongLengths({ url }: Victim, signal: AbortSignal) {
+  const answers: string[] = [];
+  const ends = performance.now() + lastsMs;
+  let n = 0;
+  const lane = async () => {
+    while (performance.now() < ends && !signal.aborted) {
+      const [what, expected, bytes] = wrong[n++ % wrong.length] as (typeof wrong)[0];
+      const answer = await raw(url, bytes(), /^HTTP\/1\.1 413/m).catch((error: Error) => error);
+      const reset = answer instanceof Error;
+      const got = reset
+        ? "reset"
+        : [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => status).join();
+      if (!reset) assert.match(got, expected, what);
+      answers.push(got || "cut");
+    }
+  };
+  await Promise.all(Array.from({ length: 16 }, lane));
+  return `16 at a time: ${tally(answers)}`;
+}
+
+async function jsonBombs({ url }: Victim, signal: AbortSignal) {
   const { post } = client(url);
   for (const [what, status, body] of bombs) assert.equal((await post(body())).status, status, what);
   const answers = await flood(url, signal, 16, (n, { post }) =>
@@ -278,29 +384,31 @@ function hugePerson(nome: string) {
   };
 }
 
-async function hugePersons(url: string, signal: AbortSignal) {
+async function hugePersons({ url }: Victim, signal: AbortSignal) {
   const answers = await flood(url, signal, 200, (_, { post }) => post(hugePerson("huge")));
   assert.match(tally(answers), /^\d+ × (201|503)(, \d+ × (201|503))?$/);
   return `200 at a time: ${tally(answers)}`;
 }
 
 const terms = [
-  ...["a", "e", "z", "é", "%", "_", "\\", "0", " ", "🦜"],
-  ...["%%%%%%%%", "qx", "xq zw", "aaa", "ana silva", "a".repeat(400), "a".repeat(4096), "%".repeat(2000)],
-  ...[
-    "silva silva silva silva",
-    "zzzzzzzzzzzz",
-    "a b c d e f g h i j",
-    ". . .",
-    "((((((((((a+)+)+)+)+)+",
-    "-1",
-  ],
+  // All that hold it are 50 rows of a table; at a million persons everybody, or hundreds of thousands.
+  ...["a", "e", "z", "é", "%", "_", "\\", "0", " ", "🦜", "qx", "an"],
+  ...["backend", "ckend", "silva", "ana silva", "silva silva silva silva", "backend zzzz", "aaa", "xq zw"],
+  ...["%%%%%%%%", "a".repeat(400), "a".repeat(4096), "%".repeat(2000), "zzzzzzzzzzzz", "a b c d e f g h i j"],
+  ...[". . .", "((((((((((a+)+)+)+)+)+", "-1"],
+];
+const queries = [
+  ...terms.map((term) => [`t=${encodeURIComponent(term)}`, 200] as const),
+  ...["t=%FF", "t=%C3%28", "t=%ED%A0%80", "t=%", "t=", "t=a&t=b", "x"].map((query) => [query, 400] as const),
 ];
 
-async function searches(url: string, signal: AbortSignal) {
+async function searches({ url }: Victim, signal: AbortSignal) {
+  const { get } = client(url);
+  const wrong = queries.filter(([, status]) => status === 400);
+  for (const [query, status] of wrong) assert.equal((await get(`/pessoas?${query}`)).status, status, query);
   const answers = await flood(url, signal, 64, (n, { get }) =>
-    get(`/pessoas?t=${encodeURIComponent(terms[n % terms.length] as string)}`),
+    get(`/pessoas?${(queries[n % queries.length] as (typeof queries)[0])[0]}`),
   );
-  assert.match(tally(answers), /^\d+ × (200|503|414)(, \d+ × (200|503|414))*$/);
+  assert.match(tally(answers), /^\d+ × (200|400|503)(, \d+ × (200|400|503))*$/);
   return `64 at a time: ${tally(answers)}`;
 }

@@ -1,18 +1,19 @@
-// Attacks the topology of the contest, and asks a well-behaved client beside it how it is. Needs Docker with Compose.
+// Attacks the registry, and asks a well-behaved client beside it how it is.
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { type Service, services, topology } from "../contest/topology.ts";
 import { attacks } from "./attacks.ts";
 import type { Experience } from "./neighbour.ts";
+import { directly, throughNginx } from "./target.ts";
 
 const promiseMs = 1000; // of the p99 of a well-behaved client's creates and reads
-const usage = `Usage: bun run test:hostile [--people N] [--attack NAME]...
+const usage = `Usage: bun run test:hostile [--direct] [--people N] [--attack NAME]...
 
 Attacks the contest's topology through nginx, for 12 s each, while a client beside it creates, reads and searches 20
 times a second. Exits with 1 when one of its creates or reads fails or their p99 is over ${promiseMs} ms, when an attack gets
-an answer that it should not, or when a process was killed for its memory. It runs on a port and under a project name of
-its own, and removes them.
+an answer that it should not or is not cut in time, or when a process ended or took too much memory. It runs on a port and
+under a project name of its own, and removes them. Needs Docker with Compose.
 
+  --direct         attacks one instance without nginx, as bun run server.ts starts it, and needs no Docker
   --people N       how many are in the registry before, default 50000; a million take minutes to fill in
   --attack NAME    only this one; may be given several times
   -h, --help       this text
@@ -20,43 +21,30 @@ its own, and removes them.
 Attacks: ${attacks.map(({ name }) => name).join(", ")}
 idle needs 10,500 open files (ulimit -n).`;
 
-const { people, chosen } = readArguments();
+const { direct, people, chosen } = readArguments();
 const abandoned = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => abandoned.abort(new Error(signal)));
 }
-const { url, docker, compose, up, inside, sql, remove } = topology(abandoned.signal, { name: "hostile" });
+const target = await (direct ? directly : throughNginx)(abandoned.signal, people);
+const heads = ["create p50", "p99", "read p99", "search p99", "searches refused", "failed", ...target.parts];
 const table = [
-  [
-    "attack",
-    "create p50",
-    "p99",
-    "read p99",
-    "search p99",
-    "searches refused",
-    "failed",
-    "nginx",
-    "api1",
-    "api2",
-    "db",
-  ],
-  ["---", ...new Array<string>(10).fill("---:")],
+  ["attack", ...heads],
+  ["---", ...heads.map(() => "---:")],
 ];
 let passed = 0;
 let failed = 0;
 
 try {
-  await up();
-  await fill();
   await check("nobody", async () => {
     await Bun.sleep(12_000);
     return "no attack, to compare with";
   });
-  for (const { name, run } of chosen) await check(name, () => run(url, abandoned.signal));
+  for (const { name, run } of chosen) await check(name, () => run(target, abandoned.signal));
 } catch (error) {
   if (!abandoned.signal.aborted) throw error;
 } finally {
-  await remove();
+  await target.remove();
 }
 for (const row of table) console.log(`| ${row.join(" | ")} |`);
 if (abandoned.signal.aborted) console.log("interrupted");
@@ -82,14 +70,8 @@ async function check(name: string, attack: () => Promise<string>) {
   if (p99 > promiseMs) problems.push(`the client beside it: p99 ${p99} ms`);
   const [wrong] = search.failures.filter((each) => !each.startsWith("503"));
   if (wrong) problems.push(`a search beside it: ${wrong}`);
-  const memory = await Promise.all(services.map(memoryOf));
-  for (const [i, { killed }] of memory.entries())
-    if (killed > 0) problems.push(`${services[i]}: killed for its memory`);
-  for (const service of services) {
-    const id = await compose("ps", "--all", "--quiet", service);
-    const restarts = await docker("inspect", "--format", "{{.RestartCount}}", id);
-    if (restarts !== "0") problems.push(`${service}: has ended ${restarts} times`);
-  }
+  const conditions = await target.condition();
+  problems.push(...conditions.flatMap((each) => each.problems));
   if (problems.length === 0) passed++;
   else failed++;
   table.push([
@@ -100,16 +82,16 @@ async function check(name: string, attack: () => Promise<string>) {
     search.ms.length > 0 ? `${percentile(search.ms, 99)} ms` : "",
     `${search.failures.length} of ${search.failures.length + search.ms.length}`,
     String(failures.length),
-    ...memory.map(({ peak }) => `${Math.round(peak / 2 ** 20)} MiB`),
+    ...conditions.map(({ peak }) => `${Math.round(peak / 2 ** 20)} MiB`),
   ]);
   console.error(`${problems.length === 0 ? "ok  " : "FAIL"}  ${name}: ${became}`);
   for (const problem of problems) console.error(`      ${problem}`);
-  if (problems.length > 0) console.error(await compose("logs", "--tail", "5"));
+  if (problems.length > 0) console.error(await target.logs());
 }
 
 /** A client beside the attack; `leave` resolves with what it has seen. */
 function settle() {
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "neighbour.ts"), url], {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "neighbour.ts"), target.url], {
     stdin: "pipe",
     stdout: "pipe",
     stderr: "inherit",
@@ -127,47 +109,11 @@ function percentile(ms: number[], percent: number): number {
   return Math.round(sorted[Math.ceil((percent / 100) * sorted.length) - 1] ?? Number.POSITIVE_INFINITY);
 }
 
-/** The largest that it was so far, file cache included, and how many processes in it were killed; cgroups 2, or 1. */
-async function memoryOf(service: Service) {
-  const read =
-    "cd /sys/fs/cgroup; cat memory.peak memory.events 2>&- || cat memory/memory.max_usage_in_bytes memory/memory.oom_control";
-  const text = await inside(service, "sh", "-c", read);
-  return { peak: Number(/^\d+/.exec(text)?.[0]), killed: Number(/oom_kill (\d+)/.exec(text)?.[1]) };
-}
-
-/** Straight into the table, with more CPU than the contest allows: what is measured comes later. */
-async function fill() {
-  const id = await compose("ps", "--quiet", "db");
-  const limit = await docker("inspect", "--format", "{{.HostConfig.NanoCpus}}", id);
-  await docker("update", "--cpus", "2", id);
-  const pick = (from: string, salt: string) =>
-    `(array[${from}])[1 + abs(hashtext('${salt}' || n)) % ${from.split(",").length}]`;
-  const first = pick("'Ana','José','Maria','João','Zoë','Ünal','Francisca','Antônio','Li','Beatriz'", "f");
-  const last = pick(
-    "'Silva','Santos','Oliveira','Souza','Pereira','Ferreira','Alves','Lima','Gomes','Ribeiro'",
-    "l",
-  );
-  const language = pick("'C#','Java','Node','Oracle','Postgres','Go','Rust','PHP','Ruby','Elixir'", "s");
-  for (let from = 1; from <= people; from += 50_000) {
-    await sql(`
-      insert into pessoas (id, apelido, nome, nascimento, stack, busca)
-      select md5(n::text)::uuid, apelido, nome, date '1950-01-01' + n % 20000, json_build_array(stack),
-        -- as busca.ts writes it
-        translate(lower(apelido || chr(1) || nome || chr(1) || stack), ' #-', '\u3c60\u3c63\u3c6d')
-      from generate_series(${from}, ${Math.min(people, from + 49_999)}) n,
-        lateral (select 'n' || n || '-' || substr(md5('a' || n), 1, 8) as apelido,
-          ${first} || ' ' || ${last} || ' ' || substr(md5('b' || n), 1, 12) as nome, ${language} as stack) person`);
-    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kfilling in: ${from + 49_999} of ${people}`);
-  }
-  await sql("vacuum analyze pessoas");
-  await docker("update", "--cpus", String(Number(limit) / 1e9), id);
-  console.error(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${people} people in the registry`);
-}
-
 function readArguments() {
   try {
     const { values } = parseArgs({
       options: {
+        direct: { type: "boolean", default: false },
         people: { type: "string", default: "50000" },
         attack: { type: "string", multiple: true },
         help: { type: "boolean", short: "h" },
@@ -183,7 +129,11 @@ function readArguments() {
     const unknown = values.attack?.find((name) => !attacks.some((each) => each.name === name));
     if (unknown !== undefined)
       throw new RangeError(`--attack: there is none called "${unknown}"; see --help`);
-    return { people, chosen: attacks.filter(({ name }) => values.attack?.includes(name) ?? true) };
+    return {
+      direct: values.direct,
+      people,
+      chosen: attacks.filter(({ name }) => values.attack?.includes(name) ?? true),
+    };
   } catch (error) {
     console.error((error as Error).message);
     process.exit(2);

@@ -1,0 +1,150 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { startEmbedded } from "../../embedded.ts";
+import schema from "../../schema.sql" with { type: "text" };
+import { services, topology } from "../contest/topology.ts";
+import { query, spawnServer, temporaryFolder } from "../support.ts";
+
+/** Through nginx in the contest's topology, or at `bun run server.ts`, on a port and without any limit. */
+export type Way = "nginx" | "direct";
+
+/** What is attacked. */
+export type Target = {
+  way: Way;
+  url: string;
+  /** Whose memory is looked at. */
+  parts: readonly string[];
+  /** Bytes that each of them took at most since it was asked last, and what is wrong with it. */
+  condition(): Promise<{ peak: number; problems: string[] }[]>;
+  /** The last lines of its logs. */
+  logs(): Promise<string>;
+  /** Also when it is abandoned. */
+  remove(): Promise<void>;
+};
+
+// Where there is memory Bun takes more before it collects; in the topology, for the same, an instance has 256.
+const instanceMiB = 512;
+
+/** The topology of the contest, with so many persons in it. */
+export async function throughNginx(abandoned: AbortSignal, people: number): Promise<Target> {
+  const { url, docker, compose, up, inside, sql, remove } = topology(abandoned, { name: "hostile" });
+  try {
+    await up();
+    // With more CPU than the contest allows: what is measured comes later.
+    const id = await compose("ps", "--quiet", "db");
+    const limit = await docker("inspect", "--format", "{{.HostConfig.NanoCpus}}", id);
+    await docker("update", "--cpus", "2", id);
+    await fill(sql, people);
+    await docker("update", "--cpus", String(Number(limit) / 1e9), id);
+    // As they start they learn which terms are rare, and which have rows enough.
+    await compose("restart", "api1", "api2");
+    await compose("up", "-d", "--wait");
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+  return {
+    way: "nginx",
+    url,
+    parts: services,
+    condition: () =>
+      Promise.all(
+        services.map(async (service) => {
+          const problems: string[] = [];
+          // The largest that it was so far, file cache included, and how many processes in it were killed; cgroups 2, or 1.
+          const read =
+            "cd /sys/fs/cgroup; cat memory.peak memory.events 2>&- || cat memory/memory.max_usage_in_bytes memory/memory.oom_control";
+          const text = await inside(service, "sh", "-c", read);
+          if (Number(/oom_kill (\d+)/.exec(text)?.[1]) > 0)
+            problems.push(`${service}: killed for its memory`);
+          const container = await compose("ps", "--all", "--quiet", service);
+          const restarts = await docker("inspect", "--format", "{{.RestartCount}}", container);
+          if (restarts !== "0") problems.push(`${service}: has ended ${restarts} times`);
+          return { peak: Number(/^\d+/.exec(text)?.[0]), problems };
+        }),
+      ),
+    logs: () => compose("logs", "--tail", "5"),
+    remove: async () => void (await remove()),
+  };
+}
+
+/** `bun run server.ts` on a free port, and a PostgreSQL with so many persons in it. Its memory is known on Linux. */
+export async function directly(abandoned: AbortSignal, people: number): Promise<Target> {
+  const folder = await temporaryFolder();
+  const database = await startEmbedded(folder.path, () => {});
+  const removeDatabase = async () => {
+    await database.stop();
+    await folder[Symbol.asyncDispose]();
+  };
+  try {
+    const sql = (text: string) => {
+      abandoned.throwIfAborted();
+      return query(database.url, text);
+    };
+    await sql(schema);
+    await fill(sql, people);
+  } catch (error) {
+    await removeDatabase();
+    throw error;
+  }
+  const { url = "", child, output, soFar } = await spawnServer({ DATABASE_URL: database.url });
+  return {
+    way: "direct",
+    url,
+    parts: ["server"],
+    async condition() {
+      const ended = child.exitCode ?? child.signalCode;
+      if (ended !== null) return [{ peak: Number.NaN, problems: [`the server has ended: ${ended}`] }];
+      if (process.platform !== "linux") return [{ peak: Number.NaN, problems: [] }];
+      const [, kB] = /^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${child.pid}/status`, "utf8")) ?? [];
+      writeFileSync(`/proc/${child.pid}/clear_refs`, "5"); // from here on anew
+      const peak = Number(kB) * 1024;
+      const tooMuch = peak > instanceMiB * 2 ** 20;
+      return [{ peak, problems: tooMuch ? [`the server: more than ${instanceMiB} MiB`] : [] }];
+    },
+    logs: async () => soFar().split("\n").slice(-6).join("\n"),
+    async remove() {
+      child.kill();
+      await output();
+      await removeDatabase();
+    },
+  };
+}
+
+/** Straight into the tables: what a server would have stored of them. */
+async function fill(sql: (text: string) => Promise<unknown>, people: number): Promise<void> {
+  const pick = (from: string, salt: string) =>
+    `(array[${from}])[1 + abs(hashtext('${salt}' || n)) % ${from.split(",").length}]`;
+  const first = pick("'Ana','José','Maria','João','Zoë','Ünal','Francisca','Antônio','Li','Beatriz'", "f");
+  const last = pick(
+    "'Silva','Santos','Oliveira','Souza','Pereira','Ferreira','Alves','Lima','Gomes','Ribeiro'",
+    "l",
+  );
+  const language = pick("'C#','Java','Node','Oracle','Postgres','Go','Rust','PHP','Ruby','Elixir'", "s");
+  for (let from = 1; from <= people; from += 50_000) {
+    await sql(`
+      insert into pessoas (id, apelido, nome, nascimento, stack, busca)
+      select md5(n::text)::uuid, apelido, nome, date '1950-01-01' + n % 20000, json_build_array(everybody, stack),
+        -- as busca.ts writes it
+        translate(lower(concat_ws(chr(1), apelido, nome, everybody, stack)), ' #-', '\u3c60\u3c63\u3c6d')
+      from generate_series(${from}, ${Math.min(people, from + 49_999)}) n,
+        lateral (select 'n' || n || '-' || substr(md5('a' || n), 1, 8) as apelido,
+          ${first} || ' ' || ${last} || ' ' || substr(md5('b' || n), 1, 12) as nome,
+          'Backend' as everybody, ${language} as stack) person`);
+    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kfilling in: ${from + 49_999} of ${people}`);
+  }
+  // The first 20,000 hold all of the terms of one and two characters that anybody holds, 50 times or as often as they are.
+  await sql(`
+    insert into curtos (termo, id)
+    select termo, id from (
+      select termo, id, row_number() over (partition by termo) as nth
+      from (
+        select distinct id, substr(field, at, length) as termo
+        from pessoas, unnest(array[lower(apelido), lower(nome), lower(stack->>0), lower(stack->>1)]) as field,
+          generate_series(1, length(field)) as at, generate_series(1, 2) as length
+        where n <= 20000 and at + length <= length(field) + 1
+      ) as terms
+    ) as numbered
+    where nth <= 50`);
+  await sql("vacuum analyze pessoas, curtos");
+  console.error(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${people} people in the registry`);
+}
