@@ -10,7 +10,10 @@ export type GroupOptions = {
   size: number;
   /** Items that may wait; one more is refused at once. */
   queueLimit: number;
-  /** Age at which an item is given up, whether it waits or is in flight. */
+  /**
+   * Age at which an item is given up, whether it waits or is in flight. One that would wait for more than half of that, at
+   * the present pace and behind many others, is refused at once.
+   */
   timeoutMs: number;
   /** So long an item waits for others, at most, where another one is expected within that time; 0: never. */
   gatherMs?: number;
@@ -19,7 +22,7 @@ export type GroupOptions = {
 };
 
 export type Group<I, O> = {
-  /** Rejects with Unavailable when the queue is full or the item gets too old, else with what `run` threw. */
+  /** Rejects with Unavailable when too many wait or the item gets too old, else with what `run` threw. */
   submit(item: I): Promise<O>;
   stats(): {
     waiting: number;
@@ -48,6 +51,12 @@ const tickMs = 100;
 const gapsInMean = 16;
 const idleGapMs = 100;
 const leastTimerMs = 1; // what a timer can wait
+// The mean time of statements: over so many of them, none counted as longer than this share of timeoutMs. One that takes
+// long is a pause, several are the pace.
+const flightsInMean = 64;
+const longestShare = 1 / 4;
+const mostWaitShare = 1 / 2; // of timeoutMs; the rest is for a pace that gets slower
+const few = 128; // let them wait: refused at once they come back at once, and have to be read and checked again
 
 /**
  * Group commit, and the same for reads: while `lanes` statements are in flight new items gather, and the next
@@ -66,9 +75,12 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   let gathering: Timer | undefined;
   let last = 0;
   let meanGapMs = idleGapMs;
+  let meanFlightMs = 0;
 
   function submit(item: I): Promise<O> {
-    if (queue.length >= queueLimit) return Promise.reject(new Unavailable("too many requests are waiting"));
+    if (queue.length >= queueLimit || (queue.length >= few && expectedMs() > timeoutMs * mostWaitShare)) {
+      return Promise.reject(new Unavailable("too many requests are waiting"));
+    }
     const now = performance.now();
     meanGapMs += (Math.min(now - last, idleGapMs) - meanGapMs) / gapsInMean;
     last = now;
@@ -88,6 +100,11 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
       }
       void fly(queue.splice(0, size));
     }
+  }
+
+  /** How long those ahead of a new item will keep it waiting, at the present pace. */
+  function expectedMs(): number {
+    return (Math.floor(queue.length / size) * meanFlightMs) / lanes;
   }
 
   function gathered() {
@@ -113,6 +130,8 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
       for (const entry of entries) entry.reject(error);
     }
     flights.delete(flight);
+    const tookMs = Math.min(performance.now() - flight.since, timeoutMs * longestShare);
+    meanFlightMs += (tookMs - meanFlightMs) / flightsInMean;
     flush();
   }
 

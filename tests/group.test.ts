@@ -93,6 +93,40 @@ test("one more than may wait is refused at once", async () => {
   expect(await second).toBe("#2");
 });
 
+test("what would wait for most of the time that it has, at the present pace, is refused at once; all others are answered", async () => {
+  let takesMs = 10;
+  const run = async (items: number[]) => {
+    if (takesMs > 0) await Bun.sleep(takesMs);
+    return items;
+  };
+  const { submit } = group(run, { ...options, size: 1, queueLimit: 100_000 });
+  for (let i = 0; i < 64; i++) await submit(i);
+  takesMs = 0;
+  let refused = 0;
+  const answers = Array.from({ length: 10_000 }, (_, i) => submit(i).catch(() => refused++));
+  await tick();
+  const atOnce = refused;
+  expect(atOnce).toBeGreaterThan(0);
+  expect(atOnce).toBeLessThan(answers.length);
+  await Promise.all(answers);
+  expect(refused).toBe(atOnce);
+});
+
+test("one statement that takes long is a pause: nobody is refused for it", async () => {
+  let takesMs = 0;
+  const run = async (items: number[]) => {
+    if (takesMs > 0) await Bun.sleep(takesMs);
+    takesMs = 0;
+    return items;
+  };
+  const { submit } = group(run, { ...options, lanes: 2, size: 1, queueLimit: 1000, timeoutMs: 1500 });
+  for (let i = 0; i < 64; i++) await submit(i);
+  takesMs = 800;
+  await submit(0);
+  const answers = Array.from({ length: 200 }, (_, i) => submit(i));
+  expect(await Promise.all(answers)).toHaveLength(200);
+});
+
 test("what gets too old is given up, in flight and waiting, and never sent afterwards", async () => {
   const { started, run } = statements();
   const { submit } = group(run, { ...options, timeoutMs: 1 });

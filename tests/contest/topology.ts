@@ -75,6 +75,21 @@ export function topology(
       const counts = metrics.matchAll(/^pessoas_http_request_duration_seconds_count.* (\d+)$/gm);
       return [...counts].reduce((sum, [, n]) => sum + Number(n), 0);
     },
+    /**
+     * The most memory that it had so far, file cache included; how many processes in it were killed for memory (cgroups 2,
+     * or 1); and how often it has ended.
+     */
+    async health(service: Service) {
+      const read =
+        "cd /sys/fs/cgroup; cat memory.peak memory.events 2>&- || cat memory/memory.max_usage_in_bytes memory/memory.oom_control";
+      const text = await compose("exec", "-T", service, "sh", "-c", read);
+      const id = await compose("ps", "--all", "--quiet", service);
+      return {
+        peakBytes: Number(/^\d+/.exec(text)?.[0]),
+        killed: Number(/oom_kill (\d+)/.exec(text)?.[1]),
+        restarts: Number(await docker("inspect", "--format", "{{.RestartCount}}", id)),
+      };
+    },
     /** Names of what still exists of it. */
     async leftovers(): Promise<string> {
       const label = ["--filter", `label=com.docker.compose.project=${project}`];
