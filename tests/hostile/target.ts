@@ -26,7 +26,7 @@ const instanceMiB = 512;
 
 /** The topology of the contest, with so many persons in it. */
 export async function throughNginx(abandoned: AbortSignal, people: number): Promise<Target> {
-  const { url, docker, compose, up, inside, sql, remove } = topology(abandoned, { name: "hostile" });
+  const { url, docker, compose, up, health, sql, remove } = topology(abandoned, { name: "hostile" });
   try {
     await up();
     // With more CPU than the contest allows: what is measured comes later.
@@ -49,17 +49,11 @@ export async function throughNginx(abandoned: AbortSignal, people: number): Prom
     condition: () =>
       Promise.all(
         services.map(async (service) => {
+          const { peakBytes, killed, restarts } = await health(service);
           const problems: string[] = [];
-          // The largest that it was so far, file cache included, and how many processes in it were killed; cgroups 2, or 1.
-          const read =
-            "cd /sys/fs/cgroup; cat memory.peak memory.events 2>&- || cat memory/memory.max_usage_in_bytes memory/memory.oom_control";
-          const text = await inside(service, "sh", "-c", read);
-          if (Number(/oom_kill (\d+)/.exec(text)?.[1]) > 0)
-            problems.push(`${service}: killed for its memory`);
-          const container = await compose("ps", "--all", "--quiet", service);
-          const restarts = await docker("inspect", "--format", "{{.RestartCount}}", container);
-          if (restarts !== "0") problems.push(`${service}: has ended ${restarts} times`);
-          return { peak: Number(/^\d+/.exec(text)?.[0]), problems };
+          if (killed > 0) problems.push(`${service}: killed for its memory`);
+          if (restarts > 0) problems.push(`${service}: has ended ${restarts} times`);
+          return { peak: peakBytes, problems };
         }),
       ),
     logs: () => compose("logs", "--tail", "5"),
