@@ -331,7 +331,7 @@ export function render({ options, sides, slices, measures, problems }: Run): str
     ...services.map((service) => mebibytes(peak.get(service) ?? 0)),
     mebibytes([...peak.values()].reduce((sum, bytes) => sum + bytes, 0)),
   ]);
-  lines.push(...table([["peak memory without file cache, MiB", ...services, "all"], ...memory]), "");
+  lines.push(...table([["peak memory without inactive file cache, MiB", ...services, "all"], ...memory]), "");
   const requests = slices.reduce((sum, slice) => sum + total(slice), 0);
   lines.push(
     ...(problems.length === 0

@@ -115,7 +115,7 @@ export function histogram(requests: readonly Timed[]): { fromMs: number[]; count
   return { fromMs: edges.slice(first, last + 1), counts };
 }
 
-/** CPUs in use between two samples and bytes without file cache, of each service. */
+/** CPUs in use between two samples and bytes without inactive file cache, of each service. */
 export function usageOverTime(samples: readonly Sample[], startMs: number) {
   const services = new Set(samples.flatMap((sample) => Object.keys(sample.services)));
   return [...services].sort().map((name) => {
@@ -812,7 +812,7 @@ function usageTable(samples: readonly Sample[]): string {
   const sum = (key: "userS" | "systemS" | "throttledS") =>
     services.reduce((total, [, use]) => total + use[key], 0).toFixed(2);
   if (rows.length > 1) rows.push(["all", sum("userS"), sum("systemS"), sum("throttledS"), "", "", ""]);
-  return htmlTable("CPU-seconds, and peak memory in MiB without file cache", [
+  return htmlTable("CPU-seconds, and peak memory in MiB without inactive file cache", [
     ["", "user", "system", "throttled", "CPU limit", "memory", "limit"],
     ...rows,
   ]);
