@@ -3,6 +3,7 @@ import { searchable, wanted } from "./busca.ts";
 import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
 import { group, Unavailable } from "./group.ts";
 import * as log from "./log.ts";
+import { merges } from "./merges.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
 import { rarity } from "./raros.ts";
 import { type ReplicaStats, replica } from "./replica.ts";
@@ -72,11 +73,7 @@ const longest = 2500;
 const late = String(Number.MAX_SAFE_INTEGER);
 // So many times as much memory as others long persons take while they wait: up to 64 KB of JSON.
 const longsAre = 32;
-/**
- * After so many persons the later index takes in those that wait (schema.sql). Fewer at once cost more CPU for each, more
- * make searches slower: by 0.8 ms for each 1,000 that wait.
- */
-export const mergeEvery = 4096;
+const mergerIdleS = 1; // Postgres keeps some of the memory that a merge takes for as long as the connection is there
 const shortTermsKnown = 100_000;
 const learnFromOneIn = 256;
 // A search stops at its 50th hit; a bitmap of the first index would hold all of them. Where pages cost nothing, Postgres
@@ -97,7 +94,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
   const writer = pool(1);
   const aside = pool(1); // for what is rare and takes long: huge persons and counts
-  const merger = pool(1, () => ({ statement_timeout: "0" })); // what takes longest; opened when it is first needed
+  const merger = pool(1, () => ({ statement_timeout: "0" }), url, mergerIdleS); // what takes longest
   const reader = pool(1);
   let plans: Record<string, string> = searchPlans;
   const short = shortTerms(shortTermsKnown);
@@ -109,8 +106,8 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
   const copy = readUrl === undefined ? undefined : pool(1, () => limit, readUrl);
   const pools = [writer, aside, merger, reader, searcher, ...(copy ? [copy] : [])];
 
-  function pool(max: number, settings: () => Record<string, string> = () => ({}), address = url) {
-    const open = () => connect(address, max, { statement_timeout: String(timeoutMs), ...settings() });
+  function pool(max: number, settings: () => Record<string, string> = () => ({}), address = url, idleS = 0) {
+    const open = () => connect(address, max, { statement_timeout: String(timeoutMs), ...settings() }, idleS);
     let sql = open();
     return {
       max,
@@ -164,6 +161,12 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
     { ...queued(reader, queueLimit), lanes: 1 },
   );
 
+  // If a merge fails, the create that finds the list full will do it.
+  const merging = merges(() => {
+    const merged = merger.query("select pessoas_mesclar()", []);
+    merged.catch((error: Error) => log.debug(`not merged: ${error.message}`));
+  });
+
   /**
    * One statement for all, committed and flushed when it returns. Rows go in the order of their ids: two
    * instances whose batches overlap in another order would deadlock.
@@ -205,16 +208,10 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
       short.added(entered);
     }
     for (const { n } of created) {
-      if (Number(n) % mergeEvery === 0 && Number(n) > Number(firstPersons)) void merge();
+      if (Number(n) > Number(firstPersons)) merging.created(Number(n));
     }
     for (const { row } of entries) if (inserted++ % learnFromOneIn === 0) rare.learn(row[5] as string);
     return new Set(created.map(({ id }) => id));
-  }
-
-  /** If it fails, the create that finds the list full will do it. */
-  async function merge(): Promise<void> {
-    const merged = merger.query("select pessoas_mesclar()", []);
-    await merged.catch((error: Error) => log.debug(`not merged: ${error.message}`));
   }
 
   const nearest =
@@ -265,9 +262,9 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
     async searchPessoas(term) {
       const what = wanted(term);
       if (what === undefined) return [];
-      return "short" in what
-        ? await searches.submit([shortStatement, what.short])
-        : await searches.submit([searchStatement, what.text, rare.pattern(what.text)]);
+      if ("short" in what) return await searches.submit([shortStatement, what.short]);
+      merging.searched();
+      return await searches.submit([searchStatement, what.text, rare.pattern(what.text)]);
     },
     countPessoas: () => counts.submit(undefined),
     ping: () => pings.submit(undefined),
@@ -280,6 +277,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
     replicaStats: () => nearest?.stats(),
     async close() {
       nearest?.close();
+      merging.stop();
       await Promise.all(pools.map((each) => each.close()));
     },
   };
@@ -423,8 +421,8 @@ async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void>
   await transaction.unsafe("drop table pessoas_before");
 }
 
-/** `settings` are Postgres' own, for the session. */
-function connect(url: string, max: number, settings: Record<string, string> = {}) {
+/** `settings` are Postgres' own, for the session. A connection ends when it was idle for `idleS` seconds; 0: never. */
+function connect(url: string, max: number, settings: Record<string, string> = {}, idleS = 0) {
   const address = new URL(url);
   const host = address.searchParams.get("host");
   address.searchParams.delete("host");
@@ -434,7 +432,7 @@ function connect(url: string, max: number, settings: Record<string, string> = {}
     types,
     backoff: () => 0.1, // seconds; the default backs off for up to 20 s: the service would stay down after the database is back
     connect_timeout: 2,
-    idle_timeout: 0,
+    idle_timeout: idleS,
     fetch_types: false,
     onnotice: () => {},
     connection: { application_name: "pessoas", DateStyle: "ISO", ...settings },

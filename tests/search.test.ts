@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import postgres from "postgres";
 import { enough } from "../curtos.ts";
-import { mergeEvery } from "../db.ts";
+import { mergeEvery } from "../merges.ts";
 import { newPessoa, query, serve } from "./support.ts";
 
 test("short terms get rows until there are enough, also when the instance is another one", async () => {
