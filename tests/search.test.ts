@@ -43,7 +43,7 @@ test(`each ${mergeEvery}th of the later persons has those who wait merged into t
   await query(
     registry.databaseUrl,
     `create or replace function pessoas_mesclar() returns bigint language sql
-     as $$ select 1::bigint from (select pg_notify('merged', max(n) || ' ' || current_setting('statement_timeout')) from pessoas) $$`,
+     as $$ select 1::bigint from (select pg_notify('merged', max(n) || ' ' || current_setting('statement_timeout')) from pessoas) as told $$`,
   );
   for (const from of [mergeEvery - 1, 20 * mergeEvery - 1]) {
     await query(registry.databaseUrl, `alter table pessoas alter column n restart with ${from}`);
