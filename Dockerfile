@@ -1,6 +1,7 @@
 FROM oven/bun:1.4.5-slim AS dependencies
 WORKDIR /app
 COPY package.json bun.lock ./
+COPY patches patches
 # Optional is the embedded Postgres: here the database is a container of its own.
 RUN bun install --frozen-lockfile --production --omit=optional
 
@@ -8,6 +9,7 @@ RUN bun install --frozen-lockfile --production --omit=optional
 FROM oven/bun:1.4.5-slim AS tests
 WORKDIR /app
 COPY package.json bun.lock ./
+COPY patches patches
 RUN bun install --frozen-lockfile
 COPY . .
 USER bun
