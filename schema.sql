@@ -28,8 +28,9 @@ create index if not exists pessoas_tarde on pessoas using gin (busca gin_trgm_op
   with (gin_pending_list_limit = 16384) where n > 50000;
 
 -- New rows wait in a list before they are merged into that index, for thousands at once take far less than each alone.
--- Only its owner may do it; this lets an instance begin it before the list is full and a create has to (merges.ts). With Citus the lists are those
--- of the workers, which do it by themselves, and a function would be sent to workers that do not have this index.
+-- Only its owner may do it; this lets an instance begin it (merges.ts) long before the list is full and a create has to.
+-- With Citus the lists are those of the workers, which do it by themselves, hence the smaller limit above, and a function
+-- would be sent to workers that do not have this index.
 do $$
 begin
   if not exists (select from pg_extension where extname = 'citus') then
