@@ -41,6 +41,8 @@ export type Db = {
   migrate(): Promise<void>;
   /** Resolves after the commit is on disk. */
   insertPessoa(pessoa: Pessoa): Promise<Outcome>;
+  /** Whether so many huge persons wait that one more would be refused: to be asked before one is read. */
+  fullOfLong(): boolean;
   /** The JSON text of a person. `id` is a UUID in lower case. */
   findPessoa(id: string): Promise<string | undefined>;
   /** JSON texts of at most 50 persons who hold `term`. */
@@ -258,6 +260,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
       const entry = entryOf(pessoa);
       return (isLong(entry) ? longInserts : inserts).submit(entry);
     },
+    fullOfLong: longInserts.full,
     findPessoa: finds.submit,
     async searchPessoas(term) {
       const what = wanted(term);

@@ -24,6 +24,8 @@ export type GroupOptions = {
 export type Group<I, O> = {
   /** Rejects with Unavailable when too many wait or the item gets too old, else with what `run` threw. */
   submit(item: I): Promise<O>;
+  /** Whether one more would be refused at once. */
+  full(): boolean;
   stats(): {
     waiting: number;
     inFlight: number;
@@ -78,9 +80,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   let meanFlightMs = 0;
 
   function submit(item: I): Promise<O> {
-    if (queue.length >= queueLimit || (queue.length >= few && expectedMs() > timeoutMs * mostWaitShare)) {
-      return Promise.reject(new Unavailable("too many requests are waiting"));
-    }
+    if (full()) return Promise.reject(new Unavailable("too many requests are waiting"));
     const now = performance.now();
     meanGapMs += (Math.min(now - last, idleGapMs) - meanGapMs) / gapsInMean;
     last = now;
@@ -89,6 +89,10 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
       ticker ??= setInterval(tick, tickMs);
       flush();
     });
+  }
+
+  function full(): boolean {
+    return queue.length >= queueLimit || (queue.length >= few && expectedMs() > timeoutMs * mostWaitShare);
   }
 
   function flush() {
@@ -156,6 +160,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
 
   return {
     submit,
+    full,
     stats() {
       const inFlight = [...flights].flatMap((flight) => flight.entries);
       const oldest = Math.min(...[...queue.slice(0, 1), ...inFlight].map((entry) => entry.since));

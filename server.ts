@@ -83,6 +83,9 @@ export function api(db: Db, cache: Cache): Handle {
     if (!isJson(request.headers.get("content-type"))) {
       return problem(415, "expected Content-Type: application/json");
     }
+    // To validate one takes milliseconds, in which nobody else is served.
+    if (body.length >= largeBodyBytes && db.fullOfLong())
+      throw new Unavailable("too many huge persons are waiting");
     const pessoa = parsePessoa(body);
     if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });
     // The id follows from the apelido and nobody is ever removed: who is in the cache has this apelido.

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { shapes } from "./shapes.ts";
 import {
   client,
+  connect,
   type Found,
   newPessoa,
   type Problem,
@@ -811,6 +812,24 @@ describe("at the same time", () => {
     }
     expect(await tiny.count()).toBe(stored);
     for (const person of refused) expect((await tiny.post(person)).status).toBe(201);
+    await tiny.stop();
+  });
+
+  test("while as many huge persons wait as may, one more gets 503 before it is read, and a small one is taken", async () => {
+    const tiny = await serve({ QUEUE_LIMIT: "1" });
+    const huge = (person: object) => tiny.post({ ...person, stack: new Array(1500).fill("huge") });
+    const sql = connect(tiny.databaseUrl);
+    await sql.begin(async (held) => {
+      await held`lock table pessoas in exclusive mode`;
+      const taken = [huge(newPessoa()), huge(newPessoa())]; // one in flight, and one that waits for it
+      let answer = await huge({});
+      for (; answer.status !== 503; answer = await huge({})) await problem(answer, 422);
+      expect((await problem(answer, 503)).detail).toStartWith("too many huge persons are waiting");
+      await problem(await tiny.post({}), 422);
+      await held`rollback`;
+      for (const { status } of await Promise.all(taken)) expect(status).toBe(201);
+    });
+    await sql.end();
     await tiny.stop();
   });
 });

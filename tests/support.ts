@@ -19,15 +19,20 @@ export async function newDatabase(): Promise<string> {
 
 /** Runs SQL behind the registry's back. */
 export async function query(databaseUrl: string, text: string) {
-  const url = new URL(databaseUrl);
-  const host = url.searchParams.get("host");
-  url.searchParams.delete("host");
-  const sql = postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
+  const sql = connect(databaseUrl);
   try {
     return await sql.unsafe(text);
   } finally {
     await sql.end();
   }
+}
+
+/** One connection, as the database's owner. */
+export function connect(databaseUrl: string): postgres.Sql {
+  const url = new URL(databaseUrl);
+  const host = url.searchParams.get("host");
+  url.searchParams.delete("host");
+  return postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
 }
 
 /** A registry in this process, on a port of its own. */
