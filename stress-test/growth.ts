@@ -7,7 +7,7 @@ import postgres from "postgres";
 import { shortTerms, textOf } from "../curtos.ts";
 import { type Db, entryOf, openDb, storedColumns } from "../db.ts";
 import { startEmbedded } from "../embedded.ts";
-import { mergeEvery } from "../merges.ts";
+import { mergeLittleSearched } from "../merges.ts";
 import { idOf } from "../pessoa.ts";
 import { holds, type Pessoa } from "./contract.ts";
 import { randomFrom } from "./generate.ts";
@@ -128,7 +128,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       const bytes = await bytesOf(sql, server?.citus === true);
       const operations: Record<string, Cost> = {};
       // So many creates that what they leave to be merged later is paid for, where the registry is large enough for it.
-      const creates = Math.max(options.samples, Math.min(mergeEvery, Math.floor(persons / 24)));
+      const creates = Math.max(options.samples, Math.min(mergeLittleSearched, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
         const samples = name.startsWith("create") ? creates : options.samples;
         const cost = await measure(run, lanes, { ...options, samples }, cpuS);

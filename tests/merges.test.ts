@@ -1,34 +1,43 @@
 import { expect, test } from "bun:test";
-import { mergeEvery, merges, mergeUnsearched } from "../merges.ts";
+import { manySearches, mergeEvery, mergeLittleSearched, merges, mergeUnsearched } from "../merges.ts";
 
-test(`while somebody searches, a merge begins with each ${mergeEvery}th person`, () => {
-  const begun: number[] = [];
+/** The numbers of the persons with whom a merge begins, of three times as many as should be. */
+function begun(every: number, searches: number): number[] {
+  const numbers: number[] = [];
   let n = 0;
-  const { created, searched } = merges(() => begun.push(n));
-  for (n = 1; n <= 3 * mergeEvery; n++) {
-    created(n);
-    if (n % 1000 === 0) searched();
+  const { created, searched, stop } = merges(() => numbers.push(n));
+  while (n < 3 * every) {
+    created(++n);
+    // As long as no merge has begun it is not known that nobody searches.
+    if (n % every === every - 1) for (let i = 0; i < searches; i++) searched();
   }
-  expect(begun).toEqual([1, 2, 3].map((times) => times * mergeEvery));
+  stop();
+  return numbers;
+}
+
+test.each([
+  ["while many search", mergeEvery, manySearches],
+  ["while few search", mergeLittleSearched, 1],
+])("%s, a merge begins with each %ith person", (_, every, searches) => {
+  expect(begun(every, searches)).toEqual([1, 2, 3].map((times) => times * every));
 });
 
 test(`while nobody does, with each ${mergeUnsearched}th`, () => {
-  const begun: number[] = [];
-  let n = mergeEvery;
-  const { created, stop } = merges(() => begun.push(n));
-  created(n); // the first one: who searched before is not known
-  while (n < 2 * mergeUnsearched) created(++n);
-  expect(begun).toEqual([mergeEvery, mergeUnsearched, 2 * mergeUnsearched]);
-  stop();
+  expect(begun(mergeUnsearched, 0)).toEqual([
+    mergeLittleSearched, // who searched before is not known
+    ...[1, 2, 3].map((times) => times * mergeUnsearched),
+  ]);
 });
 
 test("or when no more come", async () => {
-  const begun = Promise.withResolvers<void>();
+  const merged = Promise.withResolvers<void>();
   let count = 0;
-  const { created } = merges(() => ++count === 2 && begun.resolve(), 1);
+  const { created } = merges(() => {
+    count++;
+    merged.resolve();
+  }, 1);
   created(mergeEvery);
   created(2 * mergeEvery);
-  created(3 * mergeEvery);
-  expect(count).toBe(1);
-  await begun.promise;
+  expect(count).toBe(0);
+  await merged.promise;
 });

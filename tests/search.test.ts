@@ -1,8 +1,7 @@
 import { expect, test } from "bun:test";
-import postgres from "postgres";
 import { enough } from "../curtos.ts";
-import { mergeEvery } from "../merges.ts";
-import { newPessoa, query, serve } from "./support.ts";
+import { mergeLittleSearched } from "../merges.ts";
+import { connect, newPessoa, query, serve } from "./support.ts";
 
 test("short terms get rows until there are enough, also when the instance is another one", async () => {
   const first = await serve();
@@ -32,12 +31,9 @@ test("a create that is refused leaves no term to find somebody else by", async (
   await Promise.all([registry.stop(), other.stop()]);
 });
 
-test(`each ${mergeEvery}th of the later persons has those who wait merged into their index, and none of the first ones`, async () => {
+test(`each ${mergeLittleSearched}th of the later persons has those who wait merged into their index, and none of the first ones`, async () => {
   const registry = await serve();
-  const url = new URL(registry.databaseUrl);
-  const host = url.searchParams.get("host");
-  url.searchParams.delete("host");
-  const listener = postgres(url.href, { ...(host ? { host } : {}), max: 1 });
+  const listener = connect(registry.databaseUrl);
   const merged = Promise.withResolvers<string>();
   await listener.listen("merged", merged.resolve);
   await query(
@@ -45,12 +41,12 @@ test(`each ${mergeEvery}th of the later persons has those who wait merged into t
     `create or replace function pessoas_mesclar() returns bigint language sql
      as $$ select 1::bigint from (select pg_notify('merged', max(n) || ' ' || current_setting('statement_timeout')) from pessoas) as told $$`,
   );
-  for (const from of [mergeEvery - 1, 20 * mergeEvery - 1]) {
+  for (const from of [mergeLittleSearched - 1, 20 * mergeLittleSearched - 1]) {
     await query(registry.databaseUrl, `alter table pessoas alter column n restart with ${from}`);
     for (let i = 0; i < 3; i++) expect((await registry.post(newPessoa())).status).toBe(201);
   }
   const [n, statementTimeout] = (await merged.promise).split(" ");
-  expect(Number(n)).toBeGreaterThanOrEqual(20 * mergeEvery);
+  expect(Number(n)).toBeGreaterThanOrEqual(20 * mergeLittleSearched);
   expect(statementTimeout).toBe("0"); // it may take longer than any request
   await listener.end();
   await registry.stop();
