@@ -2,13 +2,13 @@
  * After so many persons the later index takes in those that wait (schema.sql), where searches are many. Fewer at once cost
  * more CPU for each person, more make searches slower: by 0.8 ms for each 1,000 that wait.
  */
-export const mergeEvery = 1024;
+export const mergeEvery = 2048;
 /** After so many where searches are few. */
-export const mergeLittleSearched = 4 * mergeEvery;
+export const mergeLittleSearched = 2 * mergeEvery;
 /** After so many where nobody searches. */
-export const mergeUnsearched = 16 * mergeEvery;
-/** So many searches are many: what they would take longer pays for three more merges. */
-export const manySearches = 100;
+export const mergeUnsearched = 32 * mergeEvery;
+/** So many searches are many: what they would take longer pays for one more merge. */
+export const manySearches = 150;
 // Or when so long no more came.
 const patienceMs = 5000;
 
@@ -24,11 +24,13 @@ export type Merges = {
 /** Calls `merge` for the persons whose numbers it is told; other instances do so for the others. */
 export function merges(merge: () => void, waitMs = patienceMs): Merges {
   let searches = 1; // since the last merge; who did before is not known
+  let [last, merged] = [0, 0]; // the highest number, now and at the last merge
   let timer: Timer | undefined;
 
   function begin() {
     clearTimeout(timer);
     searches = 0;
+    merged = last;
     merge();
   }
 
@@ -39,12 +41,14 @@ export function merges(merge: () => void, waitMs = patienceMs): Merges {
 
   return {
     created(n) {
+      last = Math.max(last, n);
       if (n % mergeEvery !== 0) return;
       if (n % every() === 0) return begin();
       clearTimeout(timer);
       timer = setTimeout(begin, waitMs);
     },
     searched() {
+      if (searches === 0 && last - merged >= mergeLittleSearched) begin(); // the first one after many creates
       searches++;
     },
     stop: () => clearTimeout(timer),

@@ -34,7 +34,7 @@ create index if not exists pessoas_tarde on pessoas using gin (busca gin_trgm_op
 do $$
 begin
   if not exists (select from pg_extension where extname = 'citus') then
-    alter index pessoas_tarde set (gin_pending_list_limit = 131072);
+    alter index pessoas_tarde set (gin_pending_list_limit = 262144);
     create or replace function pessoas_mesclar() returns bigint language sql security definer
       set search_path = public, pg_temp as 'select gin_clean_pending_list(''pessoas_tarde'')';
   end if;

@@ -29,6 +29,22 @@ test(`while nobody does, with each ${mergeUnsearched}th`, () => {
   ]);
 });
 
+test("or at once with the first search after many", () => {
+  let count = 0;
+  const { created, searched, stop } = merges(() => count++);
+  const create = (from: number, to: number) => {
+    for (let n = from; n <= to; n++) created(n);
+  };
+  create(1, mergeLittleSearched); // who searched before is not known
+  expect(count).toBe(1);
+  create(mergeLittleSearched + 1, 3 * mergeLittleSearched);
+  expect(count).toBe(1);
+  searched();
+  searched();
+  expect(count).toBe(2);
+  stop();
+});
+
 test("or when no more come", async () => {
   const merged = Promise.withResolvers<void>();
   let count = 0;
@@ -37,7 +53,7 @@ test("or when no more come", async () => {
     merged.resolve();
   }, 1);
   created(mergeEvery);
-  created(2 * mergeEvery);
+  created(3 * mergeEvery);
   expect(count).toBe(0);
   await merged.promise;
 });
