@@ -31,7 +31,6 @@ const databaseWaitMs = 2000;
 const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
 const forEver = "public, max-age=31536000, immutable";
 const tellAgainMs = 10_000; // under load there are thousands of 503s a second
-const collectEveryMs = 10_000;
 
 /** The whole API: what each request gets. */
 export function api(db: Db, cache: Cache): Handle {
@@ -423,8 +422,4 @@ export async function main(host: Host): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  await main(process);
-  // An instance takes 5 MB less with it, and no more CPU that could be measured (docs/performance.md).
-  setInterval(() => Bun.gc(false), collectEveryMs).unref();
-}
+if (import.meta.main) await main(process);
