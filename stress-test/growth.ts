@@ -428,6 +428,9 @@ function outlookOf({ sizes }: Growth): string[][] | undefined {
     const factor = Math.max(1, (now / then) ** (1 / decades)); // less than 1 is noise
     return [1, 2, 3].map((power) => now * factor ** power);
   };
+  // What is there for the first ones already must not look like what each takes.
+  const bytesOfOne = (bytes(last) - bytes(before)) / (last.persons - before.persons);
+  const bytesAt = (persons: number) => bytes(last) + (persons - last.persons) * bytesOfOne;
   const gigabytes = (value: number) => number(Math.round(value / 1e9));
   return [
     ["CPU, ms", ...[10, 100, 1000].map((times) => number(last.persons * times))],
@@ -435,7 +438,7 @@ function outlookOf({ sizes }: Growth): string[][] | undefined {
       const then = before.operations[name] ?? now;
       return [name, ...ahead(then.cpuMs ?? then.p50, now.cpuMs ?? now.p50).map(milliseconds)];
     }),
-    ["table and indexes, GB", ...ahead(bytes(before), bytes(last)).map(gigabytes)],
+    ["table and indexes, GB", ...[10, 100, 1000].map((times) => gigabytes(bytesAt(last.persons * times)))],
   ];
 }
 
