@@ -6,6 +6,7 @@ import type { Metrics, Sample } from "./usage.ts";
 import {
   mebibytes,
   number,
+  peakOfAll,
   percentile,
   readLog,
   readSamples,
@@ -811,7 +812,8 @@ function usageTable(samples: readonly Sample[]): string {
   ]);
   const sum = (key: "userS" | "systemS" | "throttledS") =>
     services.reduce((total, [, use]) => total + use[key], 0).toFixed(2);
-  if (rows.length > 1) rows.push(["all", sum("userS"), sum("systemS"), sum("throttledS"), "", "", ""]);
+  const peak = mebibytes(peakOfAll(samples) ?? 0);
+  if (rows.length > 1) rows.push(["all", sum("userS"), sum("systemS"), sum("throttledS"), "", peak, ""]);
   return htmlTable("CPU-seconds, and peak memory in MiB without inactive file cache", [
     ["", "user", "system", "throttled", "CPU limit", "memory", "limit"],
     ...rows,

@@ -5,7 +5,17 @@ import { join } from "node:path";
 import { expectAnswers, type Pessoa, readPessoa } from "./contract.ts";
 import { renderFiles } from "./generate.ts";
 import { findCgroups, readCpuSeconds, readUsage, type Sample, type Usage } from "./usage.ts";
-import { compare, judge, judgeCreated, percentile, readLog, render, spread, sumUsage } from "./verdict.ts";
+import {
+  compare,
+  judge,
+  judgeCreated,
+  peakOfAll,
+  percentile,
+  readLog,
+  render,
+  spread,
+  sumUsage,
+} from "./verdict.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "verdict test "));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -151,6 +161,7 @@ describe("usage", () => {
       api: { userS: 3, systemS: 1, peakBytes: 300, peakWorkingSetBytes: 150, restarts: 1 },
       db: { userS: 1, systemS: 0, peakBytes: 20, restarts: 0 },
     });
+    expect([peakOfAll(samples), peakOfAll([])]).toEqual([150, null]); // not 150 + 10, at moments of their own
   });
 });
 

@@ -62,6 +62,8 @@ export type Verdict = {
   readBack: { persons: number; lost: number; changed: number; unreadable: number };
   searches: { checked: number; wrong: number };
   services: Record<string, ServiceUse>;
+  /** The most that all services had at one moment; null where it was not sampled. Older files lack it. */
+  peakWorkingSetBytes?: number | null;
   requestsPerCpuSecond: number | null;
 };
 
@@ -175,6 +177,14 @@ export function sumUsage(samples: readonly Sample[]): Record<string, ServiceUse>
     };
   }
   return uses;
+}
+
+/** The most that all services together had at one moment; null for no samples. */
+export function peakOfAll(samples: readonly Sample[]): number | null {
+  const sums = samples.map(({ services }) =>
+    Object.values(services).reduce((sum, use) => sum + use.workingSetBytes, 0),
+  );
+  return sums.length === 0 ? null : Math.max(...sums);
 }
 
 /** One line of created.tsv: the payload of row `row` (from 0) got 201 with this Location. */
@@ -395,7 +405,8 @@ export async function judge(options: Options): Promise<Verdict> {
   const maximum = expectedFor(rows, creates)[201];
   const created = readCreated(await Bun.file(join(results, "created.tsv")).text());
   const usageFile = join(results, "usage.jsonl");
-  const services = existsSync(usageFile) ? sumUsage(readSamples(await Bun.file(usageFile).text())) : {};
+  const samples = existsSync(usageFile) ? readSamples(await Bun.file(usageFile).text()) : [];
+  const services = sumUsage(samples);
 
   const problems: string[] = [];
   const failed = [...log.failed.values()].reduce((sum, times) => sum + times, 0);
@@ -438,6 +449,7 @@ export async function judge(options: Options): Promise<Verdict> {
     readBack: persons,
     searches,
     services,
+    peakWorkingSetBytes: peakOfAll(samples),
     requestsPerCpuSecond: cpuS > 0 ? round(total / cpuS, 1) : null,
   };
 }
@@ -504,8 +516,7 @@ export function render(verdict: Verdict, against?: Verdict, color = false): stri
     against?.services[name],
   ]);
   if (used.length > 0) {
-    const all = sumUse(Object.values(services));
-    used.push(["total", all, against ? sumUse(Object.values(against.services)) : undefined]);
+    used.push(["total", sumUse(verdict), against ? sumUse(against) : undefined]);
     const useRows = used.map(([name, now, then]) => [
       now.restarts > 0 ? `${name} (restarted)` : name,
       compared(now.userS.toFixed(2), now.userS, then?.userS),
@@ -546,7 +557,9 @@ function sumLatency(all: readonly Latency[]): Pick<Latency, "requests" | "failed
   };
 }
 
-function sumUse(all: readonly ServiceUse[]): ServiceUse {
+/** Of the peaks: those of all at one moment where that is known, else what they come to. */
+function sumUse({ services, peakWorkingSetBytes }: Verdict): ServiceUse {
+  const all = Object.values(services);
   const sum = (key: "userS" | "systemS" | "throttledS" | "peakBytes" | "peakWorkingSetBytes" | "restarts") =>
     all.reduce((total, use) => total + use[key], 0);
   return {
@@ -554,7 +567,7 @@ function sumUse(all: readonly ServiceUse[]): ServiceUse {
     systemS: sum("systemS"),
     throttledS: sum("throttledS"),
     peakBytes: sum("peakBytes"),
-    peakWorkingSetBytes: sum("peakWorkingSetBytes"),
+    peakWorkingSetBytes: peakWorkingSetBytes ?? sum("peakWorkingSetBytes"),
     cpuLimit: null,
     memoryLimitBytes: null,
     restarts: 0,
