@@ -32,4 +32,6 @@ USER www-data
 # Bun's allocator gives free memory back whenever there is nothing to do, ten times a second also from within pages in use,
 # and gets it again with the next request: a fifth of an instance's CPU under the contest's load. Every 10 s is enough.
 ENV MIMALLOC_PURGE_HOLES_MIN_INTERVAL=10000 MIMALLOC_PURGE_DELAY=1000
+# What the last of JavaScriptCore's compilers gains under these loads is within noise; without it, 2 to 5 MB less each.
+ENV BUN_JSC_useFTLJIT=0
 CMD ["bun", "server.js"]

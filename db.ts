@@ -22,6 +22,8 @@ export type DbOptions = {
   batchSize: number;
   /** How long a create waits for others where they come more often than that; default 0. */
   gatherMs?: number;
+  /** Searches at once, each on a connection; default 2. */
+  searches?: number;
   /** Creates, reads by id and searches that may wait, each. */
   queueLimit: number;
 };
@@ -92,7 +94,15 @@ const searchPlans = {
 const asText = { serialize: (text: string) => text, parse: (text: string) => text };
 const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
 
-export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queueLimit }: DbOptions): Db {
+export function openDb({
+  url,
+  readUrl,
+  timeoutMs,
+  batchSize,
+  gatherMs = 0,
+  searches: atOnce = 2,
+  queueLimit,
+}: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
   const writer = pool(1);
   const aside = pool(1); // for what is rare and takes long: huge persons and counts
@@ -102,7 +112,7 @@ export function openDb({ url, readUrl, timeoutMs, batchSize, gatherMs = 0, queue
   const short = shortTerms(shortTermsKnown);
   const rare = rarity();
   let inserted = 0;
-  const searcher = pool(2, () => plans);
+  const searcher = pool(atOnce, () => plans);
   const patienceMs = Math.ceil(timeoutMs / 5); // for a replica
   const limit = { statement_timeout: String(patienceMs) };
   const copy = readUrl === undefined ? undefined : pool(1, () => limit, readUrl);

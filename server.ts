@@ -276,6 +276,7 @@ export async function start(settings: Settings): Promise<Running> {
     timeoutMs: settings.DB_TIMEOUT_MS,
     batchSize: settings.BATCH_SIZE,
     gatherMs: settings.GATHER_MS,
+    searches: settings.SEARCHES,
     queueLimit: settings.QUEUE_LIMIT,
   });
   const stopping = new AbortController();

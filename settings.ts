@@ -48,6 +48,9 @@ const Each = z.object({
     .describe(
       "how long a create waits for others to share its commit, 0 to 100. Only while more than one comes in that time",
     ),
+  SEARCHES: whole(1, 16)
+    .default(2)
+    .describe("searches that the database does at once, 1 to 16; each takes a connection"),
   QUEUE_LIMIT: whole(1, 1_000_000)
     .default(4096)
     .describe("creates, reads and searches that may wait, each; one more gets 503"),

@@ -815,6 +815,25 @@ describe("at the same time", () => {
     await tiny.stop();
   });
 
+  test("SEARCHES are at the database at once, the others wait, and all are answered", async () => {
+    const three = await serve({ SEARCHES: "3" });
+    const metric = async (name: string) => {
+      const line = new RegExp(`^pessoas_group_${name}{kind="search"} (\\d+)$`, "m");
+      return Number(line.exec(await (await three.get("/metrics")).text())?.[1]);
+    };
+    const sql = connect(three.databaseUrl);
+    await sql.begin(async (held) => {
+      await held`lock table pessoas in access exclusive mode`;
+      const searches = Array.from({ length: 5 }, () => three.get("/pessoas?t=nobody"));
+      while ((await metric("waiting")) < 2);
+      expect(await metric("connections_busy")).toBe(3);
+      await held`rollback`;
+      for (const { status } of await Promise.all(searches)) expect(status).toBe(200);
+    });
+    await sql.end();
+    await three.stop();
+  });
+
   test("while as many huge persons wait as may, one more gets 503 before it is read, and a small one is taken", async () => {
     const tiny = await serve({ QUEUE_LIMIT: "1" });
     const huge = (person: object) => tiny.post({ ...person, stack: new Array(1500).fill("huge") });
