@@ -141,6 +141,7 @@ describe("what is computed", () => {
         peak: new Map([
           ["api1", 2 ** 20],
           ["db", 2 ** 21],
+          ["all", 3 * 2 ** 20],
         ]),
       })),
       slices,

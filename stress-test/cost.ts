@@ -72,7 +72,7 @@ type Side = {
   generator: Generator;
   /** 201s so far. */
   created: number;
-  /** The highest working set of each service, bytes. */
+  /** The highest working set of each service, and of "all" at one moment, bytes. */
   peak: Map<string, number>;
 };
 
@@ -153,9 +153,12 @@ function cpuSeconds({ services }: Side): Map<string, number> {
 }
 
 function samplePeak({ services, peak }: Side) {
-  for (const [name, { groups }] of services) {
-    peak.set(name, Math.max(peak.get(name) ?? 0, readUsage(groups).workingSetBytes));
-  }
+  const used = new Map([...services].map(([name, { groups }]) => [name, readUsage(groups).workingSetBytes]));
+  used.set(
+    "all",
+    [...used.values()].reduce((sum, bytes) => sum + bytes, 0),
+  );
+  for (const [name, bytes] of used) peak.set(name, Math.max(peak.get(name) ?? 0, bytes));
 }
 
 async function slice(
@@ -329,9 +332,8 @@ export function render({ options, sides, slices, measures, problems }: Run): str
   const memory = sides.map(({ name, peak }) => [
     `  ${name}`,
     ...services.map((service) => mebibytes(peak.get(service) ?? 0)),
-    mebibytes([...peak.values()].reduce((sum, bytes) => sum + bytes, 0)),
   ]);
-  lines.push(...table([["peak memory without inactive file cache, MiB", ...services, "all"], ...memory]), "");
+  lines.push(...table([["peak memory without inactive file cache, MiB", ...services], ...memory]), "");
   const requests = slices.reduce((sum, slice) => sum + total(slice), 0);
   lines.push(
     ...(problems.length === 0

@@ -431,14 +431,15 @@ function outlookOf({ sizes }: Growth): string[][] | undefined {
   // What is there for the first ones already must not look like what each takes.
   const bytesOfOne = (bytes(last) - bytes(before)) / (last.persons - before.persons);
   const bytesAt = (persons: number) => bytes(last) + (persons - last.persons) * bytesOfOne;
+  const further = [10, 100, 1000].map((times) => last.persons * times);
   const gigabytes = (value: number) => number(Math.round(value / 1e9));
   return [
-    ["CPU, ms", ...[10, 100, 1000].map((times) => number(last.persons * times))],
+    ["CPU, ms", ...further.map(number)],
     ...Object.entries(last.operations).map(([name, now]) => {
       const then = before.operations[name] ?? now;
       return [name, ...ahead(then.cpuMs ?? then.p50, now.cpuMs ?? now.p50).map(milliseconds)];
     }),
-    ["table and indexes, GB", ...[10, 100, 1000].map((times) => gigabytes(bytesAt(last.persons * times)))],
+    ["table and indexes, GB", ...further.map((persons) => gigabytes(bytesAt(persons)))],
   ];
 }
 
