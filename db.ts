@@ -22,8 +22,8 @@ export type DbOptions = {
   batchSize: number;
   /** How long a create waits for others where they come more often than that; default 0. */
   gatherMs?: number;
-  /** Searches at once, each on a connection; default 2. */
-  searches?: number;
+  /** Searches at once, each on a connection. */
+  searches: number;
   /** Creates, reads by id and searches that may wait, each. */
   queueLimit: number;
 };
@@ -100,7 +100,7 @@ export function openDb({
   timeoutMs,
   batchSize,
   gatherMs = 0,
-  searches: atOnce = 2,
+  searches: atOnce,
   queueLimit,
 }: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.

@@ -76,7 +76,7 @@ const timeoutMs = 60_000;
 /** Fills the database at `url` in steps and measures it at each. It must hold nobody, or what an earlier run left. */
 async function grow(url: string, options: Options, tell: (line: string) => void): Promise<Growth> {
   const open = async () => {
-    const db = openDb({ url, timeoutMs, batchSize: 128, queueLimit: 4096 });
+    const db = openDb({ url, timeoutMs, batchSize: 128, searches: 2, queueLimit: 4096 });
     await db.migrate();
     return db;
   };

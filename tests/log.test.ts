@@ -149,7 +149,7 @@ test(
   "Postgres' own log holds nobody, whatever it has against an insert",
   async () => {
     const embedded = await startEmbedded(folder.path, () => {});
-    const db = openDb({ url: embedded.url, timeoutMs: 5000, batchSize: 8, queueLimit: 8 });
+    const db = openDb({ url: embedded.url, timeoutMs: 5000, batchSize: 8, searches: 1, queueLimit: 8 });
     await db.migrate();
     const insert = () => db.insertPessoa({ ...person, id: idOf(person.apelido) });
     await query(embedded.url, "alter table pessoas add check (nome = '')");
