@@ -328,12 +328,12 @@ export function render({ options, sides, slices, measures, problems }: Run): str
     }
     lines.push("");
   }
-  const services = [...(sides[0]?.peak.keys() ?? [])];
+  const columns = [...(sides[0]?.peak.keys() ?? [])];
   const memory = sides.map(({ name, peak }) => [
     `  ${name}`,
-    ...services.map((service) => mebibytes(peak.get(service) ?? 0)),
+    ...columns.map((column) => mebibytes(peak.get(column) ?? 0)),
   ]);
-  lines.push(...table([["peak memory without inactive file cache, MiB", ...services], ...memory]), "");
+  lines.push(...table([["peak memory without inactive file cache, MiB", ...columns], ...memory]), "");
   const requests = slices.reduce((sum, slice) => sum + total(slice), 0);
   lines.push(
     ...(problems.length === 0
