@@ -138,6 +138,7 @@ describe("what is computed", () => {
         name,
         checkout: "/src at abc",
         override: undefined,
+        people: name === "here" ? 10_000 : 0,
         peak: new Map([
           ["api1", 2 ** 20],
           ["db", 2 ** 21],
@@ -151,6 +152,7 @@ describe("what is computed", () => {
 
   test("the screen tells costs, ratios, memory and the outcome", () => {
     const text = run(["here", "against"], []);
+    expect(text).toStartWith("here     /src at abc, 10,000 persons before\nagainst  /src at abc\n");
     expect(text).toMatch(/^ {2}here .* 2\.000 \(1\.000–3\.000\) +0\.333$/m);
     expect(text).toMatch(/^ {2}ratio .*×0\.625 ±0\.125 \(0\.50–0\.75\)/m);
     expect(text).toMatch(/^ {2}against +1\.0 +2\.0 +3\.0$/m);

@@ -2,7 +2,9 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { type Topology, topology } from "../tests/contest/topology.ts";
 import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load.ts";
-import { numberOf, wholeOf } from "./options.ts";
+import { numberOf, personsOf, wholeOf } from "./options.ts";
+import { people } from "./people.ts";
+import { store } from "./store.ts";
 import { findServices, readCpuSeconds, readUsage } from "./usage.ts";
 import { describeMachine, mebibytes, number, settledCount, table } from "./verdict.ts";
 
@@ -10,14 +12,16 @@ const usage = `Usage: bun run bench:cost [OPTIONS]
 
 What a request costs: CPU-seconds of every service for 1,000 requests, from the cgroups, with latencies and memory.
 Brings up docker-compose.yml as a project of its own on a free port, with its limits, and removes it afterwards. With
---against or --against-override a second one is up meanwhile, idle while the other is measured; the slices alternate
-(A B, B A, A B, …), and each pair gives a ratio. What differs from 1 by less than two standard errors is noise, and
-more rounds narrow it. Checks every answer, and the count after each slice. CPU counts from a slice's start to its end, health
-checks included.
+--against or --against-… a second one is up meanwhile, idle while the other is measured; the slices alternate (A B, B A,
+A B, …), and each pair gives a ratio. What differs from 1 by less than two standard errors is noise, and more rounds narrow
+it. Checks every answer, and the count after each slice. CPU counts from a slice's start to its end, health checks included,
+and what saturation leaves to be merged into the later index.
 
   --against DIR            another checkout of this project to compare with
   --override FILE          a compose file that changes the one of this checkout
   --against-override FILE  the same for the other (without --against: this checkout again)
+  --people N               how many are in the registry before: 10k, 300k, 1m … up to 10m, with COPY (default 0)
+  --against-people N       the same for the other (without --against: this checkout again)
   --only NAME              official    the contest's peak, open loop: every user a connection of its own that creates
                                        (invalid ones, too), waits 1 to 30 ms and reads; or searches, with t or without
                            saturation  valid persons over 64 connections, as fast as answers come
@@ -35,6 +39,9 @@ Exit code: 0 all was as expected, 1 an answer or a count was wrong, 2 could not 
 
 const warmUp = { saturation: 3, reads: 2, official: 2 } satisfies Record<Load, number>;
 const sampleMs = 250;
+// What waits is merged when thousands more have come, or nobody for seconds: in whichever slice, it is of those who left it.
+const mergeStatement = `
+  select gin_clean_pending_list(later) from to_regclass('pessoas_tarde') as later where later is not null`;
 
 /** Several slices of the same. */
 export type Spread = { median: number; min: number; max: number };
@@ -67,11 +74,13 @@ type Side = {
   name: string;
   checkout: string;
   override: string | undefined;
+  /** In the registry before. */
+  people: number;
   made: Topology;
   services: ReturnType<typeof findServices>;
   generator: Generator;
-  /** 201s so far. */
-  created: number;
+  /** In the registry. */
+  stored: number;
   /** The highest working set of each service, and of "all" at one moment, bytes. */
   peak: Map<string, number>;
 };
@@ -111,6 +120,23 @@ export function costOf(
     all += cost[service];
   }
   return { ...cost, all };
+}
+
+/** As bench:growth makes them. Neither the open loop's payloads nor those of the closed one begin with a "1". */
+function* inhabitants(seed: number, count: number) {
+  const everybody = people(seed);
+  for (let i = 0; i < count; i++) {
+    const { value } = everybody.next();
+    yield { ...value, apelido: `1${value.apelido}`.slice(0, 32) };
+  }
+}
+
+async function inhabit({ fill, copyInto, sql }: Topology, seed: number, count: number): Promise<void> {
+  if (count === 0) return;
+  await fill(async () => {
+    await store(copyInto, inhabitants(seed, count));
+    await sql(mergeStatement, "vacuum (analyze) pessoas, curtos", "checkpoint");
+  });
 }
 
 type Generator = ReturnType<typeof startGenerator>;
@@ -173,6 +199,7 @@ async function slice(
   const sampling = setInterval(() => samplePeak(side), sampleMs);
   generator.order("go");
   await generator.report().finally(() => clearInterval(sampling));
+  if (load === "saturation") await made.sql(mergeStatement);
   const after = cpuSeconds(side);
   samplePeak(side);
   const sent = (await generator.report()) as Sent;
@@ -182,11 +209,13 @@ async function slice(
   for (const [fault, times] of Object.entries(sent.faults)) {
     problems.push(`${name}, ${load}: ${number(times)} × ${fault}`);
   }
-  side.created += sent.created;
+  side.stored += sent.created;
   const count = await settledCount(made.url, 20);
-  if (count !== side.created) {
-    problems.push(`${name}, ${load}: the count is ${number(count)}, ${number(side.created)} creates got 201`);
-    side.created = count;
+  if (count !== side.stored) {
+    problems.push(
+      `${name}, ${load}: the count is ${number(count)}, not ${number(side.stored)} with every 201`,
+    );
+    side.stored = count;
   }
   const cost = { ...costOf(before, after, requests), generator: (sent.cpuS / requests) * 1000 };
   return { ...sent, side: name, load, round, cost };
@@ -298,7 +327,7 @@ function rowsOf(measures: readonly Measure[], digits: (name: string) => number):
 
 type Run = {
   options: Options;
-  sides: readonly Pick<Side, "name" | "checkout" | "override" | "peak">[];
+  sides: readonly Pick<Side, "name" | "checkout" | "override" | "people" | "peak">[];
   slices: readonly Slice[];
   measures: readonly Measure[];
   problems: readonly string[];
@@ -308,7 +337,8 @@ type Run = {
 export function render({ options, sides, slices, measures, problems }: Run): string {
   const { rounds, seconds, rate } = options;
   const lines = sides.map(
-    ({ name, checkout, override }) => `${name.padEnd(8)} ${checkout}${override ? ` with ${override}` : ""}`,
+    ({ name, checkout, override, people }) =>
+      `${name.padEnd(8)} ${checkout}${override ? ` with ${override}` : ""}${people > 0 ? `, ${number(people)} persons before` : ""}`,
   );
   const legend = sides.length > 1 ? "; ratio of the pairs with ± standard error" : "";
   lines.push(`${rounds} × ${seconds} s of each load: median (lowest–highest)${legend}`, "");
@@ -350,10 +380,11 @@ function toJson({ options, sides, slices, measures, problems }: Run) {
     at: new Date().toISOString(),
     machine: describeMachine(),
     ...options,
-    sides: sides.map(({ name, checkout, override, peak }) => ({
+    sides: sides.map(({ name, checkout, override, people, peak }) => ({
       name,
       checkout,
       override,
+      people,
       peakWorkingSetBytes: Object.fromEntries(peak),
     })),
     measures,
@@ -378,6 +409,8 @@ async function main(): Promise<void> {
       against: { type: "string" },
       override: { type: "string" },
       "against-override": { type: "string" },
+      people: { type: "string", default: "0" },
+      "against-people": { type: "string" },
       only: { type: "string" },
       rounds: { type: "string", default: "6" },
       seconds: { type: "string", default: "2.5" },
@@ -411,9 +444,12 @@ async function main(): Promise<void> {
   if (!(await Bun.file(join(other, "docker-compose.yml")).exists())) {
     throw new RangeError(`--against: there is no docker-compose.yml in ${other}`);
   }
-  const wanted = [{ name: "here", root: here, override }];
-  if (values.against !== undefined || againstOverride !== undefined) {
-    wanted.push({ name: "against", root: other, override: againstOverride });
+  const { people, "against-people": againstPeople } = values;
+  const before = personsOf("people", people, 0, 1e7);
+  const wanted = [{ name: "here", root: here, override, people: before }];
+  if ([values.against, againstOverride, againstPeople].some((value) => value !== undefined)) {
+    const people = againstPeople === undefined ? before : personsOf("against-people", againstPeople, 0, 1e7);
+    wanted.push({ name: "against", root: other, override: againstOverride, people });
   }
 
   const abandoned = new AbortController();
@@ -430,7 +466,12 @@ async function main(): Promise<void> {
     console.error("starting, which takes half a minute");
     await Promise.all(topologies.map(({ up }) => up()));
     for (const [index, made] of topologies.entries()) {
-      const { name, root, override } = wanted[index] as (typeof wanted)[number];
+      const { name, people } = wanted[index] as (typeof wanted)[number];
+      if (people > 0) console.error(`${name}: storing ${number(people)} persons`);
+      await inhabit(made, options.seed, people);
+    }
+    for (const [index, made] of topologies.entries()) {
+      const { name, root, override, people } = wanted[index] as (typeof wanted)[number];
       const { rate, seed } = options;
       const generator = startGenerator({
         port: Number(new URL(made.url).port),
@@ -441,7 +482,8 @@ async function main(): Promise<void> {
       abandoned.signal.addEventListener("abort", generator.stop);
       const checkout = await describeCheckout(root);
       const services = findServices(made.project);
-      sides.push({ name, checkout, override, made, services, generator, created: 0, peak: new Map() });
+      const peak = new Map<string, number>();
+      sides.push({ name, checkout, override, people, made, services, generator, stored: people, peak });
     }
     const slices = await measure(sides, options, problems, abandoned.signal);
     const measures = measuresOf(

@@ -4,15 +4,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import postgres from "postgres";
-import { shortTerms, textOf } from "../curtos.ts";
-import { type Db, entryOf, openDb, storedColumns } from "../db.ts";
+import { type Db, openDb } from "../db.ts";
 import { startEmbedded } from "../embedded.ts";
 import { mergeLittleSearched } from "../merges.ts";
 import { idOf } from "../pessoa.ts";
 import { holds, type Pessoa } from "./contract.ts";
 import { randomFrom } from "./generate.ts";
+import { personsOf } from "./options.ts";
 import { type Crowd, crowd, people, type Search, searches } from "./people.ts";
 import { type Chart, logAxis, nameMachine, paint, panels, pictureOf, short, text } from "./report.ts";
+import { store } from "./store.ts";
 import { describeMachine, number, percentile, table } from "./verdict.ts";
 
 const usage = `Usage: bun run bench:growth [OPTIONS]
@@ -245,51 +246,34 @@ async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
   );
 }
 
-/** Stores so many persons, and those of their short terms that a server would enter. */
+/** Stores so many persons. */
 async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa): Promise<void> {
   const held = await sql<
     { termo: string }[]
   >`select termo from curtos group by termo having count(*) >= ${maxHits}`;
-  const short = shortTerms(Number.POSITIVE_INFINITY);
-  short.full(held.map(({ termo }) => termo));
-  const terms: [term: string, id: string][] = [];
-  const rows = function* () {
-    for (let i = 0; i < persons; i++) {
-      const person = next();
-      const { id, row, fields } = entryOf({ id: idOf(person.apelido), ...person });
-      const missing = short.missing(fields);
-      short.added(missing);
-      for (const term of missing) terms.push([textOf(term), id]);
-      yield row;
-    }
+  const made = function* () {
+    for (let i = 0; i < persons; i++) yield next();
   };
-  await copyInto(sql, `pessoas (${storedColumns})`, rows());
-  await copyInto(sql, "curtos (termo, id)", terms);
+  const full = held.map(({ termo }) => termo);
+  await store((table, lines) => copyInto(sql, table, lines), made(), full);
 }
 
-async function copyInto(sql: postgres.Sql, table: string, rows: Iterable<(string | null)[]>): Promise<void> {
+async function copyInto(sql: postgres.Sql, table: string, lines: Iterable<string>): Promise<void> {
   const stream = await sql.unsafe(`copy ${table} from stdin`).writable();
   const failed = new Promise<never>((_, reject) => stream.once("error", reject));
-  const send = async (lines: string[]) => {
-    if (stream.write(lines.join(""))) return;
+  const send = async (some: string[]) => {
+    if (stream.write(some.join(""))) return;
     await Promise.race([failed, new Promise<void>((drained) => stream.once("drain", drained))]);
   };
-  const lines: string[] = [];
-  for (const row of rows) {
-    lines.push(`${row.map(copyCell).join("\t")}\n`);
-    if (lines.length === 1000) await send(lines.splice(0));
+  const waiting: string[] = [];
+  for (const line of lines) {
+    waiting.push(line);
+    if (waiting.length === 1000) await send(waiting.splice(0));
   }
-  if (lines.length > 0) await send(lines);
+  if (waiting.length > 0) await send(waiting);
   const finished = new Promise<void>((resolve) => stream.once("finish", resolve));
   stream.end();
   await Promise.race([failed, finished]);
-}
-
-const escapes: Record<string, string> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" };
-function copyCell(value: string | null): string {
-  return value === null
-    ? "\\N"
-    : value.replaceAll(/[\\\n\r\t]/g, (character) => escapes[character] as string);
 }
 
 /** Citus keeps the rows in tables on its workers, and counts them there. */
@@ -525,14 +509,6 @@ function abbreviate(value: number): string {
   return value >= 1e6 ? `${short(value / 1e6)}M` : value >= 1e3 ? `${short(value / 1e3)}k` : short(value);
 }
 
-/** "300k" is 300,000. */
-function personsOf(name: string, value: string): number {
-  const [, digits, unit = ""] = /^(\d+(?:\.\d+)?)([km]?)$/i.exec(value) ?? [];
-  const persons = Number(digits) * ({ k: 1e3, m: 1e6 }[unit.toLowerCase()] ?? 1);
-  if (Number.isSafeInteger(persons) && persons >= 1e4 && persons <= 1e9) return persons;
-  throw new RangeError(`--${name}: expected a number of persons from 10k to 1000m, got "${value}"`);
-}
-
 function positive(name: string, value: string, max: number): number {
   const parsed = Number(value);
   if (parsed > 0 && parsed <= max) return parsed;
@@ -553,7 +529,7 @@ async function main(): Promise<void> {
     },
   });
   if (values.help) return console.log(usage);
-  const to = personsOf("to", values.to);
+  const to = personsOf("to", values.to, 1e4, 1e9);
   const options = {
     sizes: [1e4, 1e5, 1e6, 1e7, 1e8].filter((size) => size < to).concat(to),
     samples: Math.ceil(positive("samples", values.samples, 1e6)),

@@ -32,16 +32,26 @@ export function topology(
     ...more,
   };
 
-  /** Resolves with what the command printed, rejects with what it complained about. */
-  async function run(args: string[], options: { signal?: AbortSignal } = {}): Promise<string> {
+  /** Resolves with what the command printed, rejects with what it complained about. `input` is what it reads. */
+  async function run(
+    args: string[],
+    options: { signal?: AbortSignal } = {},
+    input?: Iterable<string>,
+  ): Promise<string> {
     const child = Bun.spawn(["docker", ...args], {
       ...options,
       cwd: root,
       env,
+      stdin: input ? "pipe" : "ignore",
       stdout: "pipe",
       stderr: "pipe",
     });
-    const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    const [out, problems] = await Promise.all([
+      child.stdout.text(),
+      child.stderr.text(),
+      // Where that fails it has ended: its exit code and complaint say why.
+      child.stdin && input && write(child.stdin, input).catch(() => {}),
+    ]);
     if ((await child.exited) !== 0)
       throw new Error(`docker ${args.join(" ")}: ${problems.trim() || out.trim()}`);
     return out.trim();
@@ -51,6 +61,10 @@ export function topology(
     return run(args, { signal: abandoned });
   };
   const compose = (...args: string[]) => docker("compose", ...args);
+  const psql = ["compose", "exec", "-T", "db", "psql", "-U", "postgres", "-d", "pessoas", "-qAt"].concat(
+    "-v",
+    "ON_ERROR_STOP=1",
+  );
 
   return {
     url: `http://127.0.0.1:${port}`,
@@ -62,11 +76,23 @@ export function topology(
     /** What a command prints inside a container. */
     inside: (service: Service, ...command: string[]) => compose("exec", "-T", service, ...command),
     /** What psql prints for commands of one session, one after the other. */
-    sql: (...commands: string[]) =>
-      compose(
-        ...["exec", "-T", "db", "psql", "-U", "postgres", "-d", "pessoas", "-v", "ON_ERROR_STOP=1", "-qAt"],
-        ...commands.flatMap((command) => ["-c", command]),
-      ),
+    sql: (...commands: string[]) => docker(...psql, ...commands.flatMap((command) => ["-c", command])),
+    /** Stores the lines of a COPY. */
+    copyInto(table: string, lines: Iterable<string>): Promise<string> {
+      abandoned.throwIfAborted();
+      return run([...psql, "-c", `copy ${table} from stdin`], { signal: abandoned }, lines);
+    },
+    /** `store` puts persons into the database, past the instances, with more CPU than the limit. */
+    async fill(store: () => Promise<unknown>): Promise<void> {
+      const id = await compose("ps", "--quiet", "db");
+      const limit = await docker("inspect", "--format", "{{.HostConfig.NanoCpus}}", id);
+      await docker("update", "--cpus", "2", id);
+      await store();
+      await docker("update", "--cpus", String(Number(limit) / 1e9), id);
+      // As they start they learn which terms are rare, and which have rows enough.
+      await compose("restart", "api1", "api2");
+      await compose("up", "-d", "--wait");
+    },
     /** Requests that an instance has answered, by its metrics. */
     async answered(instance: Service): Promise<number> {
       const ask =
@@ -103,6 +129,15 @@ export function topology(
     /** Also when it is abandoned. */
     remove: () => run(["compose", "down", "--volumes", "--rmi", "local", "--timeout", "5"]),
   };
+}
+
+async function write(sink: Bun.FileSink, lines: Iterable<string>): Promise<void> {
+  let waiting = 0;
+  for (const line of lines) {
+    sink.write(line);
+    if (++waiting % 1000 === 0) await sink.flush();
+  }
+  await sink.end();
 }
 
 function freePort(): number {

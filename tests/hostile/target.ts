@@ -26,18 +26,10 @@ const instanceMiB = 512;
 
 /** The topology of the contest, with so many persons in it. */
 export async function throughNginx(abandoned: AbortSignal, people: number): Promise<Target> {
-  const { url, docker, compose, up, health, sql, remove } = topology(abandoned, { name: "hostile" });
+  const { url, compose, up, health, sql, fill: store, remove } = topology(abandoned, { name: "hostile" });
   try {
     await up();
-    // With more CPU than the contest allows: what is measured comes later.
-    const id = await compose("ps", "--quiet", "db");
-    const limit = await docker("inspect", "--format", "{{.HostConfig.NanoCpus}}", id);
-    await docker("update", "--cpus", "2", id);
-    await fill(sql, people);
-    await docker("update", "--cpus", String(Number(limit) / 1e9), id);
-    // As they start they learn which terms are rare, and which have rows enough.
-    await compose("restart", "api1", "api2");
-    await compose("up", "-d", "--wait");
+    await store(() => fill(sql, people));
   } catch (error) {
     await remove();
     throw error;
