@@ -89,8 +89,9 @@ export function topology(
       await docker("update", "--cpus", "2", id);
       await store();
       await docker("update", "--cpus", String(Number(limit) / 1e9), id);
-      // As they start they learn which terms are rare, and which have rows enough.
-      await compose("restart", "api1", "api2");
+      // As they start Postgres takes more buffers for more data; the instances learn which terms are rare, and which have
+      // rows enough.
+      await compose("restart", "db", "api1", "api2");
       await compose("up", "-d", "--wait");
     },
     /** Requests that an instance has answered, by its metrics. */
