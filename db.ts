@@ -64,11 +64,14 @@ const columns = "id, apelido, nome, nascimento, stack";
 export const storedColumns = `${columns}, busca`;
 // The first persons are in one index, all others in another (schema.sql).
 const [, firstPersons = ""] = /n <= (\d+)/.exec(schema) ?? [];
-const searchStatement = `
-  (select ${columns} from pessoas where n <= ${firstPersons} and busca like '%' || $1::text || '%' limit ${enough})
-  union all
-  (select ${columns} from pessoas where n > ${firstPersons} and busca like $2 and strpos(busca, $1) > 0 limit ${enough})
-  limit ${enough}`;
+const among = {
+  first: `(select ${columns} from pessoas where n <= ${firstPersons} and busca like '%' || $1::text || '%' limit ${enough})`,
+  later: `(select ${columns} from pessoas where n > ${firstPersons} and busca like $2 and strpos(busca, $1::text) > 0 limit ${enough})`,
+};
+const searchStatement = `${among.first} union all ${among.later} limit ${enough}`;
+// A rare trigram alone leads to all branches of the first index, whose leaves hold few that have it. The later one may know
+// 50 of them at once; of what many hold it would have to collect all.
+const rareStatement = `${among.later} union all ${among.first} limit ${enough}`;
 const shortStatement = `select ${columns} from curtos join pessoas using (id) where termo = $1 limit ${enough}`;
 const termsStatement = `
   insert into curtos (termo, id) select termo, id::uuid from json_each($1) as person (id, termos), json_array_elements_text(termos) as termo`;
@@ -277,7 +280,8 @@ export function openDb({
       if (what === undefined) return [];
       if ("short" in what) return await searches.submit([shortStatement, what.short]);
       merging.searched();
-      return await searches.submit([searchStatement, what.text, rare.pattern(what.text)]);
+      const statement = rare.isRare(what.text) ? rareStatement : searchStatement;
+      return await searches.submit([statement, what.text, rare.pattern(what.text)]);
     },
     countPessoas: () => counts.submit(undefined),
     ping: () => pings.submit(undefined),

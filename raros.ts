@@ -4,12 +4,15 @@ export type Rarity = {
   learn(text: string): void;
   /** A LIKE pattern that all texts with `term` match, and hardly any other: its rarest trigrams, in their order. */
   pattern(term: string): string;
+  /** Whether few persons hold `term`: fewer than one in 400 hold its rarest trigram. */
+  isRare(term: string): boolean;
 };
 
 const sampleSize = 2000;
 const wholeUpTo = 8; // letters
 const mostTrigrams = 6;
 const fewEnough = 1e-5; // of all persons hold all of the trigrams, were these independent
+const rareShare = 1 / 400;
 
 const surrogate = /[\ud800-\udfff]/; // half of a letter is none
 
@@ -24,6 +27,13 @@ const trigramAt = (text: string, at: number) =>
 export function rarity(): Rarity {
   let persons = 0;
   let holders = new Map<number, number>();
+
+  /** Of each trigram of `term`. */
+  function holdersOf(term: string): number[] {
+    const counts: number[] = [];
+    for (let at = 0; at + 3 <= term.length; at++) counts.push(holders.get(trigramAt(term, at)) ?? 0.5);
+    return counts;
+  }
 
   return {
     learn(text) {
@@ -40,8 +50,7 @@ export function rarity(): Rarity {
     },
     pattern(term) {
       if (term.length <= wholeUpTo || surrogate.test(term)) return `%${term}%`;
-      const counts: number[] = [];
-      for (let at = 0; at + 3 <= term.length; at++) counts.push(holders.get(trigramAt(term, at)) ?? 0.5);
+      const counts = holdersOf(term);
       const chosen: number[] = [];
       for (let expected = 1; expected >= fewEnough && chosen.length < mostTrigrams; ) {
         const rarest = counts.indexOf(Math.min(...counts));
@@ -55,5 +64,6 @@ export function rarity(): Rarity {
       const trigrams = chosen.sort((a, b) => a - b).map((at) => term.slice(at, at + 3));
       return `%${trigrams.join("%")}%`;
     },
+    isRare: (term) => Math.min(...holdersOf(term)) < persons * rareShare,
   };
 }

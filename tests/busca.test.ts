@@ -110,6 +110,16 @@ test("a pattern has the rarest of what is known", () => {
   expect(rare.pattern("python")).toBe("%python%");
 });
 
+test("a term is rare when its rarest trigram is, and nothing is before anything is known", () => {
+  const rare = rarity();
+  expect(rare.isRare("wxyz")).toBe(false);
+  for (let i = 0; i < 1000; i++) rare.learn(`python${i < 3 ? "javascript" : i < 6 ? "silva" : "go"}`);
+  expect([rare.isRare("wxyz"), rare.isRare("javascript"), rare.isRare("thon")]).toEqual([true, false, false]);
+  expect(rare.isRare("pythonsilva")).toBe(false);
+  for (let i = 0; i < 900; i++) rare.learn("python");
+  expect([rare.isRare("silva"), rare.isRare("hons"), rare.isRare("thon")]).toEqual([true, true, false]);
+});
+
 test("a term wants rows until there are enough, and again once it is forgotten", () => {
   const short = shortTerms(3);
   const [a, b] = [["a"], ["b"]];

@@ -19,6 +19,29 @@ test("short terms get rows until there are enough, also when the instance is ano
   await Promise.all([first.stop(), second.stop()]);
 });
 
+test("first and later persons are found, rare or not", async () => {
+  const first = await serve();
+  const named = async (count: number, nome: string) => {
+    const created = await Promise.all(
+      Array.from({ length: count }, () => first.post({ ...newPessoa(), nome })),
+    );
+    expect(created.map(({ status }) => status)).toEqual(new Array(count).fill(201));
+  };
+  await named(1000, "Maria"); // as many as an instance looks at when it starts
+  await named(3, "Maria Xwqz");
+  await query(first.databaseUrl, "alter table pessoas alter column n restart with 50001");
+  await named(4, "Maria Xwqz");
+  await named(60, "Zoë Kyjw");
+  const second = await serve({ DATABASE_URL: first.databaseUrl }); // to it the others are rare
+  for (const registry of [first, second]) {
+    const found = await Promise.all(
+      ["xwqz", "wqz", "Maria", "Maria Xwqz", "kyjw", "yjwx"].map((term) => registry.search(term)),
+    );
+    expect(found.map(({ length }) => length)).toEqual([7, 7, enough, 7, enough, 0]);
+  }
+  await Promise.all([first.stop(), second.stop()]);
+});
+
 test("a create that is refused leaves no term to find somebody else by", async () => {
   const registry = await serve();
   const other = await serve({ DATABASE_URL: registry.databaseUrl }); // it does not have them in its cache
