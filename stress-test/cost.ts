@@ -14,13 +14,13 @@ What a request costs: CPU-seconds of every service for 1,000 requests, from the 
 Brings up docker-compose.yml as a project of its own on a free port, with its limits, and removes it afterwards. With
 --against or --against-… a second one is up meanwhile, idle while the other is measured; the slices alternate (A B, B A,
 A B, …), and each pair gives a ratio. What differs from 1 by less than two standard errors is noise, and more rounds narrow
-it. Checks every answer, and the count after each slice. CPU counts from a slice's start to its end, health checks included,
-and what saturation leaves to be merged into the later index.
+it. Checks every answer, and the count after each slice. CPU counts from a slice's start to its end, health checks included.
 
   --against DIR            another checkout of this project to compare with
   --override FILE          a compose file that changes the one of this checkout
   --against-override FILE  the same for the other (without --against: this checkout again)
-  --people N               how many are in the registry before: 10k, 300k, 1m … up to 10m, with COPY (default 0)
+  --people N               how many are in the registry before: 10k, 300k, 1m … up to 10m, by COPY (default 0). Beyond 50k
+                           saturation needs slices of half a minute: the index merges 65,536 persons at once
   --against-people N       the same for the other (without --against: this checkout again)
   --only NAME              official    the contest's peak, open loop: every user a connection of its own that creates
                                        (invalid ones, too), waits 1 to 30 ms and reads; or searches, with t or without
@@ -39,9 +39,6 @@ Exit code: 0 all was as expected, 1 an answer or a count was wrong, 2 could not 
 
 const warmUp = { saturation: 3, reads: 2, official: 2 } satisfies Record<Load, number>;
 const sampleMs = 250;
-// What waits is merged when thousands more have come, or nobody for seconds: in whichever slice, it is of those who left it.
-const mergeStatement = `
-  select gin_clean_pending_list(later) from to_regclass('pessoas_tarde') as later where later is not null`;
 
 /** Several slices of the same. */
 export type Spread = { median: number; min: number; max: number };
@@ -135,7 +132,7 @@ async function inhabit({ fill, copyInto, sql }: Topology, seed: number, count: n
   if (count === 0) return;
   await fill(async () => {
     await store(copyInto, inhabitants(seed, count));
-    await sql(mergeStatement, "vacuum (analyze) pessoas, curtos", "checkpoint");
+    await sql("vacuum (analyze) pessoas, curtos"); // merges the later index, too
   });
 }
 
@@ -199,7 +196,6 @@ async function slice(
   const sampling = setInterval(() => samplePeak(side), sampleMs);
   generator.order("go");
   await generator.report().finally(() => clearInterval(sampling));
-  if (load === "saturation") await made.sql(mergeStatement);
   const after = cpuSeconds(side);
   samplePeak(side);
   const sent = (await generator.report()) as Sent;

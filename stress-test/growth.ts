@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import postgres from "postgres";
 import { type Db, openDb } from "../db.ts";
 import { startEmbedded } from "../embedded.ts";
-import { mergeLittleSearched } from "../merges.ts";
+import { mergeUnsearched } from "../merges.ts";
 import { idOf } from "../pessoa.ts";
 import { holds, type Pessoa } from "./contract.ts";
 import { randomFrom } from "./generate.ts";
@@ -128,9 +128,9 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       await sql`checkpoint`.catch(() => {}); // only a superuser may
       const bytes = await bytesOf(sql, server?.citus === true);
       const operations: Record<string, Cost> = {};
-      // What they leave to be merged later is theirs, too: of so many at once as where searches are few.
+      // What they leave to be merged later is theirs, too: of as many at once as where nobody searches, if time allows.
       const merge = async () => void (server?.citus || (await sql`select pessoas_mesclar()`));
-      const creates = Math.max(options.samples, Math.min(mergeLittleSearched, Math.floor(persons / 24)));
+      const creates = Math.max(options.samples, Math.min(mergeUnsearched, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
         const cost = name.startsWith("create")
           ? await measure(run, lanes, { ...options, samples: creates }, cpuS, merge)
