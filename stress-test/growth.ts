@@ -107,6 +107,8 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       sizes: [],
     };
     const cpuS = await postgresCpu(sql);
+    // Autovacuum would do it within a minute: not in the middle of a measurement.
+    const vacuum = async () => void (await sql`vacuum (analyze) pessoas, curtos`);
     // What is there already is measured as it is.
     const sizes = options.sizes.filter((size) => size > already);
     if (already > 0) sizes.unshift(already);
@@ -123,18 +125,19 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       tell(
         `${number(persons)} persons${missing > 0 ? `, ${number(missing)} of them new in ${seconds.toFixed(1)} s` : ""}`,
       );
-      // Autovacuum would do it within a minute: not in the middle of a measurement.
-      await sql`vacuum (analyze) pessoas, curtos`;
+      await vacuum();
       await sql`checkpoint`.catch(() => {}); // only a superuser may
       const bytes = await bytesOf(sql, server?.citus === true);
       const operations: Record<string, Cost> = {};
       // What they leave to be merged later is theirs, too: of as many at once as where nobody searches, if time allows.
       const merge = async () => void (server?.citus || (await sql`select pessoas_mesclar()`));
-      const creates = Math.max(options.samples, Math.min(mergeUnsearched, Math.floor(persons / 24)));
+      const enough = Math.max(options.samples, Math.min(mergeUnsearched, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
-        const cost = name.startsWith("create")
-          ? await measure(run, lanes, { ...options, samples: creates }, cpuS, merge)
+        const creates = name.startsWith("create");
+        const cost = creates
+          ? await measure(run, lanes, { ...options, samples: enough }, cpuS, merge)
           : await measure(run, lanes, options, cpuS);
+        if (creates) await vacuum();
         tell(`  ${name.padEnd(20)} ${[cost.p50, cost.p99, cost.cpuMs].map(milliseconds).join(" / ")}`);
         operations[name] = cost;
       }
