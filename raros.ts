@@ -11,7 +11,7 @@ export type Rarity = {
 const sampleSize = 2000;
 const wholeUpTo = 8; // letters
 const mostTrigrams = 6;
-const fewEnough = 1e-5; // of all persons hold all of the trigrams, were these independent
+const fewEnough = 1e-4; // of all persons hold all of the trigrams, were these independent
 const rareShare = 1 / 400;
 
 const surrogate = /[\ud800-\udfff]/; // half of a letter is none
