@@ -495,11 +495,14 @@ async function data() {
     });
   }
 
-  await check("down and up keep the data", async () => {
+  await check("down and up keep the data, and for more of it Postgres takes more buffers", async () => {
     const person = await create();
     const before = await count();
+    assert.equal(await sql("show shared_buffers"), "28MB");
+    await inside("db", "sh", "-c", 'head -c 201M /dev/zero >"$PGDATA/base/much"');
     await compose("down");
     await up();
+    assert.equal(await sql("show shared_buffers"), "320MB");
     assert.equal(await count(), before);
     assert.deepEqual(await (await get(`/pessoas/${person.id}`)).json(), person);
   });
