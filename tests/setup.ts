@@ -13,5 +13,5 @@ if (!process.env.DATABASE_URL) {
   afterAll(async () => {
     await embedded.stop();
     await rm(folder, { recursive: true, force: true });
-  });
+  }, 60_000); // what is in its buffers goes to the disk first
 }
