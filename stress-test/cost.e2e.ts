@@ -131,7 +131,7 @@ test.each([
   [["--rate", "0"], "--rate: expected a number from 1 to 2000"],
   [["--rounds", "1.5"], "--rounds: expected a whole number"],
   [["--against", "/"], "--against: there is no docker-compose.yml in /"],
-  [["--people", "-1"], "--people: expected a number of persons from 0 to 10000000"],
+  [["--people", "20m"], "--people: expected a number of persons from 0 to 10000000"],
   [["--people", "1m", "--against-people", "all"], "--against-people: expected a number of persons"],
   [["--override", "none.yml"], "--override: there is no file none.yml"],
 ])("exit 2 for %j", async (args, message) => {
