@@ -11,7 +11,7 @@ Milliseconds from the start of a server until its /readyz answers 200: with a Po
 embedded one. Both databases are temporary; the first start finds them empty, or not there, and is told apart.
 
   COMMAND      what starts the server (default: bun run server.ts)
-  --only NAME  there, or embedded (default: both; an executable or an image has no embedded one)
+  --only NAME  there, or embedded (default: both; an executable has no embedded one)
   --times N    starts of each kind after the first, 1 to 100 (default 7)
   --json       JSON instead of the table
   -h, --help   this text

@@ -46,14 +46,17 @@ export function topology(
       stdout: "pipe",
       stderr: "pipe",
     });
-    const [out, problems] = await Promise.all([
-      child.stdout.text(),
-      child.stderr.text(),
-      // Where that fails it has ended: its exit code and complaint say why.
-      child.stdin && input && write(child.stdin, input).catch(() => {}),
-    ]);
+    let fault = "";
+    const written =
+      child.stdin &&
+      input &&
+      write(child.stdin, input).catch((error: Error) => {
+        fault = error.message; // the end of a process that has complained, or of `input`
+        child.kill();
+      });
+    const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text(), written]);
     if ((await child.exited) !== 0)
-      throw new Error(`docker ${args.join(" ")}: ${problems.trim() || out.trim()}`);
+      throw new Error(`docker ${args.join(" ")}: ${problems.trim() || out.trim() || fault}`);
     return out.trim();
   }
   const docker = (...args: string[]) => {
@@ -61,10 +64,7 @@ export function topology(
     return run(args, { signal: abandoned });
   };
   const compose = (...args: string[]) => docker("compose", ...args);
-  const psql = ["compose", "exec", "-T", "db", "psql", "-U", "postgres", "-d", "pessoas", "-qAt"].concat(
-    "-v",
-    "ON_ERROR_STOP=1",
-  );
+  const psql = "compose exec -T db psql -U postgres -d pessoas -qAt -v ON_ERROR_STOP=1".split(" ");
 
   return {
     url: `http://127.0.0.1:${port}`,
