@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { join } from "node:path";
 import { type Registry, serve } from "../tests/support.ts";
 import { startGenerator } from "./cost.ts";
+import { spawnScript } from "./e2e.ts";
 import type { Load, Sent } from "./load.ts";
 
 /** One slice of each load, one after the other, by a generator of their own. */
@@ -117,14 +117,7 @@ test("a generator that nobody answers ends, and that is told", async () => {
   await expect(send(free.port, ["saturation"])).rejects.toThrow("the load generator has ended");
 }, 30_000);
 
-const run = async (...args: string[]) => {
-  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "cost.ts"), ...args], {
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  return { stdout, stderr, code };
-};
+const run = (...args: string[]) => spawnScript("cost.ts", args);
 
 test.each([
   [["--only", "all"], "--only: expected official, saturation, reads"],

@@ -462,12 +462,9 @@ async function main(): Promise<void> {
     console.error("starting, which takes half a minute");
     await Promise.all(topologies.map(({ up }) => up()));
     for (const [index, made] of topologies.entries()) {
-      const { name, people } = wanted[index] as (typeof wanted)[number];
+      const { name, root, override, people } = wanted[index] as (typeof wanted)[number];
       if (people > 0) console.error(`${name}: storing ${number(people)} persons`);
       await inhabit(made, options.seed, people);
-    }
-    for (const [index, made] of topologies.entries()) {
-      const { name, root, override, people } = wanted[index] as (typeof wanted)[number];
       const { rate, seed } = options;
       const generator = startGenerator({
         port: Number(new URL(made.url).port),

@@ -8,9 +8,20 @@ export async function workplace(name: string) {
   return { folder, remove: () => rm(folder, { recursive: true }) };
 }
 
+/** Runs a script of this folder. Resolves with what it said when it has ended. */
+export async function spawnScript(name: string, args: string[], env: Record<string, string> = {}) {
+  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, name), ...args], {
+    env: { ...process.env, ...env },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { stdout, stderr, code };
+}
+
 /**
- * Runs a script of this folder with --json, and with --out naming a folder within `folder` that is not there yet.
- * Resolves with what it said when it has ended; `json` is undefined when it printed none.
+ * The same with --json, and with --out naming a folder within `folder` that is not there yet. `json` is undefined when it
+ * printed none.
  */
 export async function runScript(
   name: string,
@@ -19,10 +30,6 @@ export async function runScript(
   env: Record<string, string> = {},
 ) {
   const out = join(folder, crypto.randomUUID());
-  const child = Bun.spawn(
-    [process.execPath, "run", join(import.meta.dir, name), "--json", "--out", out, ...args],
-    { env: { ...process.env, ...env }, stdout: "pipe", stderr: "pipe" },
-  );
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  const { stdout, stderr, code } = await spawnScript(name, ["--json", "--out", out, ...args], env);
   return { code, out, stderr, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
 }

@@ -131,13 +131,13 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       const operations: Record<string, Cost> = {};
       // What they leave to be merged later is theirs, too: of as many at once as where nobody searches, if time allows.
       const merge = async () => void (server?.citus || (await sql`select pessoas_mesclar()`));
-      const enough = Math.max(options.samples, Math.min(mergeUnsearched, Math.floor(persons / 24)));
+      const creates = Math.max(options.samples, Math.min(mergeUnsearched, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
-        const creates = name.startsWith("create");
-        const cost = creates
-          ? await measure(run, lanes, { ...options, samples: enough }, cpuS, merge)
+        const creating = name.startsWith("create");
+        const cost = creating
+          ? await measure(run, lanes, { ...options, samples: creates }, cpuS, merge)
           : await measure(run, lanes, options, cpuS);
-        if (creates) await vacuum();
+        if (creating) await vacuum();
         tell(`  ${name.padEnd(20)} ${[cost.p50, cost.p99, cost.cpuMs].map(milliseconds).join(" / ")}`);
         operations[name] = cost;
       }

@@ -1,14 +1,7 @@
 import { expect, test } from "bun:test";
-import { join } from "node:path";
+import { spawnScript } from "./e2e.ts";
 
-async function start(...args: string[]) {
-  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "start.ts"), ...args], {
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  return { stdout, stderr, code };
-}
+const start = (...args: string[]) => spawnScript("start.ts", args);
 
 test("both kinds of start are measured, the first one apart", async () => {
   const { code, stdout } = await start("--times", "2", "--json");

@@ -26,10 +26,10 @@ const instanceMiB = 512;
 
 /** The topology of the contest, with so many persons in it. */
 export async function throughNginx(abandoned: AbortSignal, people: number): Promise<Target> {
-  const { url, compose, up, health, sql, fill: store, remove } = topology(abandoned, { name: "hostile" });
+  const { url, compose, up, health, sql, fill, remove } = topology(abandoned, { name: "hostile" });
   try {
     await up();
-    await store(() => fill(sql, people));
+    await fill(() => populate(sql, people));
   } catch (error) {
     await remove();
     throw error;
@@ -67,7 +67,7 @@ export async function directly(abandoned: AbortSignal, people: number): Promise<
       return query(database.url, text);
     };
     await sql(schema);
-    await fill(sql, people);
+    await populate(sql, people);
   } catch (error) {
     await removeDatabase();
     throw error;
@@ -97,7 +97,7 @@ export async function directly(abandoned: AbortSignal, people: number): Promise<
 }
 
 /** Straight into the tables: what a server would have stored of them. */
-async function fill(sql: (text: string) => Promise<unknown>, people: number): Promise<void> {
+async function populate(sql: (text: string) => Promise<unknown>, people: number): Promise<void> {
   const pick = (from: string, salt: string) =>
     `(array[${from}])[1 + abs(hashtext('${salt}' || n)) % ${from.split(",").length}]`;
   const first = pick("'Ana','José','Maria','João','Zoë','Ünal','Francisca','Antônio','Li','Beatriz'", "f");
