@@ -68,11 +68,34 @@ export function parsePessoa(body: Uint8Array): Pessoa | Refusal {
   } catch {
     return { status: 400, detail: "the body is not JSON in valid UTF-8" };
   }
+  if (isOrdinary(json)) return pessoaOf(json);
   const { data, error } = NovaPessoa.safeParse(json);
   if (error) return refusal(error.issues, json);
-  const { apelido, nome, nascimento, stack } = data;
+  return pessoaOf(data);
+}
+
+function pessoaOf({ apelido, nome, nascimento, stack }: z.infer<typeof NovaPessoa>): Pessoa {
   return { id: idOf(apelido), apelido, nome, nascimento, stack: stack ?? null };
 }
+
+// No U+0000, and no surrogate: a UTF-16 unit is a character.
+const ordinary32 = /^[^\0\ud800-\udfff]{1,32}$/;
+const ordinary100 = /^[^\0\ud800-\udfff]{1,100}$/;
+const ordinaryDay = /^(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])$/;
+
+/** Some of those whom NovaPessoa accepts, and nobody else: most of them, in a tenth of the time. */
+export function isOrdinary(json: unknown): json is z.infer<typeof NovaPessoa> {
+  if (json === null || typeof json !== "object") return false;
+  const { apelido, nome, nascimento, stack } = json as Record<string, unknown>;
+  return (
+    fits(apelido, ordinary32) &&
+    fits(nome, ordinary100) &&
+    fits(nascimento, ordinaryDay) &&
+    (stack == null || (Array.isArray(stack) && stack.every((each) => fits(each, ordinary32))))
+  );
+}
+
+const fits = (value: unknown, pattern: RegExp) => typeof value === "string" && pattern.test(value);
 
 // A body can hold 30,000 mistakes: the answer must not be a hundred times as long as what was sent.
 const maxErrors = 100;

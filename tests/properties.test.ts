@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import fc from "fast-check";
+import { isOrdinary, NovaPessoa } from "../pessoa.ts";
 import { holds, readPessoa } from "../stress-test/contract.ts";
 import { type Found, query, type Registry, serve } from "./support.ts";
 
@@ -64,6 +65,50 @@ test("any JSON value as a body is accepted exactly when an independent reading o
   );
   expect(await fresh.count()).toBe(taken.size);
   await fresh.stop();
+});
+
+test("whom the quick look takes for an ordinary person, zod accepts, too, and says the same of", () => {
+  const near = (max: number) => {
+    const plain = fc.string({ unit: fc.constantFrom(..."aÉ ß\n\uffff%\u007f"), maxLength: max + 1 });
+    const long = fc.string({ unit: hostile, minLength: max - 1, maxLength: max + 1 });
+    return fc.oneof({ weight: 6, arbitrary: plain }, long, member);
+  };
+  const day = fc.oneof(
+    fc.tuple(
+      fc.integer({ min: 1898, max: 2101 }),
+      fc.integer({ max: 13, min: 0 }),
+      fc.integer({ max: 32, min: 0 }),
+    ),
+    fc.tuple(fc.constantFrom(1900, 2000, 2023, 2024), fc.constant(2), fc.constantFrom(28, 29, 30)),
+  );
+  const date = day.map(([y, m, d]) => `${y}-${String(m).padStart(2, "0")}-${String(d).padStart(2, "0")}`);
+  const likely = fc.record(
+    {
+      apelido: near(32),
+      nome: near(100),
+      nascimento: fc.oneof({ weight: 6, arbitrary: date }, member),
+      stack: fc.oneof(fc.array(near(32), { maxLength: 3 }), fc.constant(null), fc.constant(null), member),
+      id: member,
+    },
+    { requiredKeys: ["apelido", "nome", "nascimento"] },
+  );
+  let ordinary = 0;
+  fc.assert(
+    fc.property(fc.oneof(likely, likely, fc.jsonValue()), (value) => {
+      const json: unknown = JSON.parse(JSON.stringify(value));
+      if (!isOrdinary(json)) return;
+      ordinary++;
+      const { data } = NovaPessoa.safeParse(json);
+      expect(data).toEqual({
+        apelido: json.apelido,
+        nome: json.nome,
+        nascimento: json.nascimento,
+        ...(json.stack === undefined ? {} : { stack: json.stack }),
+      });
+    }),
+    { numRuns: 5000 },
+  );
+  expect(ordinary).toBeGreaterThan(100);
 });
 
 test("no bytes at all give a 5xx", async () => {
