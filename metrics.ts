@@ -10,6 +10,8 @@ export type Metrics = {
   observe(route: string, status: number, seconds: number): void;
 };
 
+const notedAtOnce = 256; // a quarter of a millisecond's work
+
 /** What the server counts, and what the cache, the insert queue and the process say of themselves when asked. */
 export function metrics(db: Db, cache: Cache): Metrics {
   const registry = new Registry();
@@ -27,7 +29,27 @@ export function metrics(db: Db, cache: Cache): Metrics {
     labelNames: ["route", "status"],
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
     registers,
+    collect: countNoted,
   });
+
+  // Counted many at once: between two requests the processor has forgotten how, and prom-client does a lot for each.
+  const routes: string[] = [];
+  const statuses = new Uint16Array(notedAtOnce);
+  const times = new Float64Array(notedAtOnce);
+
+  function note(route: string, status: number, seconds: number) {
+    const at = routes.push(route) - 1;
+    statuses[at] = status;
+    times[at] = seconds;
+    if (routes.length === notedAtOnce) countNoted();
+  }
+
+  function countNoted() {
+    for (const [i, route] of routes.entries()) {
+      requests.observe({ route, status: statuses[i] as number }, times[i] as number);
+    }
+    routes.length = 0;
+  }
 
   /** A value that is read when somebody asks. Prometheus takes a gauge that only grows for a counter. */
   function gauge(name: string, help: string, read: () => number) {
@@ -87,6 +109,6 @@ export function metrics(db: Db, cache: Cache): Metrics {
   return {
     contentType: registry.contentType,
     render: () => registry.metrics(),
-    observe: (route, status, seconds) => requests.observe({ route, status }, seconds),
+    observe: note,
   };
 }

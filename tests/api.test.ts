@@ -692,6 +692,21 @@ describe("everything else", () => {
     expect((await registry.get("/readyz")).status).toBe(200);
   });
 
+  test("/metrics knows of every request, however many there are between two scrapes", async () => {
+    const fresh = await serve();
+    const asked = 600;
+    const scrape = async () => {
+      const of = 'pessoas_http_request_duration_seconds_count{route="GET /healthz",status="200"} ';
+      const lines = (await (await fresh.get("/metrics")).text()).split("\n");
+      return lines.find((line) => line.startsWith(of))?.slice(of.length);
+    };
+    for (let i = 0; i < asked; i++) await fresh.get("/healthz");
+    expect(await scrape()).toBe(String(asked));
+    await fresh.get("/healthz");
+    expect(await scrape()).toBe(String(asked + 1));
+    await fresh.stop();
+  });
+
   test("/metrics tells what was asked, in Prometheus' text format", async () => {
     const fresh = await serve();
     const { id } = (await (await fresh.post(newPessoa())).json()) as Found;
