@@ -12,11 +12,14 @@ const trail = lead + 0x440; // and the lower ten
 const ascii = trail + 0x400; // and one of 0x80 characters
 const outside = /[^\p{L}0-9]|[\u3400-\u3cbf]/gu; // the second: those letters themselves
 
+// U+0000 is in no field: it separates them until they are encoded, all at once.
+const asciiLetters = Array.from({ length: 0x80 }, (_, code) =>
+  code ? String.fromCharCode(ascii + code) : border,
+);
+
 function asLetters(character: string): string {
   const code = character.codePointAt(0) as number;
-  return code < 0x80
-    ? String.fromCharCode(ascii + code)
-    : String.fromCharCode(lead + (code >> 10), trail + (code & 0x3ff));
+  return asciiLetters[code] ?? String.fromCharCode(lead + (code >> 10), trail + (code & 0x3ff));
 }
 
 const encode = (lowerCased: string) => lowerCased.replace(outside, asLetters);
@@ -24,7 +27,7 @@ const encode = (lowerCased: string) => lowerCased.replace(outside, asLetters);
 /** The fields that are searched, and the text of all of them for the column `busca`. */
 export function searchable(pessoa: { apelido: string; nome: string; stack: string[] | null }) {
   const fields = [pessoa.apelido, pessoa.nome, ...(pessoa.stack ?? [])].map((field) => field.toLowerCase());
-  return { fields, text: fields.map(encode).join(border) };
+  return { fields, text: encode(fields.join("\0")) };
 }
 
 // The longest field has 100 characters, and lower-casing at most doubles a character (İ becomes i̇).

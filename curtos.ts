@@ -13,6 +13,9 @@ export type ShortTerms = {
 
 const pair = 2 ** 21; // more than there are code points
 
+const byteOf = (first: number, second: number) => first * 16 + (second >> 3);
+const bitOf = (second: number) => 1 << (second & 7);
+
 /** The text of a term. */
 export function textOf(term: number): string {
   const [first, second] = [Math.floor(term / pair), term % pair];
@@ -25,24 +28,33 @@ export function textOf(term: number): string {
  */
 export function shortTerms(max: number): ShortTerms {
   const rows = new Map<number, number>();
+  // One bit for each term in ASCII: whether it has enough. Nearly all that is asked fits into these 2 KB.
+  const full = new Uint8Array(128 * 16);
 
   function set(term: number, count: number) {
     rows.set(term, count);
+    const [first, second] = [Math.floor(term / pair), term % pair];
+    if (count >= enough && first < 128 && second < 128) {
+      full[byteOf(first, second)] = (full[byteOf(first, second)] as number) | bitOf(second);
+    }
     if (rows.size > max) rows.delete(rows.keys().next().value as number);
+  }
+
+  function wantsRow(first: number, second: number): boolean {
+    const inAscii = first < 128 && second < 128;
+    if (inAscii && (full[byteOf(first, second)] as number) & bitOf(second)) return false;
+    return (rows.get(first * pair + second) ?? 0) < enough;
   }
 
   return {
     missing(fields) {
       const terms = new Set<number>();
-      const check = (term: number) => {
-        if ((rows.get(term) ?? 0) < enough) terms.add(term);
-      };
       for (const field of fields) {
         let before = 0;
         for (let at = 0; at < field.length; ) {
           const code = field.codePointAt(at) as number;
-          check(code);
-          if (before > 0) check(before * pair + code);
+          if (wantsRow(0, code)) terms.add(code);
+          if (before > 0 && wantsRow(before, code)) terms.add(before * pair + code);
           before = code;
           at += code > 0xffff ? 2 : 1;
         }

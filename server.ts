@@ -6,7 +6,7 @@ import { docs } from "./docs.ts";
 import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
 import * as log from "./log.ts";
 import { metrics } from "./metrics.ts";
-import { type FieldError, parsePessoa, toJson } from "./pessoa.ts";
+import { type FieldError, parsePessoa } from "./pessoa.ts";
 import { listenerOf } from "./port.ts";
 import { help, readSettings, type Settings } from "./settings.ts";
 
@@ -91,7 +91,7 @@ export function api(db: Db, cache: Cache): Handle {
     // The id follows from the apelido and nobody is ever removed: who is in the cache has this apelido.
     const outcome = cache.has(pessoa.id) ? "taken" : await db.insertPessoa(pessoa);
     if (outcome !== "created") return notCreated(outcome);
-    const text = toJson(pessoa, JSON.stringify(pessoa.stack));
+    const text = JSON.stringify(pessoa);
     cache.set(pessoa.id, text);
     return new Response(text, {
       status: 201,

@@ -122,7 +122,7 @@ test("a term is rare when its rarest trigram is, and nothing is before anything 
 
 test("a term wants rows until there are enough, and again once it is forgotten", () => {
   const short = shortTerms(3);
-  const [a, b] = [["a"], ["b"]];
+  const [a, b] = [["á"], ["b"]];
   for (let i = 0; i < enough; i++) {
     expect(short.missing(a)).toHaveLength(1);
     short.added(short.missing(a));
@@ -132,4 +132,5 @@ test("a term wants rows until there are enough, and again once it is forgotten",
   expect([short.missing(b), short.missing(["é😀"]).map(textOf)]).toEqual([[], ["é", "😀"]]);
   short.full(["c"]);
   expect(short.missing(a)).toHaveLength(1);
+  expect(short.missing(b)).toEqual([]); // ASCII is never forgotten
 });
