@@ -48,11 +48,12 @@ type Flight<I, O> = { entries: Entry<I, O>[]; since: number };
 
 // The database cuts a statement at timeoutMs by itself. No answer this much later: the connection is dead.
 const graceMs = 500;
-const tickMs = 100;
+const againMs = 100; // when something too old is in flight still
 // The mean of the gaps between items: over so many of them, none counted as longer than this.
 const gapsInMean = 16;
 const idleGapMs = 100;
 const leastTimerMs = 1; // what a timer can wait
+const rarest = 3; // gaps of so many times gatherMs, in the mean: a fourth of the items still meets another one
 // The mean time of statements: over so many of them, none counted as longer than this share of timeoutMs. One that takes
 // long is a pause, several are the pace.
 const flightsInMean = 64;
@@ -73,7 +74,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   const flights = new Set<Flight<I, O>>();
   let statements = 0;
   let items = 0;
-  let ticker: Timer | undefined;
+  let watching = false;
   let gathering: Timer | undefined;
   let last = 0;
   let meanGapMs = idleGapMs;
@@ -86,7 +87,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     last = now;
     return new Promise((resolve, reject) => {
       queue.push({ item, since: now, resolve, reject });
-      ticker ??= setInterval(tick, tickMs);
+      if (!watching) watch(timeoutMs);
       flush();
     });
   }
@@ -118,7 +119,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
 
   /** How much longer the oldest is to wait for others. */
   function gatheringMs(): number {
-    if (meanGapMs >= gatherMs) return 0;
+    if (meanGapMs >= gatherMs * rarest) return 0;
     return (queue[0]?.since ?? 0) + gatherMs - performance.now();
   }
 
@@ -139,7 +140,8 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     flush();
   }
 
-  // One clock for all items instead of one timer each. It stops when there is nothing to watch.
+  // One clock for all items instead of one timer each: it looks again when the oldest will be too old, and stops when
+  // there is nothing to watch.
   function tick() {
     const now = performance.now();
     const expired = (entry: Entry<I, O>) => now - entry.since >= timeoutMs;
@@ -152,22 +154,32 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     }
     for (const entry of late) entry.reject(new Unavailable("the database did not answer in time"));
     if (stuck) onStuck();
-    if (queue.length === 0 && flights.size === 0) {
-      clearInterval(ticker);
-      ticker = undefined;
-    }
+    const since = oldest();
+    watching = false;
+    if (since !== Infinity) watch(Math.max(since + timeoutMs - now, againMs));
+  }
+
+  function watch(ms: number) {
+    watching = true;
+    setTimeout(tick, ms);
+  }
+
+  /** Since when the oldest item has been here; Infinity when there is none. */
+  function oldest(): number {
+    return Math.min(
+      ...[queue, ...[...flights].map(({ entries }) => entries)].map(([first]) => first?.since ?? Infinity),
+    );
   }
 
   return {
     submit,
     full,
     stats() {
-      const inFlight = [...flights].flatMap((flight) => flight.entries);
-      const oldest = Math.min(...[...queue.slice(0, 1), ...inFlight].map((entry) => entry.since));
+      const since = oldest();
       return {
         waiting: queue.length,
-        inFlight: inFlight.length,
-        oldestMs: oldest === Infinity ? 0 : performance.now() - oldest,
+        inFlight: [...flights].reduce((sum, { entries }) => sum + entries.length, 0),
+        oldestMs: since === Infinity ? 0 : performance.now() - since,
         statements,
         items,
         lanes,
