@@ -15,7 +15,7 @@ export type GroupOptions = {
    * the present pace and behind many others, is refused at once.
    */
   timeoutMs: number;
-  /** So long an item waits for others, at most, where another one is expected within that time; 0: never. */
+  /** So long an item waits for others, at most, while items come more often than every three times that; 0: never. */
   gatherMs?: number;
   /** Called when a statement has had no answer for longer than the database itself would have allowed it. */
   onStuck(): void;
@@ -49,11 +49,11 @@ type Flight<I, O> = { entries: Entry<I, O>[]; since: number };
 // The database cuts a statement at timeoutMs by itself. No answer this much later: the connection is dead.
 const graceMs = 500;
 const againMs = 100; // when something too old is in flight still
-// The mean of the gaps between items: over so many of them, none counted as longer than this.
+// The mean of the gaps between items: over so many of them, none counted as longer than idleGapMs.
 const gapsInMean = 16;
-const idleGapMs = 100;
+const leastIdleGapMs = 100;
 const leastTimerMs = 1; // what a timer can wait
-const rarest = 3; // gaps of so many times gatherMs, in the mean: a fourth of the items still meets another one
+const gatherGaps = 3; // with a mean gap of so many times gatherMs, a fourth of those who wait meets another one
 // The mean time of statements: over so many of them, none counted as longer than this share of timeoutMs. One that takes
 // long is a pause, several are the pace.
 const flightsInMean = 64;
@@ -70,6 +70,7 @@ const few = 128; // let them wait: refused at once they come back at once, and h
  */
 export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOptions): Group<I, O> {
   const { lanes, size, queueLimit, timeoutMs, gatherMs = 0, onStuck } = options;
+  const idleGapMs = Math.max(leastIdleGapMs, 2 * gatherMs * gatherGaps);
   const queue: Entry<I, O>[] = [];
   const flights = new Set<Flight<I, O>>();
   let statements = 0;
@@ -119,7 +120,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
 
   /** How much longer the oldest is to wait for others. */
   function gatheringMs(): number {
-    if (meanGapMs >= gatherMs * rarest) return 0;
+    if (meanGapMs >= gatherMs * gatherGaps) return 0;
     return (queue[0]?.since ?? 0) + gatherMs - performance.now();
   }
 

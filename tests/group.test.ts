@@ -49,6 +49,15 @@ test("where items come more often than gatherMs, they wait for each other that l
   expect(sizes).toEqual([...new Array<number>(atOnce).fill(1), 60 - atOnce]);
 });
 
+test.each([1, 20, 100])("alone, an item waits for nobody, with gatherMs of %d", async (gatherMs) => {
+  const { started, run } = statements();
+  const { submit } = group(run, { ...options, gatherMs });
+  const answer = submit(1);
+  expect(started).toHaveLength(1);
+  started[0]?.answer();
+  expect(await answer).toBe("#1");
+});
+
 test("a statement that is full waits for no others", async () => {
   const { started, run } = statements();
   const { submit, stats } = group(run, { ...options, lanes: 100, queueLimit: 100, gatherMs: 60_000 });
