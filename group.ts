@@ -162,7 +162,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
 
   function watch(ms: number) {
     watching = true;
-    setTimeout(tick, ms);
+    setTimeout(tick, ms).unref(); // who has nothing else to do need not wait for it
   }
 
   /** Since when the oldest item has been here; Infinity when there is none. */
