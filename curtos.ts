@@ -13,12 +13,15 @@ export type ShortTerms = {
 
 const pair = 2 ** 21; // more than there are code points
 
+/** Both characters of a term; the first is 0 where there is one alone. */
+const halves = (term: number) => [Math.floor(term / pair), term % pair] as const;
+
 const byteOf = (first: number, second: number) => first * 16 + (second >> 3);
 const bitOf = (second: number) => 1 << (second & 7);
 
 /** The text of a term. */
 export function textOf(term: number): string {
-  const [first, second] = [Math.floor(term / pair), term % pair];
+  const [first, second] = halves(term);
   return first === 0 ? String.fromCodePoint(second) : String.fromCodePoint(first, second);
 }
 
@@ -33,7 +36,7 @@ export function shortTerms(max: number): ShortTerms {
 
   function set(term: number, count: number) {
     rows.set(term, count);
-    const [first, second] = [Math.floor(term / pair), term % pair];
+    const [first, second] = halves(term);
     if (count >= enough && first < 128 && second < 128) {
       full[byteOf(first, second)] = (full[byteOf(first, second)] as number) | bitOf(second);
     }

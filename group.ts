@@ -70,7 +70,8 @@ const few = 128; // let them wait: refused at once they come back at once, and h
  */
 export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOptions): Group<I, O> {
   const { lanes, size, queueLimit, timeoutMs, gatherMs = 0, onStuck } = options;
-  const idleGapMs = Math.max(leastIdleGapMs, 2 * gatherMs * gatherGaps);
+  const oftenMs = gatherMs * gatherGaps;
+  const idleGapMs = Math.max(leastIdleGapMs, 2 * oftenMs);
   const queue: Entry<I, O>[] = [];
   const flights = new Set<Flight<I, O>>();
   let statements = 0;
@@ -120,7 +121,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
 
   /** How much longer the oldest is to wait for others. */
   function gatheringMs(): number {
-    if (meanGapMs >= gatherMs * gatherGaps) return 0;
+    if (meanGapMs >= oftenMs) return 0;
     return (queue[0]?.since ?? 0) + gatherMs - performance.now();
   }
 

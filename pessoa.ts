@@ -74,6 +74,7 @@ export function parsePessoa(body: Uint8Array): Pessoa | Refusal {
   return pessoaOf(data);
 }
 
+/** Members in the contract's order: JSON.stringify writes the answer to a create. */
 function pessoaOf({ apelido, nome, nascimento, stack }: z.infer<typeof NovaPessoa>): Pessoa {
   return { id: idOf(apelido), apelido, nome, nascimento, stack: stack ?? null };
 }
