@@ -20,7 +20,7 @@ export type DbOptions = {
   timeoutMs: number;
   /** Persons that one insert may take. */
   batchSize: number;
-  /** How long a create waits for others while they come more often than every three times that; default 0. */
+  /** How long a create waits for others while they come more often than every six times that; default 0. */
   gatherMs?: number;
   /** Searches at once, each on a connection. */
   searches: number;

@@ -15,7 +15,7 @@ export type GroupOptions = {
    * the present pace and behind many others, is refused at once.
    */
   timeoutMs: number;
-  /** So long an item waits for others, at most, while items come more often than every three times that; 0: never. */
+  /** So long an item waits for others, at most, while items come more often than every six times that; 0: never. */
   gatherMs?: number;
   /** Called when a statement has had no answer for longer than the database itself would have allowed it. */
   onStuck(): void;
@@ -53,7 +53,7 @@ const againMs = 100; // when something too old is in flight still
 const gapsInMean = 16;
 const leastIdleGapMs = 100;
 const leastTimerMs = 1; // what a timer can wait
-const gatherGaps = 3; // with a mean gap of so many times gatherMs, a fourth of those who wait meets another one
+const gatherGaps = 6; // with a mean gap of so many times gatherMs, every sixth that waits meets another one
 // The mean time of statements: over so many of them, none counted as longer than this share of timeoutMs. One that takes
 // long is a pause, several are the pace.
 const flightsInMean = 64;

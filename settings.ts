@@ -46,7 +46,7 @@ const Each = z.object({
   GATHER_MS: whole(0, 100)
     .default(5)
     .describe(
-      "how long a create waits for others to share its commit, 0 to 100. Only while they come, in the mean, more often than every three times that",
+      "how long a create waits for others to share its commit, 0 to 100. Only while they come, in the mean, more often than every six times that",
     ),
   SEARCHES: whole(1, 16)
     .default(2)

@@ -35,7 +35,7 @@ const usage = `Usage: usage.ts --project NAME --out FILE.jsonl [--interval-ms N]
 Samples CPU and memory of every running container of a docker compose project from the cgroups (v1 and v2)
 of this machine: one line of JSON at the start, one per interval, one at the end, until SIGTERM or Ctrl-C.
 A container that listens on a Unix socket in a volume (environment SOCKET) is asked for /metrics too, at most
-once a second, where the volume can be read from outside.
+every five seconds and at the end, where the volume can be read from outside.
 
   --project NAME     the compose project, as "docker compose ls" names it
   --out FILE.jsonl   file to write
@@ -43,7 +43,7 @@ once a second, where the volume can be read from outside.
   -h, --help         this text`;
 
 const metricsTimeoutMs = 500;
-const minMetricsIntervalMs = 990; // a second, less what a timer is early
+const minMetricsIntervalMs = 4990; // five seconds, less what a timer is early
 
 /** Seconds and bytes of the cgroups `pid` is in. Throws when they cannot be read (the process has ended). */
 export function readUsage(groups: CgroupDirs): Usage {
@@ -272,9 +272,9 @@ async function main(): Promise<void> {
 
   const services = findServices(project);
   let askedMs = 0;
-  const write = async () => {
+  const write = async (last = false) => {
     // It costs the registry a little: not more often than the pictures need.
-    const withMetrics = Date.now() - askedMs >= minMetricsIntervalMs;
+    const withMetrics = last || Date.now() - askedMs >= minMetricsIntervalMs;
     if (withMetrics) askedMs = Date.now();
     appendFileSync(out, `${JSON.stringify(await sample(services, withMetrics))}\n`);
   };
@@ -284,7 +284,7 @@ async function main(): Promise<void> {
   writeFileSync(out, "");
   do await write();
   while ((await Promise.race([stopped.promise, Bun.sleep(intervalMs)])) !== "stopped");
-  await write();
+  await write(true);
   process.exit(0);
 }
 
