@@ -67,7 +67,6 @@ test.if(!reason)(
       await third.output();
     }
   },
-  60_000,
 );
 
 test("db:backup and db:restore want one file, and the programs that they need", () => {
