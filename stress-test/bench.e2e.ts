@@ -44,7 +44,7 @@ describe("against the registry", () => {
     expect(existsSync(join(out, "report.html"))).toBe(true);
     expect(existsSync(join(out, "mixed-latency.svg"))).toBe(true);
     expect(await Bun.file(join(out, "result.json")).json()).toEqual(json);
-  });
+  }, 60_000);
 
   test("open loop sends what the rate says, whatever the answers take", async () => {
     const { code, json } = await bench([
@@ -74,7 +74,7 @@ test("without --url and with nothing there, it starts the server itself and leav
   expect(json.results[0].audit.countBefore).toBe(0);
   const left = [...new Bun.Glob("pessoas-bench-*").scanSync({ cwd: temporary, onlyFiles: false })];
   expect(left).toEqual([]);
-});
+}, 60_000);
 
 /** A registry in memory, with a fault. */
 function faulty(

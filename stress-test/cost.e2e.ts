@@ -49,7 +49,7 @@ describe("against the registry", () => {
     expect(Object.keys(reads?.requests ?? {})).toEqual(["read"]);
     const created = [official, saturation, again].reduce((sum, sent) => sum + (sent?.created ?? 0), 0);
     expect(await registry.count()).toBe(created);
-  });
+  }, 60_000);
 });
 
 /** A registry without memory, with a fault at every 20th request. */

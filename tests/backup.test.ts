@@ -67,6 +67,7 @@ test.if(!reason)(
       await third.output();
     }
   },
+  60_000,
 );
 
 test("db:backup and db:restore want one file, and the programs that they need", () => {

@@ -84,26 +84,30 @@ describe.skipIf(!coordinator)(title, () => {
     expect(statuses.filter((status) => status === 422)).toHaveLength(99);
   });
 
-  test("overlapping batches of two instances store everybody once, and everybody is read, found and counted", async () => {
-    const before = await one.count();
-    const persons = Array.from({ length: 500 }, () => newPessoa());
-    const sent = [
-      ...persons.map((person) => one.post(person)),
-      ...persons.toReversed().map((person) => other.post(person)),
-    ];
-    const statuses = (await Promise.all(sent)).map(({ status }) => status);
-    expect(statuses.filter((status) => status === 201)).toHaveLength(persons.length);
-    expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
-    expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
-    const cold = await start(); // nobody is in its cache
-    const read50 = persons.slice(0, 50).map((person) => ({ id: idOf(person.apelido), ...person }) as Found);
-    expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
-    for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
-    expect(await cold.search("pessoa")).toHaveLength(50);
-    expect(await cold.search("%_nobody")).toEqual([]);
-    expect(await read(cold, crypto.randomUUID())).toBe(404);
-    await cold.stop();
-  });
+  test(
+    "overlapping batches of two instances store everybody once, and everybody is read, found and counted",
+    async () => {
+      const before = await one.count();
+      const persons = Array.from({ length: 500 }, () => newPessoa());
+      const sent = [
+        ...persons.map((person) => one.post(person)),
+        ...persons.toReversed().map((person) => other.post(person)),
+      ];
+      const statuses = (await Promise.all(sent)).map(({ status }) => status);
+      expect(statuses.filter((status) => status === 201)).toHaveLength(persons.length);
+      expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
+      expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
+      const cold = await start(); // nobody is in its cache
+      const read50 = persons.slice(0, 50).map((person) => ({ id: idOf(person.apelido), ...person }) as Found);
+      expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
+      for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
+      expect(await cold.search("pessoa")).toHaveLength(50);
+      expect(await cold.search("%_nobody")).toEqual([]);
+      expect(await read(cold, crypto.randomUUID())).toBe(404);
+      await cold.stop();
+    },
+    startupMs,
+  );
 });
 
 test("elsewhere than on Citus the schema is applied as it is, any number of times", async () => {

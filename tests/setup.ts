@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { startEmbedded } from "../embedded.ts";
 
 // What a test waits for is a disk and other processes: on a busy machine 1,500 durable creates take longer than the 5 s of
-// the default. Hooks name theirs themselves.
+// the default.
 setDefaultTimeout(60_000);
 
 // One real PostgreSQL for the whole run: the one named by DATABASE_URL, else an embedded one of its own.
