@@ -24,10 +24,21 @@ function asLetters(character: string): string {
 
 const encode = (lowerCased: string) => lowerCased.replace(outside, asLetters);
 
-/** The fields that are searched, and the text of all of them for the column `busca`. */
-export function searchable(pessoa: { apelido: string; nome: string; stack: string[] | null }) {
-  const fields = [pessoa.apelido, pessoa.nome, ...(pessoa.stack ?? [])].map((field) => field.toLowerCase());
-  return { fields, text: encode(fields.join("\0")) };
+/**
+ * The fields that are searched, those of them that are elements of the stack, and the text of all for the column `busca`.
+ * Elements that `isCommon` are left out.
+ */
+export function searchable(
+  { apelido, nome, stack }: { apelido: string; nome: string; stack: string[] | null },
+  isCommon: (element: string) => boolean = () => false,
+) {
+  const elements = new Set<string>();
+  for (const each of stack ?? []) {
+    const element = each.toLowerCase();
+    if (!isCommon(element)) elements.add(element);
+  }
+  const fields = [apelido.toLowerCase(), nome.toLowerCase(), ...elements];
+  return { fields, elements, text: encode(fields.join("\0")) };
 }
 
 // The longest field has 100 characters, and lower-casing at most doubles a character (İ becomes i̇).

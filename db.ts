@@ -1,5 +1,6 @@
 import postgres from "postgres";
 import { searchable, wanted } from "./busca.ts";
+import { type CommonElements, commonElements } from "./comuns.ts";
 import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
 import { group, Unavailable } from "./group.ts";
 import * as log from "./log.ts";
@@ -78,10 +79,12 @@ const termsStatement = `
 // An entry of the first index has to fit into a page: 2,700 trigrams. Longer ones are to be found among the later ones.
 const longest = 2500;
 const late = String(Number.MAX_SAFE_INTEGER);
+const longestStack = 2 * longest; // as JSON: the text of one that repeats itself is short
 // So many times as much memory as others long persons take while they wait: up to 64 KB of JSON.
 const longsAre = 32;
 const mergerIdleS = 1; // Postgres keeps some of the memory that a merge takes for as long as the connection is there
 const shortTermsKnown = 100_000;
+const elementsKnown = 10_000;
 const learnFromOneIn = 256;
 // A search stops at its 50th hit; a bitmap of the first index would hold all of them. Where pages cost nothing, Postgres
 // takes one only where there is no other way: in the second. And a plan for any term is the plan for each: making one anew
@@ -113,6 +116,7 @@ export function openDb({
   const reader = pool(1);
   let plans: Record<string, string> = searchPlans;
   const short = shortTerms(shortTermsKnown);
+  const common = commonElements(elementsKnown);
   const rare = rarity();
   let inserted = 0;
   const searcher = pool(atOnce, () => plans);
@@ -225,8 +229,11 @@ export function openDb({
     for (const { n } of created) {
       if (Number(n) > Number(firstPersons)) merging.created(Number(n));
     }
+    const ids = new Set(created.map(({ id }) => id));
+    const news = new Set(ids);
+    for (const { id, elements } of entries) if (news.delete(id)) common.stored(elements);
     for (const { row } of entries) if (inserted++ % learnFromOneIn === 0) rare.learn(row[5] as string);
-    return new Set(created.map(({ id }) => id));
+    return ids;
   }
 
   const nearest =
@@ -270,7 +277,7 @@ export function openDb({
       searcher.reopen();
     },
     insertPessoa(pessoa) {
-      const entry = entryOf(pessoa);
+      const entry = entryOf(pessoa, common);
       return (isLong(entry) ? longInserts : inserts).submit(entry);
     },
     fullOfLong: longInserts.full,
@@ -304,17 +311,21 @@ function rowToJson(row: Row): string {
   return toJson(row, row.stack);
 }
 
-/** What is to be stored of a person: the values of storedColumns, as texts, and the fields that are searched. */
-export type Entry = { id: string; row: (string | null)[]; fields: string[] };
+/**
+ * What is to be stored of a person: the values of storedColumns, as texts, the fields that are searched, and those of
+ * them that are elements of the stack.
+ */
+export type Entry = { id: string; row: (string | null)[]; fields: string[]; elements: Set<string> };
 
-/** What is to be stored of `p`. */
-export function entryOf(p: Pessoa): Entry {
-  const { fields, text } = searchable(p);
+/** What is to be stored of `p`, who need not be found by what is `common`. */
+export function entryOf(p: Pessoa, common: CommonElements): Entry {
+  const { fields, elements, text } = searchable(p, common.has);
   const row = [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), text];
-  return { id: p.id, row, fields };
+  return { id: p.id, row, fields, elements };
 }
 
-const isLong = ({ row }: Entry) => (row[5] as string).length > longest;
+const isLong = ({ row: [, , , , stack, text] }: Entry) =>
+  (text as string).length > longest || (stack ?? "").length > longestStack;
 
 type Query = <T extends object>(text: string, parameters: (string | null)[]) => Promise<T[]>;
 
@@ -419,18 +430,20 @@ async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void>
     ${schema}`);
   const query = queryOn(transaction);
   const short = shortTerms(shortTermsKnown);
+  const common = commonElements(elementsKnown);
   for (let last = "00000000-0000-0000-0000-000000000000"; ; ) {
     const rows = await query<Row>(
       `select ${columns} from pessoas_before where id > $1 order by id limit 500`,
       [last],
     );
-    const entries = rows.map((row) => entryOf({ ...row, stack: row.stack && JSON.parse(row.stack) }));
+    const entries = rows.map((row) => entryOf({ ...row, stack: row.stack && JSON.parse(row.stack) }, common));
     const others = entries.filter((entry) => !isLong(entry));
     for (const part of [others, ...entries.filter(isLong).map((entry) => [entry])]) {
       const entered: number[] = [];
       if (part.length > 0) await insertWithTerms(query, part, short, entered);
       short.added(entered);
     }
+    for (const { elements } of entries) common.stored(elements);
     const end = rows.at(-1);
     if (end === undefined) break;
     last = end.id;

@@ -1,3 +1,4 @@
+import { commonElements } from "../comuns.ts";
 import { shortTerms, textOf } from "../curtos.ts";
 import { entryOf, storedColumns } from "../db.ts";
 import { idOf } from "../pessoa.ts";
@@ -7,8 +8,8 @@ import type { Pessoa } from "./contract.ts";
 export type CopyInto = (table: string, lines: Iterable<string>) => Promise<unknown>;
 
 /**
- * Stores persons past the server, and those of their short terms that a server would enter: `full` are the ones that
- * have rows enough already.
+ * Stores persons past the server as it would: with those of their short terms that want rows, for `full` are the ones that
+ * have enough already, and without what is common among them.
  */
 export async function store(
   copyInto: CopyInto,
@@ -17,10 +18,12 @@ export async function store(
 ): Promise<void> {
   const short = shortTerms(Number.POSITIVE_INFINITY);
   short.full(full);
+  const common = commonElements(Number.POSITIVE_INFINITY);
   const terms: string[] = [];
   const rows = function* () {
     for (const person of persons) {
-      const { id, row, fields } = entryOf({ id: idOf(person.apelido), ...person });
+      const { id, row, fields, elements } = entryOf({ id: idOf(person.apelido), ...person }, common);
+      common.stored(elements);
       const missing = short.missing(fields);
       short.added(missing);
       for (const term of missing) terms.push(line([textOf(term), id]));

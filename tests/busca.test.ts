@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { searchable, wanted } from "../busca.ts";
+import { commonElements } from "../comuns.ts";
 import { enough, shortTerms, textOf } from "../curtos.ts";
 import { rarity } from "../raros.ts";
 
@@ -133,4 +134,45 @@ test("a term wants rows until there are enough, and again once it is forgotten",
   short.full(["c"]);
   expect(short.missing(a)).toHaveLength(1);
   expect(short.missing(b)).toEqual([]); // ASCII is never forgotten
+});
+
+test("without what is common, every term still has as many texts and rows as holders, or enough", () => {
+  const words = ["Python", "python 3", "PyPy", "Go", "C", "İzmir", "java", "JavaScript", "C++"];
+  const stack = fc.array(fc.constantFrom(...words), { maxLength: 6 });
+  const persons = fc.array(fc.record({ apelido: text(6), nome: text(6), stack }), {
+    minLength: 400,
+    maxLength: 400,
+  });
+  const wordsOrMemory = fc.constantFrom(2, 100); // with 2, all others are forgotten again and again
+  const terms = [...words, "ytho", "pyp", "İz", "i", "av", "java", "script", "+", "++", "c+", "zzz"];
+  fc.assert(
+    fc.property(persons, wordsOrMemory, (all, max) => {
+      const common = commonElements(max);
+      const short = shortTerms(1000);
+      const texts: string[] = [];
+      const rows: string[] = [];
+      for (const who of all) {
+        const { fields, elements, text } = searchable(who, common.has);
+        texts.push(text);
+        const missing = short.missing(fields);
+        rows.push(...missing.map(textOf));
+        short.added(missing);
+        common.stored(elements);
+      }
+      for (const term of terms) {
+        const lowerCased = term.toLowerCase();
+        const holders = all.filter(({ apelido, nome, stack }) =>
+          [apelido, nome, ...stack].some((field) => field.toLowerCase().includes(lowerCased)),
+        ).length;
+        const what = wanted(term) as { short: string } | { text: string };
+        const found =
+          "short" in what
+            ? rows.filter((row) => row === what.short).length
+            : texts.filter((each) => each.includes(what.text)).length;
+        expect(found).toBeLessThanOrEqual(holders);
+        expect(found).toBeGreaterThanOrEqual(Math.min(holders, enough));
+      }
+    }),
+    { numRuns: 30 },
+  );
 });

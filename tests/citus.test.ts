@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { commonElements } from "../comuns.ts";
 import { entryOf, storedColumns } from "../db.ts";
 import { idOf } from "../pessoa.ts";
 import schema from "../schema.sql" with { type: "text" };
@@ -23,7 +24,9 @@ describe.skipIf(!coordinator)(title, () => {
     // A registry that was there before Citus: its table is a plain one, and holds persons.
     const [plain = ""] = schema.split(/^-- Citus/m);
     const cells = stored.map((person) =>
-      entryOf(person).row.map((text) => (text === null ? "null" : `'${text.replaceAll("'", "''")}'`)),
+      entryOf(person, commonElements(1)).row.map((text) =>
+        text === null ? "null" : `'${text.replaceAll("'", "''")}'`,
+      ),
     );
     await query(coordinator, "drop table if exists pessoas, curtos");
     await query(coordinator, plain);

@@ -19,6 +19,38 @@ test("short terms get rows until there are enough, also when the instance is ano
   await Promise.all([first.stop(), second.stop()]);
 });
 
+test("what many have in their stack is in enough search texts, and the later ones do without", async () => {
+  const first = await serve();
+  const texts = async () => {
+    const [row] = await query(
+      first.databaseUrl,
+      "select count(*)::int as n from pessoas where busca like '%haskell%'",
+    );
+    return row?.n as number;
+  };
+  const taken = newPessoa();
+  await first.post(taken);
+  const second = await serve({ DATABASE_URL: first.databaseUrl }); // it does not have them in its cache
+  for (let i = 0; i < enough; i++) {
+    const { status } = await second.post({ ...taken, stack: ["Haskell"] });
+    expect(status).toBe(422); // who is not stored does not count
+  }
+  for (let i = 0; i < enough + 5; i++) {
+    const { status } = await second.post({ ...newPessoa(), stack: ["Haskell", `Agda${i}`, "HASKELL"] });
+    expect(status).toBe(201);
+  }
+  expect(await texts()).toBe(enough);
+  for (const registry of [first, second]) {
+    const found = await Promise.all(
+      ["haskell", "ASKEL", "sk", "agda54", "agda5"].map((term) => registry.search(term)),
+    );
+    expect(found.map(({ length }) => length)).toEqual([enough, enough, enough, 1, 6]);
+  }
+  await first.post({ ...newPessoa(), stack: ["haskell"] });
+  expect(await texts()).toBe(enough + 1); // what the second has learned the first has not
+  await Promise.all([first.stop(), second.stop()]);
+});
+
 test("first and later persons are found, rare or not", async () => {
   const first = await serve();
   const named = async (count: number, nome: string) => {
