@@ -78,8 +78,8 @@ const termsStatement = `
   insert into curtos (termo, id) select termo, id::uuid from json_each($1) as person (id, termos), json_array_elements_text(termos) as termo`;
 // An entry of the first index has to fit into a page: 2,700 trigrams. Longer ones are to be found among the later ones.
 const longest = 2500;
-const late = String(Number.MAX_SAFE_INTEGER);
 const longestStack = 2 * longest; // as JSON: the text of one that repeats itself is short
+const late = String(Number.MAX_SAFE_INTEGER);
 // So many times as much memory as others long persons take while they wait: up to 64 KB of JSON.
 const longsAre = 32;
 const mergerIdleS = 1; // Postgres keeps some of the memory that a merge takes for as long as the connection is there
