@@ -229,11 +229,9 @@ export function openDb({
     for (const { n } of created) {
       if (Number(n) > Number(firstPersons)) merging.created(Number(n));
     }
-    const ids = new Set(created.map(({ id }) => id));
-    const news = new Set(ids);
-    for (const { id, elements } of entries) if (news.delete(id)) common.stored(elements);
+    for (const { elements } of storedOf(entries, created)) common.stored(elements);
     for (const { row } of entries) if (inserted++ % learnFromOneIn === 0) rare.learn(row[5] as string);
-    return ids;
+    return new Set(created.map(({ id }) => id));
   }
 
   const nearest =
@@ -347,13 +345,17 @@ function insertInto(query: Query, entries: Entry[]): Promise<Created[]> {
       );
 }
 
+/** Of several with one id the first is the one that was stored. */
+function storedOf(entries: Entry[], created: Created[]): Entry[] {
+  const ids = new Set(created.map(({ id }) => id));
+  return entries.filter(({ id }) => ids.delete(id));
+}
+
 /** The same, and their short terms that want rows, within a transaction. Those go into `entered`, too. */
 async function insertWithTerms(query: Query, entries: Entry[], short: ShortTerms, entered: number[]) {
   const created = await insertInto(query, entries);
-  const ids = new Set(created.map(({ id }) => id));
   const terms: Record<string, string[]> = {};
-  for (const { id, fields } of entries) {
-    if (!ids.delete(id)) continue;
+  for (const { id, fields } of storedOf(entries, created)) {
     const missing = short.missing(fields);
     terms[id] = missing.map(textOf);
     for (const term of missing) entered.push(term);
