@@ -110,7 +110,7 @@ export function openDb({
   queueLimit,
 }: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
-  const writer = pool(1);
+  const writer = pool(1, () => ({ statement_timeout: String(2 * timeoutMs) })); // creates may wait twice as long
   const aside = pool(1); // for what is rare and takes long: huge persons and counts
   const merger = pool(1, () => ({ statement_timeout: "0" }), url, mergerIdleS); // what takes longest
   const reader = pool(1);
@@ -153,7 +153,18 @@ export function openDb({
     onStuck: of.reopen,
   });
 
-  const inserts = group(insertBatch, { ...queued(writer, batchSize), gatherMs });
+  const pings = group(
+    async (asked: undefined[]) => {
+      await reader.query("select 1 from pessoas limit 1", []);
+      return asked.map(() => undefined);
+    },
+    { ...queued(reader, queueLimit), lanes: 1 },
+  );
+  const ping = () => pings.submit(undefined);
+
+  // A disk that stalls is not a database that is gone; and whom it keeps waiting may be stored already, so that the same
+  // request, sent again, would get 422.
+  const inserts = group(insertBatch, { ...queued(writer, batchSize), gatherMs, isAlive: ping });
   const longInserts = group(insertLong, {
     ...queued(aside, 1),
     queueLimit: Math.ceil(queueLimit / longsAre),
@@ -171,13 +182,6 @@ export function openDb({
       return asked.map(() => Number(row?.n));
     },
     { ...queued(aside, queueLimit), lanes: 1 },
-  );
-  const pings = group(
-    async (asked: undefined[]) => {
-      await reader.query("select 1 from pessoas limit 1", []);
-      return asked.map(() => undefined);
-    },
-    { ...queued(reader, queueLimit), lanes: 1 },
   );
 
   // If a merge fails, the create that finds the list full will do it.
@@ -289,7 +293,7 @@ export function openDb({
       return await searches.submit([statement, what.text, rare.pattern(what.text)]);
     },
     countPessoas: () => counts.submit(undefined),
-    ping: () => pings.submit(undefined),
+    ping,
     stats: () => ({
       insert: inserts.stats(),
       insertLong: longInserts.stats(),

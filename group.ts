@@ -15,6 +15,11 @@ export type GroupOptions = {
    * the present pace and behind many others, is refused at once.
    */
   timeoutMs: number;
+  /**
+   * Asked when an item is nearly too old. As long as it resolves the database is slow and not lost, and items may get twice
+   * as old.
+   */
+  isAlive?: () => Promise<unknown>;
   /** So long an item waits for others, at most, while items come more often than every six times that; 0: never. */
   gatherMs?: number;
   /** Called when a statement has had no answer for longer than the database itself would have allowed it. */
@@ -48,7 +53,11 @@ type Flight<I, O> = { entries: Entry<I, O>[]; since: number };
 
 // The database cuts a statement at timeoutMs by itself. No answer this much later: the connection is dead.
 const graceMs = 500;
-const againMs = 100; // when something too old is in flight still
+// From this share of timeoutMs on it is asked again and again whether the database is alive; an answer holds for a while.
+const askShare = 3 / 4;
+const aliveShare = 1 / 4;
+const mostAgainMs = 100;
+const againShare = 1 / 8;
 // The mean of the gaps between items: over so many of them, none counted as longer than idleGapMs.
 const gapsInMean = 16;
 const leastIdleGapMs = 100;
@@ -69,7 +78,9 @@ const few = 128; // let them wait: refused at once they come back at once, and h
  * `run` answers its items in their order. When it rejects, all items of that batch do.
  */
 export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOptions): Group<I, O> {
-  const { lanes, size, queueLimit, timeoutMs, gatherMs = 0, onStuck } = options;
+  const { lanes, size, queueLimit, timeoutMs, isAlive, gatherMs = 0, onStuck } = options;
+  const askMs = isAlive ? timeoutMs * askShare : timeoutMs;
+  const againMs = Math.min(timeoutMs * againShare, mostAgainMs);
   const oftenMs = gatherMs * gatherGaps;
   const idleGapMs = Math.max(leastIdleGapMs, 2 * oftenMs);
   const queue: Entry<I, O>[] = [];
@@ -77,6 +88,8 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   let statements = 0;
   let items = 0;
   let watching = false;
+  let asking = false;
+  let aliveAt = -timeoutMs;
   let gathering: Timer | undefined;
   let last = 0;
   let meanGapMs = idleGapMs;
@@ -89,7 +102,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     last = now;
     return new Promise((resolve, reject) => {
       queue.push({ item, since: now, resolve, reject });
-      if (!watching) watch(timeoutMs);
+      if (!watching) watch(askMs);
       flush();
     });
   }
@@ -146,19 +159,33 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   // there is nothing to watch.
   function tick() {
     const now = performance.now();
-    const expired = (entry: Entry<I, O>) => now - entry.since >= timeoutMs;
+    const patienceMs = now - aliveAt < timeoutMs * aliveShare ? 2 * timeoutMs : timeoutMs;
+    const expired = (entry: Entry<I, O>) => now - entry.since >= patienceMs;
     const firstYoung = queue.findIndex((entry) => !expired(entry)); // oldest first: all behind it are younger
     const late = queue.splice(0, firstYoung === -1 ? queue.length : firstYoung);
     let stuck = false;
     for (const flight of flights) {
       late.push(...flight.entries.filter(expired));
-      if (now - flight.since >= timeoutMs + graceMs) stuck = true;
+      if (now - flight.since >= patienceMs + graceMs) stuck = true;
     }
     for (const entry of late) entry.reject(new Unavailable("the database did not answer in time"));
     if (stuck) onStuck();
-    const since = oldest();
+    const ageMs = now - oldest();
+    if (ageMs >= askMs) void ask();
     watching = false;
-    if (since !== Infinity) watch(Math.max(since + timeoutMs - now, againMs));
+    if (ageMs >= 0) watch(Math.max(askMs - ageMs, againMs));
+  }
+
+  async function ask() {
+    if (asking || !isAlive) return;
+    asking = true;
+    try {
+      await isAlive();
+      aliveAt = performance.now();
+    } catch {
+      // Then it is not.
+    }
+    asking = false;
   }
 
   function watch(ms: number) {

@@ -38,7 +38,9 @@ const Each = z.object({
     .describe("where the embedded PostgreSQL keeps its data"),
   DB_TIMEOUT_MS: whole(50, 60_000)
     .default(1500)
-    .describe("how long a request waits for the database, 50 to 60000"),
+    .describe(
+      "how long a request waits for the database, 50 to 60000. A create up to twice that, while the database answers others",
+    ),
   DRAIN_MS: whole(0, 3_600_000)
     .default(5000) // containers are killed after 10 s
     .describe("how long a stopping server waits for requests in flight"),

@@ -849,6 +849,24 @@ describe("at the same time", () => {
     await three.stop();
   });
 
+  test("a create waits longer than DB_TIMEOUT_MS while the database answers others, and gets 503 after twice that", async () => {
+    const hasty = await serve({ DB_TIMEOUT_MS: "800" });
+    const sql = connect(hasty.databaseUrl);
+    await sql.begin(async (held) => {
+      await held`lock table pessoas in exclusive mode`;
+      const created = hasty.post(newPessoa());
+      await held`select pg_sleep(1.2)`;
+      await held`rollback`;
+      expect((await created).status).toBe(201);
+    });
+    await sql.begin(async (held) => {
+      await held`lock table pessoas in exclusive mode`;
+      await problem(await hasty.post(newPessoa()), 503);
+    });
+    await sql.end();
+    await hasty.stop();
+  });
+
   test("while as many huge persons wait as may, one more gets 503 before it is read, and a small one is taken", async () => {
     const tiny = await serve({ QUEUE_LIMIT: "1" });
     const huge = (person: object) => tiny.post({ ...person, stack: new Array(1500).fill("huge") });

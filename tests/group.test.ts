@@ -146,6 +146,37 @@ test("what gets too old is given up, in flight and waiting, and never sent after
   expect(started).toHaveLength(1);
 });
 
+test("what is too old goes on while the database is alive: a slow statement is answered, and who waits behind it", async () => {
+  const { started, run } = statements();
+  const timeoutMs = 80;
+  const began = performance.now();
+  const isAlive = async () => {
+    if (performance.now() - began > 1.5 * timeoutMs) started[0]?.answer();
+  };
+  const { submit } = group(run, { ...options, timeoutMs, isAlive });
+  const [slow, behind] = [submit(1), submit(2)];
+  expect(await slow).toBe("#1");
+  started[1]?.answer();
+  expect(await behind).toBe("#2");
+});
+
+test.each<[title: string, answer: () => Promise<void>]>([
+  ["is alive, but twice as old as it may be", () => Promise.resolve()],
+  ["says that it is away", () => Promise.reject(new Error("away"))],
+  ["does not answer that either", () => new Promise(() => {})],
+])("what is too old is given up when the database %s", async (_, answer) => {
+  const { started, run } = statements();
+  let asked = 0;
+  const isAlive = () => {
+    asked++;
+    return answer();
+  };
+  const { submit } = group(run, { ...options, timeoutMs: 80, isAlive });
+  await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
+  expect(asked).toBeGreaterThan(0);
+  started[0]?.answer();
+});
+
 test("a statement that gets no answer at all is reported, so that its connection can be given up", async () => {
   const { started, run } = statements();
   const { promise: stuck, resolve } = Promise.withResolvers<void>();

@@ -23,7 +23,7 @@ not as the contract says. It runs on a port and under project names of its own, 
   -h, --help        this text
 
 Scenarios: ${scenarios.map(({ name }) => name).join(", ")}
-power-loss needs root on Linux, and is skipped elsewhere.`;
+power-loss and stall-disk need root on Linux, and are skipped elsewhere.`;
 
 const rate = 400; // creates a second; the contest's peak is 600
 const leastRate = 300;

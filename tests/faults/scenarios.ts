@@ -34,6 +34,7 @@ export type Scenario = {
 
 const instances = ["api1", "api2"] as const;
 const frozenS = 5;
+const stalledMs = 2500; // longer than DB_TIMEOUT_MS, shorter than twice that
 const fullMs = 4000;
 const hourS = 3600;
 
@@ -56,7 +57,14 @@ export const scenarios: Scenario[] = [
   { name: "jump-clock-api", override: "clock.yml", answersAll: true, prepare: jumps("api") },
   { name: "jump-clock-postgres", override: "clock.yml", prepare: jumps("db") },
   { name: "full-disk", override: "full-disk.yml", prepare: fillDisk },
-  { name: "power-loss", override: "power-loss.yml", surroundings: loopDevice, prepare: cutPower },
+  {
+    name: "stall-disk",
+    override: "device.yml",
+    surroundings: loopDevice,
+    answersAll: true,
+    prepare: stallDisk,
+  },
+  { name: "power-loss", override: "device.yml", surroundings: loopDevice, prepare: cutPower },
 ];
 
 /** kill -9 from outside of the containers, as the kernel does when memory is short. They restart by themselves. */
@@ -187,21 +195,35 @@ async function loopDevice(): Promise<Surroundings> {
   };
 }
 
+/** No write of Postgres gets through for a while, and none fails: who creates waits for it. */
+async function stallDisk({ topology }: Context) {
+  const folder = await dataFolder(topology);
+  return async () => {
+    await $`fsfreeze --freeze ${folder}`;
+    try {
+      await Bun.sleep(stalledMs);
+    } finally {
+      await $`fsfreeze --unfreeze ${folder}`;
+    }
+  };
+}
+
 /**
  * As the power fails, for the data: from one moment on nothing reaches the disk any more, and what the kernel held
  * back until then, because nobody had flushed it, is gone. Then everything is killed. When Postgres starts again its
  * file system is mounted anew, from what is on the device.
  */
 async function cutPower({ topology }: Context) {
-  const folder = await topology.docker(
-    ...["volume", "inspect", "--format", "{{.Mountpoint}}", `${topology.project}_data`],
-  );
+  const folder = await dataFolder(topology);
   const pids = await Promise.all(services.map((service) => firstProcess(topology, service)));
   return async () => {
     shutDown(folder);
     for (const pid of pids) process.kill(pid, "SIGKILL");
   };
 }
+
+const dataFolder = ({ docker, project }: Topology) =>
+  docker("volume", "inspect", "--format", "{{.Mountpoint}}", `${project}_data`);
 
 const shutdownRequest = 0x8004587d; // EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)
 const withoutFlush = 2; // EXT4_GOING_FLAGS_NOLOGFLUSH
