@@ -2,7 +2,7 @@ import postgres from "postgres";
 import { searchable, wanted } from "./busca.ts";
 import { type CommonElements, commonElements } from "./comuns.ts";
 import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
-import { group, Unavailable } from "./group.ts";
+import { group, Unavailable, whileAlive } from "./group.ts";
 import * as log from "./log.ts";
 import { merges } from "./merges.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
@@ -110,7 +110,7 @@ export function openDb({
   queueLimit,
 }: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
-  const writer = pool(1, () => ({ statement_timeout: String(2 * timeoutMs) })); // creates may wait twice as long
+  const writer = pool(1, () => ({ statement_timeout: String(whileAlive * timeoutMs) }));
   const aside = pool(1); // for what is rare and takes long: huge persons and counts
   const merger = pool(1, () => ({ statement_timeout: "0" }), url, mergerIdleS); // what takes longest
   const reader = pool(1);

@@ -3,6 +3,9 @@ export class Unavailable extends Error {
   override name = "Unavailable";
 }
 
+/** So many times as old as `timeoutMs` items may get while the database is alive. */
+export const whileAlive = 2;
+
 export type GroupOptions = {
   /** Statements in flight at once. */
   lanes: number;
@@ -16,8 +19,8 @@ export type GroupOptions = {
    */
   timeoutMs: number;
   /**
-   * Asked when an item is nearly too old. As long as it resolves the database is slow and not lost, and items may get twice
-   * as old.
+   * Asked again and again when an item is nearly too old. As long as it resolves the database is slow and not lost, and
+   * items may get `whileAlive` times as old.
    */
   isAlive?: () => Promise<unknown>;
   /** So long an item waits for others, at most, while items come more often than every six times that; 0: never. */
@@ -51,7 +54,7 @@ type Entry<I, O> = {
 };
 type Flight<I, O> = { entries: Entry<I, O>[]; since: number };
 
-// The database cuts a statement at timeoutMs by itself. No answer this much later: the connection is dead.
+// The database cuts a statement by itself when its items are too old. No answer this much later: the connection is dead.
 const graceMs = 500;
 // From this share of timeoutMs on it is asked again and again whether the database is alive; an answer holds for a while.
 const askShare = 3 / 4;
@@ -88,7 +91,6 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   let statements = 0;
   let items = 0;
   let watching = false;
-  let asking = false;
   let aliveAt = -timeoutMs;
   let gathering: Timer | undefined;
   let last = 0;
@@ -159,7 +161,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   // there is nothing to watch.
   function tick() {
     const now = performance.now();
-    const patienceMs = now - aliveAt < timeoutMs * aliveShare ? 2 * timeoutMs : timeoutMs;
+    const patienceMs = now - aliveAt < timeoutMs * aliveShare ? whileAlive * timeoutMs : timeoutMs;
     const expired = (entry: Entry<I, O>) => now - entry.since >= patienceMs;
     const firstYoung = queue.findIndex((entry) => !expired(entry)); // oldest first: all behind it are younger
     const late = queue.splice(0, firstYoung === -1 ? queue.length : firstYoung);
@@ -171,21 +173,13 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     for (const entry of late) entry.reject(new Unavailable("the database did not answer in time"));
     if (stuck) onStuck();
     const ageMs = now - oldest();
-    if (ageMs >= askMs) void ask();
+    if (ageMs >= askMs) void isAlive?.().then(answered, () => {});
     watching = false;
     if (ageMs >= 0) watch(Math.max(askMs - ageMs, againMs));
   }
 
-  async function ask() {
-    if (asking || !isAlive) return;
-    asking = true;
-    try {
-      await isAlive();
-      aliveAt = performance.now();
-    } catch {
-      // Then it is not.
-    }
-    asking = false;
+  function answered() {
+    aliveAt = performance.now();
   }
 
   function watch(ms: number) {
