@@ -2,10 +2,11 @@ import postgres from "postgres";
 import { searchable, wanted } from "./busca.ts";
 import { type CommonElements, commonElements } from "./comuns.ts";
 import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
-import { group, Unavailable, whileAlive } from "./group.ts";
+import { group, Unavailable, whileWorking } from "./group.ts";
 import * as log from "./log.ts";
 import { merges } from "./merges.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
+import { connect, isRowError, openPool, type Pool, type Query, rethrow, watched } from "./pool.ts";
 import { rarity } from "./raros.ts";
 import { type ReplicaStats, replica } from "./replica.ts";
 import schema from "./schema.sql" with { type: "text" };
@@ -51,7 +52,7 @@ export type Db = {
   /** JSON texts of at most 50 persons who hold `term`. */
   searchPessoas(term: string): Promise<string[]>;
   countPessoas(): Promise<number>;
-  /** Resolves when the database answers. */
+  /** Resolves when the database answers reads and could store a create. */
   ping(): Promise<void>;
   stats(): Record<"insert" | "insertLong" | "find" | "search", ReturnType<ReturnType<typeof group>["stats"]>>;
   /** Undefined where there is none. */
@@ -76,6 +77,14 @@ const rareStatement = `${among.later} union all ${among.first} limit ${enough}`;
 const shortStatement = `select ${columns} from curtos join pessoas using (id) where termo = $1 limit ${enough}`;
 const termsStatement = `
   insert into curtos (termo, id) select termo, id::uuid from json_each($1) as person (id, termos), json_array_elements_text(termos) as termo`;
+const readStatement = "select 1 from pessoas limit 1";
+// Stores nothing, and needs all that a create needs: its table lock, its right, a server that takes writes.
+const probeStatement = `insert into pessoas (${storedColumns}) select ${storedColumns} from pessoas where false`;
+const workingStatement = `
+  select pid from pg_stat_activity where pid = any ($1::int[])
+    and (state = 'active' or state_change > clock_timestamp() - $2::float8 * interval '1 ms')`;
+/** Takes the place of a person in a batch, to learn whether one could be stored now. */
+const probe = Symbol("probe");
 // An entry of the first index has to fit into a page: 2,700 trigrams. Longer ones are to be found among the later ones.
 const longest = 2500;
 const longestStack = 2 * longest; // as JSON: the text of one that repeats itself is short
@@ -96,10 +105,6 @@ const searchPlans = {
   plan_cache_mode: "force_generic_plan",
 };
 
-// Dates and json travel as the texts they are: no Date object, no second parsing.
-const asText = { serialize: (text: string) => text, parse: (text: string) => text };
-const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
-
 export function openDb({
   url,
   readUrl,
@@ -110,42 +115,32 @@ export function openDb({
   queueLimit,
 }: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
-  const writer = pool(1, () => ({ statement_timeout: String(whileAlive * timeoutMs) }));
-  const aside = pool(1); // for what is rare and takes long: huge persons and counts
-  const merger = pool(1, () => ({ statement_timeout: "0" }), url, mergerIdleS); // what takes longest
-  const reader = pool(1);
+  const statementTimeout = (ms: number) => ({ statement_timeout: String(ms) });
+  const limited = statementTimeout(timeoutMs);
+  // Where Citus needs a transaction of several statements, one whose client is lost must not keep its rows.
+  const storing = { idle_in_transaction_session_timeout: String(timeoutMs) };
+  const patient = { ...statementTimeout(whileWorking * timeoutMs), ...storing };
+  const writer = openPool({ url, max: 1, settings: () => patient });
+  // For what is rare and takes long: huge persons and counts.
+  const aside = openPool({ url, max: 1, settings: () => ({ ...limited, ...storing }) });
+  // What takes longest.
+  const merger = openPool({ url, max: 1, settings: () => statementTimeout(0), idleS: mergerIdleS });
+  const reader = openPool({ url, max: 1, settings: () => limited });
   let plans: Record<string, string> = searchPlans;
+  let citus = false;
   const short = shortTerms(shortTermsKnown);
   const common = commonElements(elementsKnown);
   const rare = rarity();
   let inserted = 0;
-  const searcher = pool(atOnce, () => plans);
+  const searcher = openPool({ url, max: atOnce, settings: () => ({ ...limited, ...plans }) });
   const patienceMs = Math.ceil(timeoutMs / 5); // for a replica
-  const limit = { statement_timeout: String(patienceMs) };
-  const copy = readUrl === undefined ? undefined : pool(1, () => limit, readUrl);
+  const copy =
+    readUrl === undefined
+      ? undefined
+      : openPool({ url: readUrl, max: 1, settings: () => statementTimeout(patienceMs) });
   const pools = [writer, aside, merger, reader, searcher, ...(copy ? [copy] : [])];
 
-  function pool(max: number, settings: () => Record<string, string> = () => ({}), address = url, idleS = 0) {
-    const open = () => connect(address, max, { statement_timeout: String(timeoutMs), ...settings() }, idleS);
-    let sql = open();
-    return {
-      max,
-      query: <T extends object>(text: string, parameters: (string | null)[]) =>
-        queryOn(sql)<T>(text, parameters).catch(rethrow),
-      /** One transaction, and one round trip for each of its statements. */
-      async transaction<T>(run: (query: Query) => Promise<T>): Promise<T> {
-        return (await sql.begin((own) => run(queryOn(own))).catch(rethrow)) as T;
-      },
-      /** Abandons connections that no longer answer. What is in flight on them rejects as Unavailable. */
-      reopen() {
-        void sql.end({ timeout: 0 });
-        sql = open();
-      },
-      close: () => sql.end({ timeout: timeoutMs / 1000 }),
-    };
-  }
-
-  const queued = (of: ReturnType<typeof pool>, size: number) => ({
+  const queued = (of: Pool, size: number) => ({
     lanes: of.max,
     size,
     queueLimit,
@@ -155,16 +150,38 @@ export function openDb({
 
   const pings = group(
     async (asked: undefined[]) => {
-      await reader.query("select 1 from pessoas limit 1", []);
+      await reader.query(readStatement, []);
       return asked.map(() => undefined);
     },
     { ...queued(reader, queueLimit), lanes: 1 },
   );
-  const ping = () => pings.submit(undefined);
 
-  // A disk that stalls is not a database that is gone; and whom it keeps waiting may be stored already, so that the same
-  // request, sent again, would get 422.
-  const inserts = group(insertBatch, { ...queued(writer, batchSize), gatherMs, isAlive: ping });
+  // A statement of a moment ago counts: the next one is on its way, or its answer is.
+  const working = group(
+    async (pids: number[]) => {
+      const rows = await reader.query<{ pid: number }>(workingStatement, [
+        `{${pids.join()}}`,
+        String(timeoutMs / 4),
+      ]);
+      const found = new Set(rows.map(({ pid }) => pid));
+      return pids.map((pid) => found.has(pid));
+    },
+    { ...queued(reader, queueLimit), lanes: 1 },
+  );
+
+  /** Whether the server works on the latest statement of `of`. Rejects when that is not on a connection yet. */
+  async function isWorkingOn(pid: number | undefined): Promise<boolean> {
+    if (pid === undefined) throw new Unavailable("connecting");
+    return await working.submit(pid);
+  }
+
+  // A disk that stalls is not a database that is gone. What it keeps waiting may be stored already, so that the same request,
+  // sent again, would get 422.
+  const inserts = group(insertBatch, {
+    ...queued(writer, batchSize),
+    gatherMs,
+    isWorking: () => isWorkingOn(writer.pid()),
+  });
   const longInserts = group(insertLong, {
     ...queued(aside, 1),
     queueLimit: Math.ceil(queueLimit / longsAre),
@@ -186,16 +203,30 @@ export function openDb({
 
   // If a merge fails, the create that finds the list full will do it.
   const merging = merges(() => {
-    const merged = merger.query("select pessoas_mesclar()", []);
-    merged.catch((error: Error) => log.debug(`not merged: ${error.message}`));
+    const merged = watched(
+      merger.query("select pessoas_mesclar()", []),
+      () => isWorkingOn(merger.pid()),
+      timeoutMs,
+    );
+    merged.catch((error: Error) => {
+      merger.reopen();
+      log.debug(`not merged: ${error.message}`);
+    });
   });
 
   /**
    * One statement for all, committed and flushed when it returns. Rows go in the order of their ids: two
    * instances whose batches overlap in another order would deadlock.
    */
-  async function insertBatch(entries: Entry[]): Promise<Outcome[]> {
-    const sorted = entries.toSorted((a, b) => (a.id < b.id ? -1 : 1));
+  async function insertBatch(items: (Entry | typeof probe)[]): Promise<Outcome[]> {
+    const entries = items.filter((item) => item !== probe);
+    if (entries.length === 0) await writer.query(citus ? readStatement : probeStatement, []);
+    const outcomes = (entries.length === 0 ? [] : await insertHalving(entries)).values();
+    return items.map((item) => (item === probe ? "created" : (outcomes.next().value as Outcome)));
+  }
+
+  async function insertHalving(entries: Entry[]): Promise<Outcome[]> {
+    const sorted = entries.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
     try {
       const created = await insert(writer, sorted);
       // Of several with one id in this batch the first is the one that was stored.
@@ -205,8 +236,8 @@ export function openDb({
       if (entries.length === 1) return ["refused"];
       // Nothing of this batch was stored. Halving it finds the row to blame, and keeps its neighbours.
       const half = entries.length >> 1;
-      const first = await insertBatch(entries.slice(0, half));
-      return [...first, ...(await insertBatch(entries.slice(half)))];
+      const first = await insertHalving(entries.slice(0, half));
+      return [...first, ...(await insertHalving(entries.slice(half)))];
     }
   }
 
@@ -221,15 +252,10 @@ export function openDb({
   }
 
   /** Resolves with the ids that are new. */
-  async function insert(through: ReturnType<typeof pool>, entries: Entry[]): Promise<Set<string>> {
-    let created: Created[];
-    if (entries.every(({ fields }) => short.missing(fields).length === 0)) {
-      created = await insertInto(through.query, entries);
-    } else {
-      const entered: number[] = [];
-      created = await through.transaction((query) => insertWithTerms(query, entries, short, entered));
-      short.added(entered);
-    }
+  async function insert(through: Pool, entries: Entry[]): Promise<Set<string>> {
+    const created = await (citus
+      ? insertOnCitus(through, entries, short)
+      : insertInto(through.query, entries, short));
     for (const { n } of created) {
       if (Number(n) > Number(firstPersons)) merging.created(Number(n));
     }
@@ -256,7 +282,7 @@ export function openDb({
     return ids.map((id) => found.get(id));
   }
 
-  async function findAt(from: ReturnType<typeof pool>, ids: string[]): Promise<Map<string, string>> {
+  async function findAt(from: Pool, ids: string[]): Promise<Map<string, string>> {
     const [id = ""] = ids;
     // Alone, an id takes a quarter less CPU with `=`; and that Citus plans once, for a single shard.
     const rows =
@@ -270,9 +296,10 @@ export function openDb({
 
   return {
     async migrate() {
-      const { citus, full, texts } = await migrate(url);
-      short.full(full);
-      for (const text of texts) rare.learn(text);
+      const found = await migrate(url, isWorkingOn, timeoutMs);
+      short.full(found.full);
+      for (const text of found.texts) rare.learn(text);
+      citus = found.citus;
       if (!citus) return;
       // Which shards to ask, and with what, Citus plans for each term: a plan for any term is an error there.
       plans = {};
@@ -293,7 +320,9 @@ export function openDb({
       return await searches.submit([statement, what.text, rare.pattern(what.text)]);
     },
     countPessoas: () => counts.submit(undefined),
-    ping,
+    async ping() {
+      await Promise.all([pings.submit(undefined), inserts.submit(probe)]);
+    },
     stats: () => ({
       insert: inserts.stats(),
       insertLong: longInserts.stats(),
@@ -304,7 +333,7 @@ export function openDb({
     async close() {
       nearest?.close();
       merging.stop();
-      await Promise.all(pools.map((each) => each.close()));
+      await Promise.all(pools.map((each) => each.close(timeoutMs)));
     },
   };
 }
@@ -329,25 +358,7 @@ export function entryOf(p: Pessoa, common: CommonElements): Entry {
 const isLong = ({ row: [, , , , stack, text] }: Entry) =>
   (text as string).length > longest || (stack ?? "").length > longestStack;
 
-type Query = <T extends object>(text: string, parameters: (string | null)[]) => Promise<T[]>;
-
-const queryOn =
-  (sql: Pick<postgres.Sql, "unsafe">): Query =>
-  async <T extends object>(text: string, parameters: (string | null)[]) =>
-    await sql.unsafe<T[]>(text, parameters, { prepare: true });
-
 type Created = { id: string; n: string };
-
-/** Either one long person, or any number of others. Resolves with those that are new. */
-function insertInto(query: Query, entries: Entry[]): Promise<Created[]> {
-  const [first] = entries as [Entry];
-  return isLong(first)
-    ? query(longStatement, [...first.row, late])
-    : query(
-        insertStatement(entries.length),
-        entries.flatMap(({ row }) => row),
-      );
-}
 
 /** Of several with one id the first is the one that was stored. */
 function storedOf(entries: Entry[], created: Created[]): Entry[] {
@@ -355,24 +366,70 @@ function storedOf(entries: Entry[], created: Created[]): Entry[] {
   return entries.filter(({ id }) => ids.delete(id));
 }
 
-/** The same, and their short terms that want rows, within a transaction. Those go into `entered`, too. */
-async function insertWithTerms(query: Query, entries: Entry[], short: ShortTerms, entered: number[]) {
-  const created = await insertInto(query, entries);
-  const terms: Record<string, string[]> = {};
-  for (const { id, fields } of storedOf(entries, created)) {
-    const missing = short.missing(fields);
-    terms[id] = missing.map(textOf);
-    for (const term of missing) entered.push(term);
-  }
-  if (entered.length > 0) await query(termsStatement, [JSON.stringify(terms)]);
+/**
+ * Either one long person, or any number of others, with their short terms that want rows. Resolves with those that are new. One
+ * statement: a client that is lost in the middle of a transaction would leave it open, with its rows locked.
+ */
+async function insertInto(query: Query, entries: Entry[], short: ShortTerms): Promise<Created[]> {
+  const missing = missingTerms(entries, short);
+  if (missing.size === 0) return await query(insertStatement(entries), parametersOf(entries));
+  const statement = withTerms(insertStatement(entries), parametersOf(entries).length + 1);
+  const created = await query<Created>(statement, [...parametersOf(entries), termsJson(missing)]);
+  short.added(created.flatMap(({ id }) => missing.get(id) ?? []));
   return created;
 }
+
+/** The same in a transaction: Citus refuses one statement that inserts into two distributed tables. */
+async function insertOnCitus(through: Pool, entries: Entry[], short: ShortTerms): Promise<Created[]> {
+  const missing = missingTerms(entries, short);
+  if (missing.size === 0) return await through.query(insertStatement(entries), parametersOf(entries));
+  const created = await through.transaction(async (query) => {
+    const inserted = await query<Created>(insertStatement(entries), parametersOf(entries));
+    const theirs = inserted.flatMap(({ id }) =>
+      missing.has(id) ? [[id, missing.get(id) as number[]] as const] : [],
+    );
+    if (theirs.length > 0) await query(termsStatement, [termsJson(new Map(theirs))]);
+    return inserted;
+  });
+  short.added(created.flatMap(({ id }) => missing.get(id) ?? []));
+  return created;
+}
+
+/** The short terms that want a row, by person. */
+function missingTerms(entries: Entry[], short: ShortTerms): Map<string, number[]> {
+  const missing = new Map<string, number[]>();
+  for (const { id, fields } of entries) {
+    if (missing.has(id)) continue; // the first one of an id is the one that is stored
+    const terms = short.missing(fields);
+    if (terms.length > 0) missing.set(id, terms);
+  }
+  return missing;
+}
+
+const termsJson = (terms: Map<string, number[]>) =>
+  JSON.stringify(Object.fromEntries([...terms].map(([id, its]) => [id, its.map(textOf)])));
+
+const parametersOf = (entries: Entry[]): (string | null)[] =>
+  isLong(entries[0] as Entry) ? [...(entries[0] as Entry).row, late] : entries.flatMap(({ row }) => row);
+
+const insertStatement = (entries: Entry[]): string =>
+  isLong(entries[0] as Entry) ? longStatement : valuesStatement(entries.length);
+
+/** `insert` also enters the short terms of those that are new, from the parameter with this number. */
+const withTerms = (insert: string, parameter: number): string => `
+  with created as (${insert}),
+  entered as (
+    insert into curtos (termo, id) select termo, created.id
+    from json_each($${parameter}) as person (id, termos)
+      join created on created.id = person.id::uuid, json_array_elements_text(termos) as termo
+  )
+  select id, n from created`;
 
 const longStatement = `insert into pessoas (${storedColumns}, n) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing returning id, n`;
 const insertStatements: string[] = [];
 
 /** `insert … values ($1, …), ($7, …), … on conflict do nothing returning id, n`, once for each number of rows. */
-function insertStatement(rows: number): string {
+function valuesStatement(rows: number): string {
   insertStatements[rows] ??= `insert into pessoas (${storedColumns}) values ${Array.from(
     { length: rows },
     (_, row) => `(${Array.from({ length: 6 }, (_, column) => `$${row * 6 + column + 1}`).join()})`,
@@ -382,59 +439,119 @@ function insertStatement(rows: number): string {
 
 // "pessoas" in ASCII: all instances take the same advisory lock.
 const migrationLock = "31636743923917171";
+const schemaVersion = Number(/^comment on table pessoas is 'version (\d+)'/m.exec(schema)?.[1]);
+// While a change of the schema waits for its locks, creates wait behind it.
+const lockTimeoutMs = 50;
+const orphanTimeoutMs = 5000;
 
-/** Resolves with whether it is Citus, with the short terms that have rows enough, and with some search texts. */
-async function migrate(url: string): Promise<{ citus: boolean; full: string[]; texts: string[] }> {
-  const sql = connect(url, 1);
+type Database = { there: boolean; mine: boolean; version: number; whole: boolean; citus: boolean };
+
+/**
+ * Makes or changes the schema where it is not as it should be; that takes locks which creates would wait for, and looking at it
+ * takes none. Resolves with whether it is Citus, with the short terms that have rows enough, and with some search texts.
+ */
+async function migrate(
+  url: string,
+  isWorkingOn: (pid: number | undefined) => Promise<boolean>,
+  timeoutMs: number,
+): Promise<{ citus: boolean; full: string[]; texts: string[] }> {
+  const sql = connect(url, 1, { idle_in_transaction_session_timeout: String(orphanTimeoutMs) });
+  let pid: number | undefined;
+  async function work() {
+    pid = (await sql<{ pid: number }[]>`select pg_backend_pid() as pid`)[0]?.pid;
+    const found = await look(sql);
+    if (!isCurrent(found) && found.mine) await change(sql, found, timeoutMs);
+    else if (found.version !== schemaVersion) throw otherVersion(found);
+    await sql.unsafe(`select ${storedColumns}, n from pessoas limit 0; select termo, id from curtos limit 0`);
+    const full = await sql<{ termo: string }[]>`
+      select termo from curtos group by termo having count(*) >= ${enough} limit ${shortTermsKnown}`;
+    const texts = await sql<{ text: string }[]>`select left(busca, 1000) as text from pessoas limit 1000`;
+    return {
+      citus: found.citus,
+      full: full.map(({ termo }) => termo),
+      texts: texts.map(({ text }) => text),
+    };
+  }
   try {
-    return await sql
-      .begin(async (transaction) => {
-        await transaction`select pg_advisory_xact_lock(${migrationLock})`;
-        const [table] = await transaction<{ mine: boolean; old: boolean }[]>`
-          select pg_has_role(relowner, 'usage') as mine,
-            not exists (select from pg_attribute where attrelid = oid and attname = 'n') as old
-          from pg_class where oid = to_regclass('pessoas')`;
-        if (table?.mine === false) {
-          await transaction.unsafe(
-            `select ${storedColumns}, n from pessoas limit 0; select termo, id from curtos limit 0`,
-          );
-        } else if (table?.old) {
-          await convert(transaction);
-        } else {
-          await transaction.unsafe(schema);
-        }
-        const extensions = await transaction`select from pg_extension where extname = 'citus'`;
-        const full = await transaction<{ termo: string }[]>`
-          select termo from curtos group by termo having count(*) >= ${enough} limit ${shortTermsKnown}`;
-        const texts = await transaction<{ text: string }[]>`
-          select left(busca, 1000) as text from pessoas limit 1000`;
-        return {
-          citus: extensions.length > 0,
-          full: full.map(({ termo }) => termo),
-          texts: texts.map(({ text }) => text),
-        };
-      })
-      .catch((error) => {
-        const code = error instanceof postgres.PostgresError ? error.code : "";
-        if (/^(28|3D)/.test(code)) throw new RangeError(`DATABASE_URL: ${error.message}`);
-        if (/^42(501|703)/.test(code)) {
-          throw new RangeError(`DATABASE_URL: ${error.message}; apply schema.sql as the database's owner`);
-        }
-        rethrow(error);
+    return await watched(work(), () => isWorkingOn(pid), timeoutMs);
+  } catch (error) {
+    const code = error instanceof postgres.PostgresError ? error.code : "";
+    if (/^(28|3D)/.test(code)) throw new RangeError(`DATABASE_URL: ${(error as Error).message}`);
+    if (/^42(501|703)/.test(code)) {
+      throw new RangeError(
+        `DATABASE_URL: ${(error as Error).message}; apply schema.sql as the database's owner`,
+      );
+    }
+    if (code === "55P03") {
+      throw new Unavailable("the schema is changed as soon as no transaction holds its tables", {
+        cause: error,
       });
+    }
+    if (error instanceof RangeError || error instanceof Unavailable) throw error;
+    rethrow(error);
   } finally {
-    await sql.end({ timeout: 1 });
+    await sql.end({ timeout: 0 });
   }
 }
 
-/** The table of an earlier version, which had other texts in `busca`: everybody in it is inserted anew. */
+/** What is there. `mine`: this role may change it. `whole`: nothing of it is missing. */
+async function look(sql: Pick<postgres.Sql, "unsafe">): Promise<Database> {
+  const [found] = await sql.unsafe<Database[]>(`
+    select pessoas is not null as there,
+      coalesce((select pg_has_role(relowner, 'usage') from pg_class where oid = pessoas), true) as mine,
+      coalesce(substring(obj_description(pessoas, 'pg_class') from '^version (\\d+)$')::int, 0) as version,
+      to_regclass('curtos') is not null and to_regclass('pessoas_cedo') is not null
+        and to_regclass('pessoas_tarde') is not null and (citus or to_regprocedure('pessoas_mesclar()') is not null) as whole,
+      citus
+    from (select to_regclass('pessoas') as pessoas,
+      exists (select from pg_extension where extname = 'citus') as citus) as those`);
+  if (!found) throw new Error("no row");
+  if (!found.citus || !found.whole) return found;
+  const parted = await sql.unsafe(
+    "select from pg_dist_partition where logicalrelid in (to_regclass('pessoas'), to_regclass('curtos'))",
+  );
+  return { ...found, whole: parted.length === 2 };
+}
+
+const isCurrent = ({ version, whole }: Database) => version === schemaVersion && whole;
+
+function otherVersion({ there, version }: Database): RangeError {
+  if (!there)
+    return new RangeError(
+      "DATABASE_URL: there is no table pessoas; apply schema.sql as the database's owner",
+    );
+  return new RangeError(
+    version > schemaVersion
+      ? `DATABASE_URL: the table pessoas is of version ${version}, and this server knows ${schemaVersion}; start a newer one`
+      : `DATABASE_URL: the table pessoas is of an earlier version; a server whose role owns it converts it at its start`,
+  );
+}
+
+/** In one transaction, which gives up where others hold the tables. */
+async function change(sql: postgres.Sql, { there }: Database, timeoutMs: number): Promise<void> {
+  await sql.begin(async (transaction) => {
+    await transaction`select set_config('lock_timeout', ${String(timeoutMs)}, true)`;
+    await transaction`select pg_advisory_xact_lock(${migrationLock})`;
+    const found = await look(transaction); // another instance may have been faster
+    if (isCurrent(found)) return;
+    if (found.version > schemaVersion) throw otherVersion(found);
+    if (there) log.info(`the schema is changed: to version ${schemaVersion}, from ${found.version}`);
+    await transaction`select set_config('lock_timeout', ${String(lockTimeoutMs)}, true)`;
+    if (found.there && found.version < schemaVersion) await convert(transaction);
+    else await transaction.unsafe(schema);
+  });
+}
+
+/** The table of an earlier version, which had other texts in `busca`: each of its persons is inserted anew. */
 async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void> {
   await transaction.unsafe(`
     alter table pessoas rename to pessoas_before;
     alter index pessoas_pkey rename to pessoas_before_pkey;
+    drop index if exists pessoas_cedo, pessoas_tarde;
     drop table if exists trechos, curtos;
     ${schema}`);
-  const query = queryOn(transaction);
+  const query: Query = async <T extends object>(text: string, parameters: (string | null)[]) =>
+    await transaction.unsafe<T[]>(text, parameters, { prepare: true });
   const short = shortTerms(shortTermsKnown);
   const common = commonElements(elementsKnown);
   for (let last = "00000000-0000-0000-0000-000000000000"; ; ) {
@@ -445,9 +562,7 @@ async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void>
     const entries = rows.map((row) => entryOf({ ...row, stack: row.stack && JSON.parse(row.stack) }, common));
     const others = entries.filter((entry) => !isLong(entry));
     for (const part of [others, ...entries.filter(isLong).map((entry) => [entry])]) {
-      const entered: number[] = [];
-      if (part.length > 0) await insertWithTerms(query, part, short, entered);
-      short.added(entered);
+      if (part.length > 0) await insertInto(query, part, short);
     }
     for (const { elements } of entries) common.stored(elements);
     const end = rows.at(-1);
@@ -455,37 +570,4 @@ async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void>
     last = end.id;
   }
   await transaction.unsafe("drop table pessoas_before");
-}
-
-/** `settings` are Postgres' own, for the session. A connection ends when it was idle for `idleS` seconds; 0: never. */
-function connect(url: string, max: number, settings: Record<string, string> = {}, idleS = 0) {
-  const address = new URL(url);
-  const host = address.searchParams.get("host");
-  address.searchParams.delete("host");
-  return postgres(address.href, {
-    ...(host === null ? {} : { host }),
-    max,
-    types,
-    backoff: () => 0.1, // seconds; the default backs off for up to 20 s: the service would stay down after the database is back
-    connect_timeout: 2,
-    idle_timeout: idleS,
-    fetch_types: false,
-    onnotice: () => {},
-    connection: { application_name: "pessoas", DateStyle: "ISO", ...settings },
-  });
-}
-
-/** A value that does not fit its column, or breaks a constraint: the row is to blame. */
-function isRowError(error: unknown): boolean {
-  return error instanceof postgres.PostgresError && /^2[23]/.test(error.code);
-}
-
-/**
- * An error of ours is thrown as it is; all else (connections, restarts, deadlocks, no space, timeouts, a schema
- * that is not there yet) passes, and the same request may be sent again.
- */
-function rethrow(error: unknown): never {
-  const bug = /^(?!42P01)(22|23|42)/;
-  if (error instanceof postgres.PostgresError && bug.test(error.code)) throw error;
-  throw new Unavailable("the database cannot be reached", { cause: error });
 }

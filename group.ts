@@ -3,8 +3,8 @@ export class Unavailable extends Error {
   override name = "Unavailable";
 }
 
-/** So many times as old as `timeoutMs` items may get while the database is alive. */
-export const whileAlive = 2;
+/** Factor by which an item's deadline grows while the server works on what is in flight. */
+export const whileWorking = 2;
 
 export type GroupOptions = {
   /** Statements in flight at once. */
@@ -19,13 +19,16 @@ export type GroupOptions = {
    */
   timeoutMs: number;
   /**
-   * Asked again and again when an item is nearly too old. As long as it resolves the database is slow and not lost, and
-   * items may get `whileAlive` times as old.
+   * Whether the server works on what is in flight; asked repeatedly once an item is nearly too old. True: the deadline grows
+   * by `whileWorking`. False: the answer was lost, and the statement is abandoned. A rejection says nothing.
    */
-  isAlive?: () => Promise<unknown>;
+  isWorking?: () => Promise<boolean>;
   /** So long an item waits for others, at most, while items come more often than every six times that; 0: never. */
   gatherMs?: number;
-  /** Called when a statement has had no answer for longer than the database itself would have allowed it. */
+  /**
+   * Called when a statement is abandoned, because its answer was lost or is later than the server's own timeout would allow.
+   * Its lane is free again: the next statement has to go over a new connection.
+   */
   onStuck(): void;
 };
 
@@ -52,13 +55,14 @@ type Entry<I, O> = {
   resolve: (value: O) => void;
   reject: (reason: unknown) => void;
 };
-type Flight<I, O> = { entries: Entry<I, O>[]; since: number };
+type Flight<I, O> = { entries: Entry<I, O>[]; since: number; abandon: (reason: Unavailable) => void };
 
 // The database cuts a statement by itself when its items are too old. No answer this much later: the connection is dead.
 const graceMs = 500;
-// From this share of timeoutMs on it is asked again and again whether the database is alive; an answer holds for a while.
+// From this share of timeoutMs on the server is asked whether it is working; an answer holds for a while.
 const askShare = 3 / 4;
-const aliveShare = 1 / 4;
+const workingShare = 1 / 4;
+const mostWorkingMs = 400;
 const mostAgainMs = 100;
 const againShare = 1 / 8;
 // The mean of the gaps between items: over so many of them, none counted as longer than idleGapMs.
@@ -81,8 +85,9 @@ const few = 128; // let them wait: refused at once they come back at once, and h
  * `run` answers its items in their order. When it rejects, all items of that batch do.
  */
 export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOptions): Group<I, O> {
-  const { lanes, size, queueLimit, timeoutMs, isAlive, gatherMs = 0, onStuck } = options;
-  const askMs = isAlive ? timeoutMs * askShare : timeoutMs;
+  const { lanes, size, queueLimit, timeoutMs, isWorking, gatherMs = 0, onStuck } = options;
+  const askMs = isWorking ? timeoutMs * askShare : timeoutMs;
+  const workingMs = Math.min(timeoutMs * workingShare, mostWorkingMs);
   const againMs = Math.min(timeoutMs * againShare, mostAgainMs);
   const oftenMs = gatherMs * gatherGaps;
   const idleGapMs = Math.max(leastIdleGapMs, 2 * oftenMs);
@@ -91,7 +96,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   let statements = 0;
   let items = 0;
   let watching = false;
-  let aliveAt = -timeoutMs;
+  let workingAt = -timeoutMs;
   let gathering: Timer | undefined;
   let last = 0;
   let meanGapMs = idleGapMs;
@@ -141,12 +146,14 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   }
 
   async function fly(entries: Entry<I, O>[]) {
-    const flight = { entries, since: performance.now() };
+    const { promise: abandoned, reject } = Promise.withResolvers<never>();
+    const flight = { entries, since: performance.now(), abandon: reject };
     flights.add(flight);
     statements++;
     items += entries.length;
     try {
-      const answers = await run(entries.map((entry) => entry.item));
+      // The driver's promise may never settle (porsager/postgres#1186).
+      const answers = await Promise.race([run(entries.map((entry) => entry.item)), abandoned]);
       for (const [i, entry] of entries.entries()) entry.resolve(answers[i] as O);
     } catch (error) {
       for (const entry of entries) entry.reject(error);
@@ -161,25 +168,37 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
   // there is nothing to watch.
   function tick() {
     const now = performance.now();
-    const patienceMs = now - aliveAt < timeoutMs * aliveShare ? whileAlive * timeoutMs : timeoutMs;
+    const patienceMs = now - workingAt < workingMs ? whileWorking * timeoutMs : timeoutMs;
     const expired = (entry: Entry<I, O>) => now - entry.since >= patienceMs;
     const firstYoung = queue.findIndex((entry) => !expired(entry)); // oldest first: all behind it are younger
     const late = queue.splice(0, firstYoung === -1 ? queue.length : firstYoung);
-    let stuck = false;
-    for (const flight of flights) {
-      late.push(...flight.entries.filter(expired));
-      if (now - flight.since >= patienceMs + graceMs) stuck = true;
-    }
+    for (const flight of flights) late.push(...flight.entries.filter(expired));
     for (const entry of late) entry.reject(new Unavailable("the database did not answer in time"));
-    if (stuck) onStuck();
+    abandon((flight) => now - flight.since >= patienceMs + graceMs);
     const ageMs = now - oldest();
-    if (ageMs >= askMs) void isAlive?.().then(answered, () => {});
+    if (ageMs >= askMs) ask(now);
     watching = false;
     if (ageMs >= 0) watch(Math.max(askMs - ageMs, againMs));
   }
 
-  function answered() {
-    aliveAt = performance.now();
+  /** A statement that is younger than `askMs` now may not have reached the server yet. */
+  function ask(now: number) {
+    const old = new Set([...flights].filter((flight) => now - flight.since >= askMs));
+    isWorking?.().then(
+      (working) => {
+        if (working) workingAt = performance.now();
+        else abandon((flight) => old.has(flight));
+      },
+      () => {},
+    );
+  }
+
+  /** Their items are rejected, and their lanes are free. */
+  function abandon(isLost: (flight: Flight<I, O>) => boolean) {
+    const lost = [...flights].filter(isLost);
+    if (lost.length === 0) return;
+    onStuck();
+    for (const flight of lost) flight.abandon(new Unavailable("the database did not answer in time"));
   }
 
   function watch(ms: number) {

@@ -146,47 +146,88 @@ test("what gets too old is given up, in flight and waiting, and never sent after
   expect(started).toHaveLength(1);
 });
 
-test("what is too old goes on while the database is alive: a slow statement is answered, and who waits behind it", async () => {
+test("while the server works on it, a slow statement is answered, and so is what waits behind it", async () => {
   const { started, run } = statements();
   const timeoutMs = 80;
   const began = performance.now();
-  const isAlive = async () => {
+  const isWorking = async () => {
     if (performance.now() - began > 1.5 * timeoutMs) started[0]?.answer();
+    return true;
   };
-  const { submit } = group(run, { ...options, timeoutMs, isAlive });
+  const { submit } = group(run, { ...options, timeoutMs, isWorking });
   const [slow, behind] = [submit(1), submit(2)];
   expect(await slow).toBe("#1");
   started[1]?.answer();
   expect(await behind).toBe("#2");
 });
 
-test.each<[title: string, answer: () => Promise<void>]>([
-  ["is alive, but twice as old as it may be", () => Promise.resolve()],
-  ["says that it is away", () => Promise.reject(new Error("away"))],
+test.each<[title: string, answer: () => Promise<boolean>]>([
+  ["works on it, but it is twice as old as it may be", () => Promise.resolve(true)],
+  ["has nothing to do for it", () => Promise.resolve(false)],
+  ["cannot be asked", () => Promise.reject(new Error("away"))],
   ["does not answer that either", () => new Promise(() => {})],
-])("what is too old is given up when the database %s", async (_, answer) => {
+])("what is too old is given up when the server %s", async (_, answer) => {
   const { started, run } = statements();
   let asked = 0;
-  const isAlive = () => {
+  const isWorking = () => {
     asked++;
     return answer();
   };
-  const { submit } = group(run, { ...options, timeoutMs: 80, isAlive });
+  const { submit } = group(run, { ...options, timeoutMs: 80, isWorking });
   await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
   expect(asked).toBeGreaterThan(0);
   started[0]?.answer();
 });
 
-test("a statement that gets no answer at all is reported, so that its connection can be given up", async () => {
+test("a statement whose answer was lost is abandoned, and what waits behind it is not too old yet", async () => {
   const { started, run } = statements();
-  const { promise: stuck, resolve } = Promise.withResolvers<void>();
-  const { submit } = group(run, { ...options, timeoutMs: 1, onStuck: resolve });
+  let stuck = 0;
+  const isWorking = () => Promise.resolve(false);
+  const { submit, stats } = group(run, { ...options, timeoutMs: 2000, isWorking, onStuck: () => stuck++ });
   const lost = submit(1);
+  const behind = submit(2);
   await expect(lost).rejects.toBeInstanceOf(Unavailable);
-  await stuck;
-  started[0]?.answer(new Error("connection given up"));
   await tick();
-  const next = submit(2);
+  expect(started[1]?.items).toEqual([2]);
   started[1]?.answer();
-  expect(await next).toBe("#2");
+  expect(await behind).toBe("#2");
+  expect([stuck, stats().busy]).toEqual([1, 0]);
+});
+
+test("a statement that started a moment ago is not abandoned, for the server may not know of it yet", async () => {
+  const { started, run } = statements();
+  const timeoutMs = 200;
+  let stuck = 0;
+  const isWorking = async () => {
+    if (started.length === 1) started[0]?.answer(); // when its item, and the one behind it, are nearly too old
+    await tick();
+    return false;
+  };
+  const { submit } = group(run, { ...options, timeoutMs, isWorking, onStuck: () => stuck++ });
+  const first = submit(1);
+  const second = submit(2);
+  expect(await first).toBe("#1");
+  await tick();
+  started[1]?.answer();
+  expect(await second).toBe("#2");
+  expect(stuck).toBe(0);
+});
+
+test("the lane of a statement that never settles is free again, and its late answer changes nothing", async () => {
+  const { started, run } = statements();
+  let stuck = 0;
+  const answering = (items: number[]) => {
+    const answers = run(items);
+    if (started.length > 1) started.at(-1)?.answer();
+    return answers;
+  };
+  const { submit, stats } = group(answering, { ...options, timeoutMs: 20, onStuck: () => stuck++ });
+  await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
+  const next = () => submit(2).catch((error: Error) => error);
+  let answer = await next();
+  while (answer instanceof Unavailable) answer = await next();
+  expect(answer).toBe("#2");
+  started[0]?.answer();
+  await tick();
+  expect([stuck, stats().busy, started.length]).toEqual([1, 0, 2]);
 });

@@ -1,0 +1,119 @@
+import postgres from "postgres";
+import { Unavailable } from "./group.ts";
+
+/** Runs one prepared statement. Rejects with Unavailable when the database cannot do it now. */
+export type Query = <T extends object>(text: string, parameters: (string | null)[]) => Promise<T[]>;
+
+export type PoolOptions = {
+  /** As for psql. `?host=/directory` connects through the Unix socket there. */
+  url: string;
+  /** Connections. */
+  max: number;
+  /** Postgres' own settings, for each session. */
+  settings?: () => Record<string, string>;
+  /** A connection ends after it was idle for so many seconds; 0: never. */
+  idleS?: number;
+};
+
+export type Pool = {
+  max: number;
+  query: Query;
+  /** One transaction, and one round trip for each of its statements. */
+  transaction<T>(run: (query: Query) => Promise<T>): Promise<T>;
+  /** The process of the server that got the latest statement; undefined while it connects. */
+  pid(): number | undefined;
+  /** Closes all connections at once and goes on with new ones. A promise that the driver forgets may stay pending. */
+  reopen(): void;
+  /** Waits for what is in flight, for `timeoutMs` at most. */
+  close(timeoutMs: number): Promise<void>;
+};
+
+export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOptions): Pool {
+  const open = () => connect(url, max, settings(), idleS);
+  let latest: Sent | undefined;
+  let sql = open();
+  const queryOn =
+    (on: Pick<postgres.Sql, "unsafe">): Query =>
+    async <T extends object>(text: string, parameters: (string | null)[]) => {
+      const sent = on.unsafe<T[]>(text, parameters, { prepare: true });
+      latest = sent as unknown as Sent;
+      return await sent;
+    };
+  return {
+    max,
+    query: <T extends object>(text: string, parameters: (string | null)[]) =>
+      queryOn(sql)<T>(text, parameters).catch(rethrow),
+    async transaction<T>(run: (query: Query) => Promise<T>): Promise<T> {
+      return (await sql.begin((own) => run(queryOn(own))).catch(rethrow)) as T;
+    },
+    pid: () => latest?.state?.pid ?? undefined,
+    reopen() {
+      void sql.end({ timeout: 0 });
+      latest = undefined;
+      sql = open();
+    },
+    close: (timeoutMs) => sql.end({ timeout: timeoutMs / 1000 }),
+  };
+}
+
+/** What the driver adds to a query once it is on a connection. */
+type Sent = { state?: { pid: number | null } };
+
+/**
+ * Resolves with `work`, however long it takes, while the server works on it: `isWorking` is asked every `everyMs`. Rejects with
+ * Unavailable when it is not, or does not answer in time: the connection of `work` is lost.
+ */
+export async function watched<T>(
+  work: Promise<T>,
+  isWorking: () => Promise<boolean>,
+  everyMs: number,
+): Promise<T> {
+  const { promise: lost, reject } = Promise.withResolvers<never>();
+  let timer = setTimeout(look, everyMs);
+  async function look() {
+    if (await isWorking().catch(() => false)) timer = setTimeout(look, everyMs);
+    else reject(new Unavailable("the database did not answer in time"));
+  }
+  try {
+    return await Promise.race([work, lost]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+// Dates and json travel as the texts they are: no Date object, no second parsing.
+const asText = { serialize: (text: string) => text, parse: (text: string) => text };
+const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
+
+/** `settings` are Postgres' own, for the session. A connection ends when it was idle for `idleS` seconds; 0: never. */
+export function connect(url: string, max: number, settings: Record<string, string> = {}, idleS = 0) {
+  const address = new URL(url);
+  const host = address.searchParams.get("host");
+  address.searchParams.delete("host");
+  return postgres(address.href, {
+    ...(host === null ? {} : { host }),
+    max,
+    types,
+    backoff: () => 0.1, // seconds; the default backs off for up to 20 s: the service would stay down after the database is back
+    connect_timeout: 2,
+    idle_timeout: idleS,
+    fetch_types: false,
+    onnotice: () => {},
+    connection: { application_name: "pessoas", DateStyle: "ISO", ...settings },
+  });
+}
+
+/** A value that does not fit its column, or breaks a constraint: the row is to blame. */
+export function isRowError(error: unknown): boolean {
+  return error instanceof postgres.PostgresError && /^2[23]/.test(error.code);
+}
+
+/**
+ * An error of ours is thrown as it is; all else (connections, restarts, deadlocks, no space, timeouts, a schema
+ * that is not there yet) passes, and the same request may be sent again.
+ */
+export function rethrow(error: unknown): never {
+  const bug = /^(?!42P01)(22|23|42)/;
+  if (error instanceof postgres.PostgresError && bug.test(error.code)) throw error;
+  throw new Unavailable("the database cannot be reached", { cause: error });
+}
