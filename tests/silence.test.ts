@@ -1,0 +1,504 @@
+import { describe, expect, spyOn, test } from "bun:test";
+import { type Fault, type SilentProxy, type Step, silentProxy } from "./silent-proxy.ts";
+import { connect, type Found, newDatabase, newPessoa, query, type Registry, serve } from "./support.ts";
+
+const timeoutMs = 300;
+// Promised: a request has its answer within the first, and a lane is in use again within the second.
+const answerMs = 2 * timeoutMs + 1000;
+const recoveryMs = timeoutMs + 1000;
+const busy = 1.5; // for a machine that does other things as well; the fault took 150 s
+const boundedMs = 4 * answerMs; // where no shorter time is promised
+const testMs = 120_000;
+
+const numbers = Array.from({ length: 10 }, (_, digit) => String(digit));
+const digits = [...numbers, ...numbers.flatMap((one) => numbers.map((other) => one + other))];
+let template: Promise<string> | undefined;
+
+/** The URL of a new database with the schema, in which every term of one or two digits has rows enough. */
+async function seeded(): Promise<string> {
+  template ??= (async () => {
+    const registry = await serve();
+    const terms = digits.map((term) => `('${term}')`).join();
+    await query(
+      registry.databaseUrl,
+      `insert into curtos select termo, gen_random_uuid() from (values ${terms}) as t (termo), generate_series(1, 50)`,
+    );
+    await registry.stop();
+    return new URL(registry.databaseUrl).pathname.slice(1);
+  })();
+  return await newDatabase(await template);
+}
+
+let serial = 0;
+type Person = { apelido: string; nome: string; nascimento: string; stack: string[] | null };
+const two = () => String.fromCodePoint(...[0, 0].map(() => 0x4e00 + Math.floor(Math.random() * 0x5000)));
+/** Its short terms have rows enough: one statement inserts it. */
+const plain = (): Person => ({
+  apelido: String(100_000 + ++serial),
+  nome: "0",
+  nascimento: "1987-06-05",
+  stack: null,
+});
+/** Its short terms are new: they are inserted in a transaction with it. */
+const withTerms = (): Person => ({ ...plain(), nome: two() });
+const huge = (): Person => {
+  const { apelido, ...rest } = plain();
+  return { ...rest, apelido, stack: Array.from({ length: 600 }, (_, i) => apelido + String(i)) };
+};
+const hugeWithTerms = (): Person => ({ ...huge(), nome: two() });
+
+const insert = /^insert into pessoas /;
+const insertHuge = /^insert into pessoas .*\(\$1, \$2, \$3, \$4, \$5, \$6, \$7\)/;
+const insertTerms = /^\s*insert into curtos/;
+
+const creates = { plain, withTerms, huge, hugeWithTerms };
+type Create = keyof typeof creates;
+
+type Read = "count" | "read by id" | "search" | "search of a short term" | "ping";
+const reads: Record<Read, { sql: RegExp; path: () => string; right: number; simple?: boolean }> = {
+  count: { sql: /^select count/, path: () => "/contagem-pessoas", right: 200, simple: true },
+  "read by id": {
+    sql: /^select .* from pessoas where id = /,
+    path: () => `/pessoas/${crypto.randomUUID()}`,
+    right: 404,
+  },
+  search: { sql: /busca like/, path: () => "/pessoas?t=123", right: 200 },
+  "search of a short term": { sql: /from curtos join/, path: () => "/pessoas?t=~", right: 200 },
+  ping: { sql: /^select 1 from pessoas/, path: () => "/readyz", right: 200, simple: true },
+};
+
+const startup: Step[] = ["accept", "ssl", "startup", "authentication", "before ready", "ready"];
+const ofSimple: Step[] = ["execute", "half", "answered"]; // a query without parameters is one message
+const ofOne: Step[] = ["parse", "bind", ...ofSimple];
+const beforeAnyStatement = (at: Step) => startup.includes(at);
+
+/** As many at once as the server has connections for. */
+const slots = Array.from({ length: 5 }, () => Promise.resolve());
+async function inSlot(run: () => Promise<void>): Promise<void> {
+  const previous = slots.shift() as Promise<void>;
+  const mine = previous.then(run);
+  slots.push(mine.catch(() => {}));
+  await mine;
+}
+
+async function within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error(`${what}: not within ${Math.round(ms)} ms`)), ms);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Asks until the answer is `right`; others must be 503. */
+async function untilRight(ask: () => Promise<Response>, right: number[], ms: number, what: string) {
+  const asking = async () => {
+    for (;;) {
+      const { status } = await ask();
+      if (right.includes(status)) return status;
+      expect(status).toBe(503);
+    }
+  };
+  return await within(ms, what, asking());
+}
+
+/** Resolves when `holds` does. */
+async function until(holds: () => Promise<boolean> | boolean, ms: number, what: string): Promise<void> {
+  const asking = async () => {
+    while (!(await holds())) await Bun.sleep(10);
+  };
+  await within(ms, what, asking());
+}
+
+const orphans = `select count(*)::int as n from pg_stat_activity
+  where datname = current_database() and state like 'idle in transaction%'`;
+/** How many sockets this process has open to the port of a URL. Those of which only the kernel knows have the inode 0. */
+async function socketsTo(url: string): Promise<number> {
+  const port = Number(new URL(url).port).toString(16).toUpperCase().padStart(4, "0");
+  const rows = (await Bun.file("/proc/self/net/tcp").text()).trim().split("\n").slice(1);
+  return rows.filter((row) => {
+    const [, , remote = "", , , , , , , inode] = row.trim().split(/\s+/);
+    return remote.endsWith(`:${port}`) && inode !== "0";
+  }).length;
+}
+const pools = 6; // connections that a registry opens with two searches at once
+
+/** A registry behind a proxy, and what it acknowledged. */
+async function behindProxy(databaseUrl: string, at?: Step) {
+  const proxy = await silentProxy(databaseUrl);
+  const url = at === "ssl" ? `${proxy.url}?sslmode=prefer` : proxy.url;
+  const registry = await serve({ DATABASE_URL: url, DB_TIMEOUT_MS: String(timeoutMs) });
+  const ids: string[] = [];
+  return {
+    proxy,
+    registry,
+    async post(person: Person) {
+      const response = await registry.post(person);
+      if (response.status === 201) ids.push(((await response.json()) as Found).id);
+      return response;
+    },
+    /** What holds after any fault. */
+    async expectWhole() {
+      const stored = `select id from pessoas where id = any ('{${ids.join()}}')`;
+      expect(await query(databaseUrl, stored)).toHaveLength(ids.length);
+      const none = async () => (await query(databaseUrl, orphans))[0]?.n === 0;
+      await until(none, boundedMs, "the end of transactions that nobody continues");
+      expect(await socketsTo(proxy.url)).toBeLessThanOrEqual(pools);
+      await within(boundedMs, "stop()", registry.stop());
+      await until(async () => (await socketsTo(proxy.url)) === 0, boundedMs, "the end of all connections");
+    },
+    [Symbol.asyncDispose]: () => end(registry, proxy),
+  };
+}
+
+async function end(registry: Registry, proxy: SilentProxy) {
+  proxy.close();
+  await within(boundedMs, "stop()", registry.stop()).catch(() => registry.kill());
+}
+
+const createCases: [Create, Fault][] = [
+  ...startup.map((at): [Create, Fault] => ["plain", { at }]),
+  ...ofOne.map((at): [Create, Fault] => ["plain", { at, sql: insert }]),
+  ["plain", { at: "ready", answersOnly: true }],
+  ["plain", { at: "bind", sql: insert, answersOnly: true }],
+  ["plain", { at: "execute", sql: insert, nth: 3 }],
+  ...(["ready", "startup"] as const).map((at): [Create, Fault] => ["withTerms", { at }]),
+  ...(["execute", "half", "answered"] as const).map((at): [Create, Fault] => [
+    "withTerms",
+    { at, sql: /^begin/ },
+  ]),
+  ...[insert, insertTerms, /^commit/].flatMap((sql) =>
+    ofOne.map((at): [Create, Fault] => ["withTerms", { at, sql }]),
+  ),
+  ["withTerms", { at: "execute", sql: insertTerms, answersOnly: true }],
+  ["withTerms", { at: "bind", sql: /^commit/, answersOnly: true }],
+  ...startup.map((at): [Create, Fault] => ["huge", { at }]),
+  ...ofOne.map((at): [Create, Fault] => ["huge", { at, sql: insertHuge }]),
+  ...[/^begin/, insertHuge, insertTerms, /^commit/].map((sql): [Create, Fault] => [
+    "hugeWithTerms",
+    { at: "execute", sql },
+  ]),
+];
+
+const readCases = (Object.keys(reads) as Read[]).flatMap((kind): [Read, Fault][] => [
+  ...startup.map((at): [Read, Fault] => [kind, { at }]),
+  ...(reads[kind].simple ? ofSimple : ofOne).map((at): [Read, Fault] => [kind, { at, sql: reads[kind].sql }]),
+]);
+
+const titled = <Kind extends string>(cases: [Kind, Fault][]) =>
+  cases.map(([kind, fault]): [string, Kind, Fault] => {
+    const { at, sql, nth = 1, answersOnly = false } = fault;
+    const where = [at, sql?.source, nth > 1 ? `number ${nth}` : "", answersOnly ? "answers only" : ""];
+    return [where.filter(Boolean).join(" "), kind, fault];
+  });
+
+describe.concurrent("a connection that goes silent", () => {
+  test.each(titled(createCases))(
+    "at %s: create, %s",
+    (_, kind, fault) =>
+      inSlot(async () => {
+        await using it = await behindProxy(await seeded(), fault.at);
+        const { proxy, post } = it;
+        const anew = () => post(creates[kind]());
+        if (!beforeAnyStatement(fault.at) && fault.at !== "parse") expect((await anew()).status).toBe(201);
+        const silencing = proxy.fault(fault);
+        const person = creates[kind]();
+        for (let before = 1; before < (fault.nth ?? 1); before++) expect((await anew()).status).toBe(201);
+        const first = (await within(answerMs * busy, "the answer", post(person))).status;
+        expect([201, 503]).toContain(first);
+        const silenced = await within(answerMs * busy, "the silence", silencing);
+        // After a silence behind the answer the next create is the one in flight.
+        const patienceMs = first === 201 ? answerMs + recoveryMs : recoveryMs;
+        await untilRight(anew, [201], patienceMs * busy, "another create");
+        await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
+
+        const length = kind === "plain" || kind === "withTerms" ? 8 : 2; // a huge one takes long
+        const others = Promise.all(Array.from({ length }, () => anew()));
+        let sends = 0;
+        const resend = () => {
+          sends++;
+          return post(person);
+        };
+        await untilRight(resend, [201, 422], 2 * timeoutMs * busy, "the same person sent again");
+        expect(sends).toBeLessThanOrEqual(4);
+        expect((await others).map(({ status }) => status)).toEqual(new Array(length).fill(201));
+        await it.expectWhole();
+      }),
+    testMs,
+  );
+
+  test.each(titled(readCases))(
+    "at %s: %s",
+    (_, kind, fault) =>
+      inSlot(async () => {
+        const { path, right } = reads[kind];
+        await using it = await behindProxy(await seeded(), fault.at);
+        const { proxy, registry, post } = it;
+        const ask = () => registry.get(path());
+        expect((await post(plain())).status).toBe(201);
+        if (!beforeAnyStatement(fault.at) && fault.at !== "parse") expect((await ask()).status).toBe(right);
+        const silencing = proxy.fault(fault);
+        const first = (await within(answerMs * busy, "the answer", ask())).status;
+        expect([right, 503]).toContain(first);
+        const silenced = await within(answerMs * busy, "the silence", silencing);
+        const patienceMs = first === right ? answerMs + recoveryMs : recoveryMs;
+        const others = Promise.all(Array.from({ length: 8 }, () => post(plain())));
+        await untilRight(ask, [right], patienceMs * busy, "the same request sent again");
+        await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
+        expect((await others).map(({ status }) => status)).toEqual(new Array(8).fill(201));
+        await it.expectWhole();
+      }),
+    testMs,
+  );
+
+  test.each(titled(["accept", "execute", "half"].map((at) => ["merge", { at: at as Step }])))(
+    "at %s: %s",
+    (_, __, { at }) =>
+      inSlot(async () => {
+        const databaseUrl = await seeded();
+        await using it = await behindProxy(databaseUrl);
+        const { proxy, post } = it;
+        const merge = /pessoas_mesclar/;
+        const next = (n: number) =>
+          query(databaseUrl, `select setval(pg_get_serial_sequence('pessoas', 'n'), ${n - 1})`);
+        expect((await post(plain())).status).toBe(201); // the writer is connected
+        const silencing = proxy.fault(at === "accept" ? { at } : { at, sql: merge });
+        await next(13 * 4096); // every 4096th begins a merge, from the 50,000th on
+        expect((await post(plain())).status).toBe(201);
+        const silenced = await within(answerMs * busy, "the silence", silencing);
+        const merged = proxy.answered(merge);
+        await next(14 * 4096);
+        expect((await post(plain())).status).toBe(201);
+        await within((answerMs + recoveryMs) * busy, "another merge", merged);
+        await within(boundedMs, "the end of the silent connection", silenced.closed);
+        await it.expectWhole();
+      }),
+    testMs,
+  );
+
+  test.each(
+    titled<"migration">([
+      ...startup.filter((at) => at !== "ssl").map((at): ["migration", Fault] => ["migration", { at }]),
+      ...[/^begin/, /pg_advisory_xact_lock/, /create extension/, /^commit/].map(
+        (sql): ["migration", Fault] => ["migration", { at: "execute", sql }],
+      ),
+      ["migration", { at: "answered", sql: /create extension/ }],
+    ]),
+  )(
+    "at %s: %s",
+    (_, __, fault) =>
+      inSlot(async () => {
+        const databaseUrl = await newDatabase();
+        const proxy = await silentProxy(databaseUrl);
+        const silencing = proxy.fault(fault);
+        const starting = serve({ DATABASE_URL: proxy.url, DB_TIMEOUT_MS: String(timeoutMs) });
+        const registry = await within(boundedMs, "the start", starting);
+        try {
+          const silenced = await within(answerMs * busy, "the silence", silencing);
+          await untilRight(() => registry.post(newPessoa()), [201], boundedMs, "a create");
+          await untilRight(() => registry.get("/readyz"), [200], boundedMs, "/readyz");
+          await within(boundedMs, "the end of the silent connection", silenced.closed);
+          const none = async () => (await query(databaseUrl, orphans))[0]?.n === 0;
+          await until(none, boundedMs, "the end of transactions that nobody continues");
+          await within(boundedMs, "stop()", registry.stop());
+        } finally {
+          await end(registry, proxy);
+        }
+      }),
+    testMs,
+  );
+
+  test.each(
+    titled<"read of a replica">([
+      ...startup.map((at): ["read of a replica", Fault] => ["read of a replica", { at }]),
+      ...ofOne.map((at): ["read of a replica", Fault] => [
+        "read of a replica",
+        { at, sql: reads["read by id"].sql },
+      ]),
+    ]),
+  )(
+    "at %s: %s",
+    (_, __, fault) =>
+      inSlot(async () => {
+        const databaseUrl = await seeded();
+        const proxy = await silentProxy(databaseUrl);
+        const registry = await serve({
+          DATABASE_URL: databaseUrl,
+          DATABASE_URL_READ: fault.at === "ssl" ? `${proxy.url}?sslmode=prefer` : proxy.url,
+          DB_TIMEOUT_MS: "1500", // a read waits for a fifth of it
+        });
+        const read = () => registry.get(`/pessoas/${crypto.randomUUID()}`);
+        const isUp = async () =>
+          /^pessoas_replica_up 1$/m.test(await (await registry.get("/metrics")).text());
+        try {
+          if (!beforeAnyStatement(fault.at) && fault.at !== "parse") expect((await read()).status).toBe(404);
+          const silencing = proxy.fault(fault);
+          // The primary answers what the replica does not.
+          for (let i = 0; i < 3; i++) {
+            expect((await within(answerMs * busy, "a read", read())).status).toBe(404);
+          }
+          const silenced = await within(answerMs * busy, "the silence", silencing);
+          await until(isUp, boundedMs, "the replica's return");
+          const answered = proxy.answered(reads["read by id"].sql);
+          await untilRight(read, [404], answerMs * busy, "a read");
+          await within(answerMs * busy, "the replica's answer", answered);
+          await within(boundedMs, "the end of the silent connection", silenced.closed);
+          expect(await socketsTo(proxy.url)).toBe(1);
+          await within(boundedMs, "stop()", registry.stop());
+        } finally {
+          await end(registry, proxy);
+        }
+      }),
+    testMs,
+  );
+});
+
+/** Creates one after the other until stop(), which resolves with their statuses. */
+function keepCreating(registry: Pick<Registry, "post">) {
+  const statuses: number[] = [];
+  let stopped = false;
+  const creating = (async () => {
+    while (!stopped) statuses.push((await registry.post(plain())).status);
+  })();
+  return {
+    statuses,
+    async stop() {
+      stopped = true;
+      await creating;
+      return statuses;
+    },
+  };
+}
+
+describe("/readyz", () => {
+  test.each<[string, (proxy: SilentProxy) => void]>([
+    ["every connection is silent", (proxy) => proxy.silenceAll()],
+    [
+      "no insert is answered",
+      (proxy) => proxy.fault({ at: "execute", sql: /^(insert|begin)/, always: true }),
+    ],
+    ["no insert's commit is answered", (proxy) => proxy.fault({ at: "half", sql: insert, always: true })],
+  ])(
+    "is 503 while creates cannot be stored, as %s, and 200 soon after",
+    async (_, break_) => {
+      await using it = await behindProxy(await seeded());
+      const { proxy, registry, post } = it;
+      const ready = () => registry.get("/readyz");
+      expect((await post(plain())).status).toBe(201);
+      expect((await ready()).status).toBe(200);
+      break_(proxy);
+      const load = keepCreating({ post: (person) => post(person as Person) });
+      const not = async () => (await ready()).status === 503;
+      await until(not, (recoveryMs + timeoutMs) * busy, "503 of /readyz");
+      for (let i = 0; i < 5; i++) expect((await ready()).status).toBe(503);
+      proxy.heal();
+      await untilRight(() => post(plain()), [201], (answerMs + recoveryMs) * busy, "a create");
+      await untilRight(ready, [200], recoveryMs * busy, "200 of /readyz");
+      await load.stop();
+      await it.expectWhole();
+    },
+    testMs,
+  );
+});
+
+test(
+  "an address that accepts and closes at once is connected to a few times a second",
+  async () => {
+    await using it = await behindProxy(await seeded());
+    const { proxy, registry, post } = it;
+    expect((await post(plain())).status).toBe(201);
+    proxy.closeAtOnce();
+    proxy.endAll();
+    const before = proxy.accepts();
+    const started = performance.now();
+    while (performance.now() - started < 1500) {
+      const answers = await Promise.all([
+        post(plain()),
+        registry.get("/pessoas?t=123"),
+        registry.get("/readyz"),
+      ]);
+      expect(answers.map(({ status }) => status)).toEqual([503, 503, 503]);
+    }
+    const perSecond = ((proxy.accepts() - before) / (performance.now() - started)) * 1000;
+    expect(perSecond).toBeLessThan(pools * 15); // a pause of 0.1 s is 10 a second for each connection; it was 500
+    proxy.heal();
+    await untilRight(() => post(plain()), [201], recoveryMs * busy, "a create");
+    await it.expectWhole();
+  },
+  testMs,
+);
+
+describe("a start beside an open transaction that has inserted a person", () => {
+  /** Until stop() a transaction of somebody else holds its locks. */
+  async function openTransaction(databaseUrl: string) {
+    const sql = connect(databaseUrl);
+    await sql.unsafe(
+      `begin; insert into pessoas (id, nascimento, apelido, nome, busca)
+        values (gen_random_uuid(), '2000-01-01', 'open', 'open', 'open')`,
+    );
+    return {
+      async end() {
+        await sql.unsafe("commit");
+        await sql.end();
+      },
+    };
+  }
+  const serveOn = (databaseUrl: string) =>
+    serve({ DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs) });
+  const waiting = `select count(*)::int as n from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock'`;
+
+  test(
+    "changes nothing and waits for nothing where the schema is as it should be",
+    async () => {
+      const databaseUrl = await seeded();
+      const first = await serveOn(databaseUrl);
+      const open = await openTransaction(databaseUrl);
+      const load = keepCreating(first);
+      const second = await serveOn(databaseUrl);
+      const stuck = (await query(databaseUrl, waiting))[0]?.n;
+      const statuses = await load.stop();
+      await open.end();
+      await Promise.all([first.stop(), second.stop()]);
+      expect(stuck).toBe(0);
+      expect(statuses.filter((status) => status !== 201)).toEqual([]);
+      expect(statuses.length).toBeGreaterThan(0);
+    },
+    testMs,
+  );
+
+  test.each([
+    ["index", 1, "drop index pessoas_tarde", "to_regclass('pessoas_tarde') is not null"],
+    // No lock of the table is needed.
+    ["function", 0, "drop function pessoas_mesclar()", "to_regprocedure('pessoas_mesclar()') is not null"],
+  ])(
+    "makes a missing %s without a create of others that fails, and reports %d times that it has to wait",
+    async (_, times, drop, isThere) => {
+      const told = spyOn(console, "error").mockImplementation(() => {});
+      const databaseUrl = await seeded();
+      const first = await serveOn(databaseUrl);
+      await query(databaseUrl, drop);
+      const open = await openTransaction(databaseUrl);
+      const load = keepCreating(first);
+      const second = await serveOn(databaseUrl);
+      // It has tried several times.
+      const enough = load.statuses.length + 20;
+      await until(() => load.statuses.length >= enough, boundedMs, "20 more creates").catch(() => {});
+      const statuses = await load.stop();
+      await open.end();
+      const whole = async () => (await query(databaseUrl, `select ${isThere} as whole`))[0]?.whole === true;
+      await until(whole, boundedMs, "the schema");
+      const reports = told.mock.calls
+        .flat()
+        .map(String)
+        .filter((line) => !line.includes('"503: '));
+      told.mockRestore();
+      expect((await second.post(plain())).status).toBe(201);
+      await Promise.all([first.stop(), second.stop()]);
+      expect(statuses.filter((status) => status !== 201)).toEqual([]);
+      expect(reports).toHaveLength(times);
+    },
+    testMs,
+  );
+});
