@@ -529,17 +529,18 @@ function otherVersion({ there, version }: Database): RangeError {
 
 /** In one transaction, which gives up where others hold the tables. */
 async function change(sql: postgres.Sql, { there }: Database, timeoutMs: number): Promise<void> {
-  await sql.begin(async (transaction) => {
+  const changed = await sql.begin(async (transaction) => {
     await transaction`select set_config('lock_timeout', ${String(timeoutMs)}, true)`;
     await transaction`select pg_advisory_xact_lock(${migrationLock})`;
     const found = await look(transaction); // another instance may have been faster
-    if (isCurrent(found)) return;
+    if (isCurrent(found)) return false;
     if (found.version > schemaVersion) throw otherVersion(found);
-    if (there) log.info(`the schema is changed: to version ${schemaVersion}, from ${found.version}`);
     await transaction`select set_config('lock_timeout', ${String(lockTimeoutMs)}, true)`;
     if (found.there && found.version < schemaVersion) await convert(transaction);
     else await transaction.unsafe(schema);
+    return true;
   });
+  if (there && changed) log.info(`the schema of DATABASE_URL was brought to version ${schemaVersion}`);
 }
 
 /** The table of an earlier version, which had other texts in `busca`: each of its persons is inserted anew. */
