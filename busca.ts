@@ -2,15 +2,24 @@
  * How a person is found: one text holds all searchable fields, and a term is in a field exactly when the term, written
  * the same way, is in the text.
  *
- * The index knows letters and digits alone, so every other character is written as letters that nobody uses: those of
- * CJK Extension A from U+3400 on. ASCII takes one of them, all else two: a lead and a trail, from ranges of their own, so
- * that no term can begin or end within a pair. U+0001 is left to stand between the fields, where no term matches.
+ * A trigram has letters and digits alone, and which characters those are depends on the C library of the database. So a
+ * text consists of the ones below that all C libraries agree on. Every other character is written as letters that nobody
+ * uses: those of CJK Extension A from U+3400 on. ASCII takes one of them, all else two: a lead and a trail, from ranges of
+ * their own, so that no term can begin or end within a pair. U+0001 stands between the fields, where no term matches.
  */
 const border = "\x01";
 const lead = 0x3400; // and the upper bits of a code point, of which there are 0x440
 const trail = lead + 0x440; // and the lower ten
 const ascii = trail + 0x400; // and one of 0x80 characters
-const outside = /[^\p{L}0-9]|[\u3400-\u3cbf]/gu; // the second: those letters themselves
+// Letters since Unicode 3.2 that no locale lower-cases. Capitals in between do not occur: the text is in lower case.
+const kept = [
+  "0-9a-z",
+  "\u00df-\u00f6\u00f8-\u017f\u1ea0-\u1ef9", // Latin: Europe, Vietnam
+  "\u03ac-\u03ce\u0430-\u0481\u048a-\u04bf", // Greek, Cyrillic
+  "\u05d0-\u05ea\u0621-\u063a\u0641-\u064a", // Hebrew, Arabic
+  "\u3041-\u3096\u30a1-\u30fa\u30fc-\u30fe\u4e00-\u9fa5\uac00-\ud7a3", // kana, Han, Hangul
+].join("");
+const outside = new RegExp(`[^${kept}]`, "gu");
 
 // U+0000 is in no field: it separates them until they are encoded, all at once.
 const asciiLetters = Array.from({ length: 0x80 }, (_, code) =>

@@ -21,6 +21,7 @@ afterAll(async () => {
 const hostile = fc.constantFrom(
   ...["a", "A", "b", "é", "É", "e\u0301", "ß", "ẞ", "İ", "ı", "Σ", "σ", "ς", "K", "Ǆ", "😀", "\u{10400}"],
   ...["%", "_", "\\", "'", '"', "{", "}", ",", " ", "+", "&", "=", "#", "/", "\n", "\u200d", "\uffff"],
+  ..."×ſӀӏ\u0483・ー龥\u9fa6\u3400\u3c40\u1c89\u{30000}\u{323b0}",
   ...["\u0001", "\u0002", "\u0003", "\u0004", "\u0005", "\u007f"],
 );
 const text = (maxLength: number) => fc.string({ unit: hostile, minLength: 1, maxLength });

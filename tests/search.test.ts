@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
+import { searchable } from "../busca.ts";
 import { enough } from "../curtos.ts";
 import { mergeLittleSearched } from "../merges.ts";
-import { connect, newPessoa, query, serve } from "./support.ts";
+import { connect, newDatabase, newPessoa, query, serve } from "./support.ts";
 
 test("short terms get rows until there are enough, also when the instance is another one", async () => {
   const first = await serve();
@@ -49,6 +50,24 @@ test("what many have in their stack is in enough search texts, and the later one
   await first.post({ ...newPessoa(), stack: ["haskell"] });
   expect(await texts()).toBe(enough + 1); // what the second has learned the first has not
   await Promise.all([first.stop(), second.stop()]);
+});
+
+test("Postgres takes every code point, as a search text has it, for letters or digits and lower-cases none of them", async () => {
+  let characters = "";
+  for (let code = 1; code <= 0x10ffff; code++) {
+    if (code < 0xd800 || code > 0xdfff) characters += String.fromCodePoint(code);
+  }
+  const [written = ""] = searchable({ apelido: characters, nome: "a", stack: null }).text.split("\u0001");
+  const used = [...new Set(written)];
+  expect(used.length).toBeGreaterThan(30_000);
+  const sql = connect(await newDatabase());
+  await sql`create extension pg_trgm`;
+  // So each term is one word, and as long as it has three characters it has a trigram.
+  const others = await sql`
+    select to_hex(ascii(letter)) as code from string_to_table(${used.join("")}, null) as letter
+    where show_trgm(letter) = '{}' or lower(letter) <> letter`;
+  await sql.end();
+  expect(others.map(({ code }) => code)).toEqual([]);
 });
 
 test("first and later persons are found, rare or not", async () => {
