@@ -24,13 +24,14 @@ export type Merges = {
 /** Calls `merge` for the persons whose numbers it is told; other instances do so for the others. */
 export function merges(merge: () => void, waitMs = patienceMs): Merges {
   let searches = 1; // since the last merge; who did before is not known
-  let [last, merged] = [0, 0]; // the highest number, now and at the last merge
+  let waiting = 0; // persons since the last merge; a gap between two numbers is persons of other instances
+  let [inTurn, last] = [0, 0]; // the last number that followed another one, and the last number of all
   let timer: Timer | undefined;
 
   function begin() {
     clearTimeout(timer);
     searches = 0;
-    merged = last;
+    waiting = 0;
     merge();
   }
 
@@ -39,18 +40,29 @@ export function merges(merge: () => void, waitMs = patienceMs): Merges {
     return searches > 0 ? mergeLittleSearched : mergeUnsearched;
   }
 
+  /** How many persons were stored up to `n` since the one before. Undefined for a number out of turn: a huge person's. */
+  function stepTo(n: number): number | undefined {
+    if (follows(n, inTurn)) return n - inTurn;
+    return follows(n, last) ? n - last : undefined;
+  }
+
   return {
     created(n) {
-      last = Math.max(last, n);
+      const step = stepTo(n);
+      waiting += step ?? 1;
+      if (step !== undefined) inTurn = n;
+      last = n;
       if (n % mergeEvery !== 0) return;
-      if (n % every() === 0) return begin();
+      if (step !== undefined && n % every() === 0) return begin();
       clearTimeout(timer);
       timer = setTimeout(begin, waitMs);
     },
     searched() {
-      if (searches === 0 && last - merged >= mergeLittleSearched) begin(); // the first one after many creates
+      if (searches === 0 && waiting >= mergeLittleSearched) begin(); // the first one after many creates
       searches++;
     },
     stop: () => clearTimeout(timer),
   };
 }
+
+const follows = (n: number, before: number) => n > before && n - before <= mergeUnsearched;

@@ -45,6 +45,47 @@ test("or at once with the first search after many", () => {
   stop();
 });
 
+// A huge person has a number far above those of the persons before and after it (db.ts).
+test.each([
+  Number.MAX_SAFE_INTEGER,
+  2 ** 53 - mergeUnsearched,
+  2 ** 63,
+  10 * mergeUnsearched,
+  0,
+  -1,
+  Number.NaN,
+])("the number %d among others neither begins a merge nor stops the following ones", (strange) => {
+  const numbers: number[] = [];
+  let n = 0;
+  const { created, searched, stop } = merges(() => numbers.push(n));
+  const createUntil = (end: number) => {
+    while (n < end) {
+      if (n % mergeEvery >= mergeEvery - 3) created(strange);
+      created(++n);
+    }
+  };
+  createUntil(mergeLittleSearched);
+  created(strange);
+  searched(); // no reason to begin one: few wait
+  createUntil(2 * mergeLittleSearched);
+  createUntil(4 * mergeLittleSearched); // where nobody searches
+  searched(); // the first one after many creates
+  expect(numbers).toEqual([1, 2, 4].map((times) => times * mergeLittleSearched));
+  stop();
+});
+
+test("after a jump, up or down, merges begin again from the second number on", () => {
+  const numbers: number[] = [];
+  let n = 0;
+  const { created, stop } = merges(() => numbers.push(n));
+  for (const start of [100 * mergeUnsearched, 7 * mergeUnsearched]) {
+    n = start - 2;
+    while (n < start) created(++n);
+  }
+  expect(numbers).toEqual([100 * mergeUnsearched, 7 * mergeUnsearched]);
+  stop();
+});
+
 test("or when no more come", async () => {
   const merged = Promise.withResolvers<void>();
   let count = 0;
