@@ -17,7 +17,7 @@ const sizeOf = (text: string) => overheadBytes + text.length * (twoByteCharacter
 
 /**
  * Throws RangeError unless `maxBytes` is a positive integer.
- * A text that is larger than the whole cache is not kept.
+ * A text that is larger than the whole cache is not kept, and evicts nothing but the text its key had.
  */
 export function lru(maxBytes: number): Cache {
   if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
@@ -49,8 +49,10 @@ export function lru(maxBytes: number): Cache {
     set(key, text) {
       const old = entries.get(key);
       if (old !== undefined) remove(key, old);
+      const size = sizeOf(text);
+      if (size > maxBytes) return;
       entries.set(key, text);
-      bytes += sizeOf(text);
+      bytes += size;
       for (const [coldest, its] of entries) {
         if (bytes <= maxBytes) break;
         remove(coldest, its);

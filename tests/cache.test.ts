@@ -40,12 +40,23 @@ test("a text beyond Latin-1 counts twice, and setting a key again replaces its t
   expect(cache.stats()).toMatchObject({ entries: 1, bytes: entryBytes("y") });
 });
 
-test("a text larger than the cache is not kept, and a key that had one before is gone", () => {
-  const cache = lru(entryBytes("x"));
-  cache.set("a", "x");
-  cache.set("a", "x".repeat(1000));
-  expect(cache.get("a")).toBeUndefined();
-  expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+test("a text larger than the cache is not kept, its key loses the text it had, and all other entries stay", () => {
+  const cache = lru(entryBytes("x") * 3);
+  for (const key of ["a", "b", "c"]) cache.set(key, "x");
+  cache.set("d", "x".repeat(1000));
+  expect(["a", "b", "c", "d"].map(cache.has)).toEqual([true, true, true, false]);
+  cache.set("b", "x".repeat(1000));
+  expect(["a", "b", "c"].map(cache.has)).toEqual([true, false, true]);
+  expect(cache.get("b")).toBeUndefined();
+  expect(cache.stats()).toMatchObject({ entries: 2, bytes: 2 * entryBytes("x") });
+});
+
+test("a text exactly as large as the cache is kept, and a byte more is not", () => {
+  const cache = lru(entryBytes("xy"));
+  cache.set("a", "xy");
+  expect(cache.get("a")).toBe("xy");
+  cache.set("b", "xyz");
+  expect([cache.has("a"), cache.has("b")]).toEqual([true, false]);
 });
 
 test.each([0, -1, 1.5, Number.NaN, Infinity])("refuses a capacity of %d bytes", (bytes) => {
@@ -64,7 +75,8 @@ test("behaves as a list ordered by use, whatever is done to it", () => {
       let model: [string, string][] = []; // hottest last
       for (const step of steps) {
         if ("set" in step) {
-          model = [...model.filter(([k]) => k !== step.set), [step.set, step.text]];
+          model = model.filter(([k]) => k !== step.set);
+          if (entryBytes(step.text) <= maxBytes) model.push([step.set, step.text]);
           const held = () => model.reduce((sum, [, text]) => sum + entryBytes(text), 0);
           while (held() > maxBytes) model.shift();
           cache.set(step.set, step.text);
