@@ -37,11 +37,16 @@ const problems = {
   413: { "too large": problem(413, "Payload Too Large", "expected a body of at most 65536 bytes") },
   415: {
     "another type": problem(415, "Unsupported Media Type", "expected Content-Type: application/json"),
+    compressed: problem(415, "Unsupported Media Type", "expected Content-Encoding: identity, got gzip"),
   },
   422: {
-    taken: problem(422, "Unprocessable Entity", "apelido: is already taken", [
-      { field: "apelido", message: "is already taken" },
-    ]),
+    taken: problem(
+      422,
+      "Unprocessable Entity",
+      "apelido: is already taken",
+      [{ field: "apelido", message: "is already taken" }],
+      `/pessoas/${anaStored.id}`,
+    ),
     "values that are not possible": problem(
       422,
       "Unprocessable Entity",
@@ -69,8 +74,8 @@ const problems = {
   },
 };
 
-function problem(status: number, title: string, detail: string, errors?: object[]) {
-  return { value: { type: "about:blank", title, status, detail, ...(errors ? { errors } : {}) } };
+function problem(status: number, title: string, detail: string, errors?: object[], location?: string) {
+  return { value: { type: "about:blank", title, status, detail, errors, location } };
 }
 
 /** The zod schemas that the server checks with, and what JSON Schema can say beyond them. */
@@ -122,6 +127,10 @@ function schemas() {
           )
           .optional()
           .meta({ description: "All that is wrong with the fields, up to 100" }),
+        location: z
+          .string()
+          .optional()
+          .meta({ description: "The path of the person who has the apelido, where it is taken" }),
       })
       .meta({ description: "Why a request failed (RFC 9457)" }),
   };
@@ -167,7 +176,7 @@ function document() {
       summary: "A people registry for the Rinha de Backend 2023 Q3",
       description:
         "Wherever there is GET, HEAD is possible, too. Another method gets 405 with `Allow`, another path 404, and " +
-        "both are problems of the same form as all others. A character is a Unicode code point. Texts are taken as " +
+        "both are problems of the same form as all others. One slash at the end of a path is ignored. A character is a Unicode code point. Texts are taken as " +
         "they come: not trimmed, not normalised.",
       license: { name: "MIT", identifier: "MIT" },
     },
@@ -183,8 +192,9 @@ function document() {
           summary: "Create a person",
           description:
             "201 is sent when the person is on disk: from then on every instance finds, reads and counts them. Of " +
-            "any number of simultaneous requests with one apelido exactly one gets 201. After 503 the same request " +
-            "may be sent again: a retry never makes a second person.",
+            "any number of simultaneous requests with one apelido exactly one gets 201. After 503, or without an " +
+            "answer, send the same request again: a retry never makes a second person. When the first attempt was " +
+            "stored, the retry gets 422 with the `location` of the person who has the apelido: read it and compare.",
           requestBody: {
             required: true,
             description: "At most 64 KiB",
@@ -198,7 +208,16 @@ function document() {
             },
             400: failure("Not a JSON object in UTF-8, or a member has a wrong type", problems[400]),
             413: failure("A body over 64 KiB", problems[413]),
-            415: failure("A Content-Type that is not JSON", problems[415]),
+            415: failure(
+              "A Content-Type that is not JSON, or a Content-Encoding other than identity",
+              problems[415],
+              {
+                "Accept-Encoding": {
+                  ...header("The codings that are accepted, where it is the coding", "identity"),
+                  required: false,
+                },
+              },
+            ),
             422: failure("A value that is missing or not possible, or a taken apelido", problems[422]),
             ...outages,
           },

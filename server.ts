@@ -83,6 +83,12 @@ export function api(db: Db, cache: Cache): Handle {
     if (!isJson(request.headers.get("content-type"))) {
       return problem(415, "expected Content-Type: application/json");
     }
+    const coding = request.headers.get("content-encoding");
+    if (coding !== null && !isIdentity(coding)) {
+      return problem(415, `expected Content-Encoding: identity, got ${coding}`, {
+        headers: { "Accept-Encoding": "identity" },
+      });
+    }
     // To validate one takes milliseconds, in which nobody else is served.
     if (body.length >= largeBodyBytes && db.fullOfLong())
       throw new Unavailable("too many huge persons are waiting");
@@ -90,13 +96,11 @@ export function api(db: Db, cache: Cache): Handle {
     if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });
     // The id follows from the apelido and nobody is ever removed: who is in the cache has this apelido.
     const outcome = cache.has(pessoa.id) ? "taken" : await db.insertPessoa(pessoa);
-    if (outcome !== "created") return notCreated(outcome);
+    const location = `/pessoas/${pessoa.id}`;
+    if (outcome !== "created") return notCreated(outcome, location);
     const text = JSON.stringify(pessoa);
     cache.set(pessoa.id, text);
-    return new Response(text, {
-      status: 201,
-      headers: { "Content-Type": json, Location: `/pessoas/${pessoa.id}` },
-    });
+    return new Response(text, { status: 201, headers: { "Content-Type": json, Location: location } });
   }
 
   async function getPessoa(_: Request, { id: given }: Target): Promise<Response> {
@@ -147,13 +151,18 @@ export function api(db: Db, cache: Cache): Handle {
   }
 }
 
+const slash = "/".charCodeAt(0);
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-/** By hand and not with URL: it is on the way of every request, and `url` is a bare path when Host is unusable. */
+/**
+ * By hand and not with URL: it is on the way of every request, and `url` is a bare path when Host is unusable. One slash
+ * at the end of a path is ignored; "//" is another path than "/".
+ */
 function split(url: string): Target {
   const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
   const mark = url.indexOf("?", start);
-  const path = mark === -1 ? url.slice(start) : url.slice(start, mark);
+  const end = mark === -1 ? url.length : mark;
+  const path = url.slice(start, url.charCodeAt(end - 1) === slash && end - start > 2 ? end - 1 : end);
   const query = mark === -1 ? "" : url.slice(mark + 1);
   const id = path.startsWith("/pessoas/") ? path.slice("/pessoas/".length) : "";
   return id === "" || id.includes("/") ? { path, id: "", query } : { path: "/pessoas/:id", id, query };
@@ -209,14 +218,23 @@ function isJson(contentType: string | null): boolean {
   );
 }
 
+/** Whether a Content-Encoding changes nothing. */
+const isIdentity = (coding: string) => coding.split(",").every((each) => /^\s*(identity)?\s*$/i.test(each));
+
+type ProblemOptions = {
+  errors?: FieldError[] | undefined;
+  location?: string;
+  headers?: Record<string, string>;
+};
+
 /** RFC 9457. */
 function problem(
   status: number,
   detail: string,
-  { errors, headers }: { errors?: FieldError[] | undefined; headers?: Record<string, string> } = {},
+  { errors, location, headers }: ProblemOptions = {},
 ): Response {
   return new Response(
-    JSON.stringify({ type: "about:blank", title: STATUS_CODES[status], status, detail, errors }),
+    JSON.stringify({ type: "about:blank", title: STATUS_CODES[status], status, detail, errors, location }),
     { status, headers: { "Content-Type": "application/problem+json", ...headers } },
   );
 }
@@ -237,10 +255,11 @@ function methodNotAllowed(methods: string[]): Response {
   return problem(405, `only ${allow} are possible here`, { headers: { Allow: allow } });
 }
 
-function notCreated(outcome: "taken" | "refused"): Response {
+/** `location` is the path of the person who has the apelido. */
+function notCreated(outcome: "taken" | "refused", location: string): Response {
   if (outcome === "refused") return problem(422, "the database cannot hold this person");
   const message = "is already taken";
-  return problem(422, `apelido: ${message}`, { errors: [{ field: "apelido", message }] });
+  return problem(422, `apelido: ${message}`, { errors: [{ field: "apelido", message }], location });
 }
 
 let toldAt = -tellAgainMs;

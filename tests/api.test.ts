@@ -299,10 +299,21 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
     const { apelido } = await create();
     for (const instance of [registry, other]) {
       const response = await instance.post({ ...newPessoa(), apelido });
-      expect((await problem(response, 422)).errors).toEqual([
-        { field: "apelido", message: "is already taken" },
-      ]);
+      const { errors, location } = await problem(response, 422);
+      expect(errors).toEqual([{ field: "apelido", message: "is already taken" }]);
+      const found = (await (await instance.get(location as string)).json()) as Found;
+      expect(found.apelido).toBe(apelido);
     }
+  });
+
+  test("with the location of the person who has the apelido, and of nobody for another reason", async () => {
+    const sent = newPessoa();
+    const stored = await create(sent);
+    for (const instance of [registry, other]) {
+      const { location } = await problem(await instance.post(sent), 422);
+      expect(location).toBe(`/pessoas/${stored.id}`);
+    }
+    expect(await problem(await registry.post({ ...sent, nome: "" }), 422)).not.toHaveProperty("location");
   });
 
   test("when the database cannot hold the row, without harm to those in the same batch", async () => {
@@ -378,6 +389,40 @@ describe("POST /pessoas: 413 and 415", () => {
     await problem(await registry.post(newPessoa(), { "Content-Type": type }), 415);
     await problem(await registry.post("{", { "Content-Type": type }), 415);
   });
+
+  test.each([
+    ["gzip", "gzip"],
+    ["x-gzip", "x-gzip"],
+    ["GZIP", "GZIP"],
+    ["gzip, identity", "gzip, identity"],
+    ["identity, br", "identity, br"],
+    ["identityx", "identityx"],
+  ])(
+    "415 that says what is accepted when Content-Encoding is %s, whatever the body is",
+    async (coding, named) => {
+      const headers = { "Content-Type": "application/json", "Content-Encoding": coding };
+      for (const body of [JSON.stringify(newPessoa()), Bun.gzipSync(JSON.stringify(newPessoa())), "{"]) {
+        const response = await registry.post(body, headers);
+        expect(response.headers.get("accept-encoding")).toBe("identity");
+        expect((await problem(response, 415)).detail).toContain(named);
+      }
+      await problem(await registry.post(padded(64 * 1024 + 1), headers), 413);
+    },
+  );
+
+  test("415 for a Content-Type says nothing of codings", async () => {
+    const response = await registry.post(newPessoa(), { "Content-Type": "text/plain" });
+    expect(response.headers.has("accept-encoding")).toBe(false);
+    await problem(response, 415);
+  });
+
+  test.each(["identity", "Identity", "", " identity ", "identity, identity"])(
+    "201 when Content-Encoding is %j",
+    async (coding) => {
+      const headers = { "Content-Type": "application/json", "Content-Encoding": coding };
+      expect((await registry.post(newPessoa(), headers)).status).toBe(201);
+    },
+  );
 
   test("nothing breaks and nothing is stored when a client goes away in the middle of a body", async () => {
     const before = await registry.count();
@@ -642,12 +687,14 @@ describe("GET /contagem-pessoas", () => {
 describe("everything else", () => {
   test.each([
     "/pessoa",
-    "/docs/",
+    "/docs//",
     "/docs/../server.ts",
     "/docs/swagger-ui-es-bundle.js",
-    "/pessoas/",
+    "/pessoas//",
     "/pessoas/a/b",
-    "/contagem-pessoas/",
+    "/pessoas/a/b/",
+    "/pessoas/5ce4668c-4710-4cfb-ae5f-38988d6d49cb//",
+    "/contagem-pessoas//",
     "/metrics/x",
     "/Pessoas?t=a",
   ])("404 for %s", async (path) => {
@@ -669,6 +716,37 @@ describe("everything else", () => {
     const response = await registry.request(path, { method });
     expect(response.headers.get("allow")).toBe(allow);
     await problem(response, 405);
+  });
+
+  test.each(["//", "///", "//pessoas?t=a", "//healthz/"])("404 for the target %s", async (target) => {
+    const answer = await raw(registry.url, `GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+    expect(answer).toStartWith("HTTP/1.1 404 ");
+  });
+
+  test("one slash at the end of a path is ignored, and the metrics' routes are the same", async () => {
+    const fresh = await serve();
+    const created = await fresh.request("/pessoas/", { method: "POST", body: JSON.stringify(newPessoa()) });
+    expect(created.status).toBe(201);
+    const { id } = (await created.json()) as Found;
+    for (const path of [
+      ...[`/pessoas/${id}`, "/pessoas?t=Pessoa", "/contagem-pessoas", "/healthz", "/readyz", "/metrics"],
+      ...["/docs", "/docs/start.js", "/openapi.json"],
+    ]) {
+      const [name = "", query] = path.split("?");
+      expect([path, (await fresh.get(`${name}/${query ? `?${query}` : ""}`)).status]).toEqual([path, 200]);
+    }
+    await problem(await fresh.get("/pessoas/"), 400);
+    await problem(await fresh.request("/contagem-pessoas/", { method: "POST" }), 405);
+    const text = await (await fresh.get("/metrics")).text();
+    const routes = [...text.matchAll(/duration_seconds_count\{route="([^"]+)"/g)].map(([, route]) => route);
+    expect(new Set(routes)).toEqual(
+      new Set([
+        ...["POST /pessoas", "GET /pessoas/:id", "GET /pessoas", "GET /contagem-pessoas", "GET /healthz"],
+        ...["GET /readyz", "GET /metrics", "GET /docs", "GET /docs/start.js", "GET /openapi.json"],
+        "POST /contagem-pessoas",
+      ]),
+    );
+    await fresh.stop();
   });
 
   test("HEAD answers as GET does, without a body", async () => {

@@ -74,6 +74,7 @@ export type Problem = {
   status: number;
   detail: string;
   errors?: { field: string; message: string }[];
+  location?: string;
 };
 
 let serial = 0;
