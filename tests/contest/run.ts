@@ -1,11 +1,16 @@
 // The whole of docker-compose.yml, as a client and as an operator see it. Needs Docker with Compose.
 import assert from "node:assert/strict";
+import { join } from "node:path";
+import fc from "fast-check";
 import { shapes } from "../shapes.ts";
-import { client, type Found, newPessoa, type Problem, raw } from "../support.ts";
-import { type Service, services, topology } from "./topology.ts";
+import { client, type Found, newPessoa, type Problem, raw, temporaryFolder } from "../support.ts";
+import { statusesOf, targets } from "../targets.ts";
+import { freePort, type Service, services, topology } from "./topology.ts";
 
 const abandoned = new AbortController();
-const { url, compose, up, inside, sql, answered, leftovers, remove } = topology(abandoned.signal);
+const { url, metricsUrl, docker, compose, up, inside, sql, answered, leftovers, remove } = topology(
+  abandoned.signal,
+);
 const { get, post, request, search, count } = client(url);
 const anew = client(url, { keepalive: false }); // over a new connection each
 const instances = ["api1", "api2"] as const;
@@ -119,23 +124,31 @@ async function containers() {
   });
 
   await check(
-    "nginx alone is reached from outside, on one port; each service sees what it needs",
+    "nginx alone is reached from outside, and for metrics from this host; each service sees what it needs",
     async () => {
       const tables = await inside(
         "nginx",
         ...["sh", "-c", "ls -l /proc/1/fd; cat /proc/1/net/tcp /proc/1/net/tcp6"],
       );
-      const listening = [...tables.matchAll(/^ *\d+: \w+:(\w{4}) \w+:0000 0A (?:\S+ +){5}(\d+) /gm)]
-        .filter(([, , inode]) => tables.includes(`socket:[${inode}]`))
-        .map(([, hex]) => Number.parseInt(hex as string, 16));
-      assert.deepEqual(listening, [Number(new URL(url).port)]);
+      const listening = [...tables.matchAll(/^ *\d+: (\w+):(\w{4}) \w+:0000 0A (?:\S+ +){5}(\d+) /gm)]
+        .filter(([, , , inode]) => tables.includes(`socket:[${inode}]`))
+        .map(([, address, hex]) => [address, Number.parseInt(hex as string, 16)]);
+      const port = Number(new URL(url).port);
+      const loopback = "0100007F";
+      assert.deepEqual(
+        listening.toSorted(),
+        [
+          ["00000000", port],
+          [loopback, Number(new URL(metricsUrl).port)],
+        ].toSorted(),
+      );
       type Process = { Service: string; Publishers: { PublishedPort: number }[] | null };
       const published = (await compose("ps", "--format", "json"))
         .split("\n")
         .flatMap((line) => JSON.parse(line) as Process | Process[])
         .flatMap(({ Service, Publishers }) => (Publishers ?? []).map((each) => [Service, each.PublishedPort]))
         .filter(([, port]) => port !== 0);
-      for (const [service, port] of published) assert.deepEqual([service, port], ["nginx", listening[0]]);
+      assert.deepEqual(published, []); // nginx shares the network of the host
       await assert.rejects(inside("nginx", "ls", "/run/postgresql"), /No such file/);
       await assert.rejects(inside("nginx", "touch", "/run/api/x"), /Read-only/);
       for (const instance of instances) {
@@ -311,17 +324,27 @@ async function contract() {
     [400, "/pessoas"],
     [400, "/pessoas?t="],
     [400, "/pessoas?t=%FF"],
+    [400, "/pessoas/"],
+    [404, "/pessoas//"],
+    [200, "/contagem-pessoas/"],
+    [404, "/contagem-pessoas//"],
+    [200, "/readyz/?x"],
     [404, "/pessoas/not-a-uuid"],
+    [404, "/pessoas/not-a-uuid/"],
     [404, "/pessoas/%00"],
     [404, "/pessoas/%zz?x"],
     [400, "/pessoas?t=%zz"],
-    [400, "/%zz"],
+    [404, "/%zz"],
     [404, `/pessoas/${crypto.randomUUID()}`],
     [404, "/nothing"],
     [404, "/metrics"],
     [404, "/%6Detrics?x"],
   ] as const) {
-    await check(`GET ${path}: ${status}`, async () => isProblem(await get(path), status));
+    await check(`GET ${path}: ${status}`, async () => {
+      const response = await get(path);
+      if (status === 200) assert.equal(response.status, status);
+      else await isProblem(response, status);
+    });
   }
 
   for (const method of ["DELETE", "TRACE", "FOO"]) {
@@ -332,6 +355,8 @@ async function contract() {
       assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
     });
   }
+
+  await targetsAsTheyAre();
 
   await check("HEAD /contagem-pessoas: 200 without a body", async () => {
     const response = await request("/contagem-pessoas", { method: "HEAD" });
@@ -352,6 +377,239 @@ async function contract() {
       assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
       assert.equal(JSON.parse(answer.slice(answer.indexOf("\r\n\r\n"))).status, status);
     });
+  }
+}
+
+/** Sends a request line byte for byte; resolves with the answer. */
+const sent = (method: string, target: string) =>
+  raw(url, Buffer.from(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`, "latin1"));
+
+async function targetsAsTheyAre() {
+  for (const target of [
+    ...[
+      "/.\\metrics",
+      "/x\\..\\metrics",
+      "/x/../metrics",
+      "/../metrics",
+      "/./metrics",
+      "/pessoas/..\\metrics",
+    ],
+    ...[
+      "/%2e/metrics",
+      "/x/%2E%2e/metrics",
+      "/.%5cmetrics",
+      "/%6detrics",
+      "//metrics",
+      "/metrics/",
+      "/metrics#",
+    ],
+    ...[
+      "/metrics\\",
+      "/pessoas/../metrics?t=a",
+      "http://x/.\\metrics",
+      "http://x/metrics",
+      "/met\trics",
+      "/metrics;",
+    ],
+    ...["/\\pessoas?t=a", "/%70essoas?t=a", "/pessoas#?t=a", "/./pessoas?t=a", "/pessoas/../pessoas?t=a"],
+  ]) {
+    await check(`GET ${JSON.stringify(target)}: 404`, async () => {
+      const answer = await sent("GET", target);
+      assert.match(answer, /^HTTP\/1\.1 404 .*\r\n\r\n\{"type":"about:blank","title":"Not Found"/s);
+    });
+  }
+
+  await check("whatever the target's bytes: the answer is the one for its path as it was sent", async () => {
+    const property = fc.asyncProperty(
+      fc.constantFrom("GET", "GET", "GET", "HEAD", "POST", "DELETE", "TRACE"),
+      targets,
+      async (method, target) => {
+        abandoned.signal.throwIfAborted();
+        const answer = await sent(method, target);
+        const status = Number(/^HTTP\/1\.1 (\d+) /.exec(answer)?.[1]);
+        assert.ok(statusesOf(method, target).includes(status), answer.slice(0, 1000));
+        if (status >= 400) assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+        assert.doesNotMatch(answer, /pessoas_http_request/);
+      },
+    );
+    await fc.assert(property, { numRuns: 3000 });
+  });
+
+  await check(
+    "GET /pessoas?t= with raw bytes: found where they are UTF-8, 400 where they are not",
+    async () => {
+      const mark = crypto.randomUUID().slice(0, 8);
+      const person = await create({ ...newPessoa(), nome: `${mark} é🦜\ufffd \\..%#` });
+      const found = async (query: string) => {
+        const answer = await sent("GET", `/pessoas?${query}`);
+        assert.match(answer, /^HTTP\/1\.1 200 /);
+        return JSON.parse(
+          Buffer.from(answer.slice(answer.indexOf("\r\n\r\n")), "latin1").toString(),
+        ) as unknown;
+      };
+      const bytes = (text: string) => Buffer.from(text).toString("latin1");
+      for (const term of [
+        ...[`${mark}+é🦜\ufffd`, "%EF%BF%BD+\\..%25#", "\ufffd"].map(bytes),
+        ...[`${mark}&x=\xff`, bytes(`${mark}+é`).repeat(1), `${mark}%20%c3%a9`],
+      ]) {
+        assert.deepEqual(await found(`t=${term}`), [person], term);
+      }
+      assert.deepEqual(await found(`t=${bytes("é").repeat(3500)}`), []);
+      const asInstance = await get("/pessoas?t=%FF");
+      const { headers } = asInstance;
+      for (const term of [
+        "\xff",
+        "a\xc3",
+        "\xc3&x=1",
+        "\xc0\xaf",
+        "\xed\xa0\x80",
+        "\xf5\x80\x80\x80",
+        `${"a".repeat(7000)}\xa0`,
+      ]) {
+        const answer = await sent("GET", `/pessoas?x=y&t=${term}`);
+        assert.match(answer, /^HTTP\/1\.1 400 /, term);
+        assert.ok(answer.includes(`Content-Type: ${headers.get("content-type")}\r\n`), answer);
+        assert.ok(answer.endsWith(`\r\n\r\n${await asInstance.clone().text()}`), answer);
+      }
+    },
+  );
+}
+
+/** nginx alone once more, on a port of its own, in front of the same instances; and what it has logged. */
+async function anotherNginx(
+  env: Record<string, string>,
+  body: (url: string, log: () => Promise<string>) => Promise<void>,
+) {
+  const all = { PORT: String(freePort()), ...env };
+  const given = Object.entries(all).flatMap(([name, value]) => ["--env", `${name}=${value}`]);
+  const id = (await compose("run", "--detach", "--no-deps", ...given, "nginx")).split("\n").at(-1) as string;
+  const log = async () =>
+    (await docker("inspect", "--format", "{{.State.Status}}", id)) + (await docker("logs", id));
+  try {
+    const there = `http://127.0.0.1:${all.PORT}`;
+    while ((await fetch(`${there}/readyz`).catch(() => undefined))?.status !== 200) {
+      abandoned.signal.throwIfAborted();
+      assert.match(await log(), /^running/);
+    }
+    await body(there, log);
+  } finally {
+    await docker("rm", "--force", id);
+  }
+}
+
+async function metrics() {
+  await check(
+    "/api1/metrics and /api2/metrics are each instance's, on a port for this host alone",
+    async () => {
+      for (const instance of instances) {
+        const response = await fetch(`${metricsUrl}/${instance}/metrics`);
+        assert.equal(response.status, 200);
+        const text = await response.text();
+        assert.match(text, /^pessoas_cache_entries \d+$/m);
+        const before = await answered(instance);
+        await (await fetch(`${metricsUrl}/${instance}/metrics`)).text();
+        assert.ok((await answered(instance)) >= before + 2);
+      }
+    },
+  );
+
+  for (const target of [
+    ...[
+      "/",
+      "/metrics",
+      "/api1",
+      "/api1/",
+      "/api1/metrics/",
+      "/api3/metrics",
+      "/API1/metrics",
+      "/api1//metrics",
+    ],
+    ...[
+      "/api1/metrics?x",
+      "/api1/../api1/metrics",
+      "/api1\\metrics",
+      "/%61pi1/metrics",
+      "/pessoas?t=a",
+      "/readyz",
+    ],
+    ...["/contagem-pessoas", "/problem"],
+  ]) {
+    await check(`GET ${target} on the port for metrics: 404`, async () => {
+      const answer = await raw(metricsUrl, `GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      assert.match(answer, /^HTTP\/1\.1 404 .*\r\n\r\n\{"type":"about:blank","title":"Not Found"/s);
+    });
+  }
+
+  await check(
+    "a METRICS_PORT that is in use keeps the metrics away, and nothing else, and the log says so",
+    async () => {
+      const holder = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+      const [taken, own] = [String(holder.port), String(freePort())];
+      try {
+        for (const env of [{ METRICS_PORT: taken }, { PORT: own, METRICS_PORT: own }]) {
+          await anotherNginx(env, async (there, log) => {
+            assert.equal((await fetch(`${there}/contagem-pessoas`)).status, 200);
+            assert.equal((await fetch(`${there}/api1/metrics`)).status, 404);
+            assert.match(await log(), new RegExp(`METRICS_PORT: port ${env.METRICS_PORT} is in use`));
+          });
+        }
+      } finally {
+        holder.stop(true);
+      }
+      await anotherNginx({ METRICS_PORT: String(freePort()) }, async (_, log) => {
+        assert.doesNotMatch(await log(), /METRICS_PORT/);
+      });
+    },
+  );
+
+  const scraped = "a Prometheus with docs/prometheus.yml scrapes both instances";
+  if (Bun.which("prometheus") === null) console.log(`skip  ${scraped}: prometheus is not installed`);
+  else await check(scraped, scrape);
+}
+
+async function scrape() {
+  const given = join(import.meta.dir, "..", "..", "docs", "prometheus.yml");
+  const checked = Bun.spawnSync(["promtool", "check", "config", given]);
+  assert.equal(checked.exitCode, 0, String(checked.stderr));
+  await using folder = await temporaryFolder();
+  const config = join(folder.path, "prometheus.yml");
+  const text = await Bun.file(given).text();
+  assert.match(text, /"127\.0\.0\.1:9997"/);
+  await Bun.write(
+    config,
+    text.replaceAll("127.0.0.1:9997", new URL(metricsUrl).host).replace("interval: 15s", "interval: 1s"),
+  );
+  const address = `127.0.0.1:${freePort()}`;
+  const prometheus = Bun.spawn(
+    [
+      "prometheus",
+      "--config.file",
+      config,
+      "--storage.tsdb.path",
+      folder.path,
+      "--web.listen-address",
+      address,
+    ],
+    { stdout: "ignore", stderr: "ignore" },
+  );
+  const values = async (query: string) => {
+    const answer = await fetch(`http://${address}/api/v1/query?query=${query}`).catch(() => undefined);
+    if (!answer?.ok) return []; // it is still starting
+    type Result = { metric: { instance: string }; value: [number, string] }[];
+    const { data } = (await answer.json()) as { data: { result: Result } };
+    return data.result.map(({ metric, value }) => `${metric.instance} ${value[1]}`).sort();
+  };
+  try {
+    const both = ["api1 1", "api2 1"];
+    while (!Bun.deepEquals(await values("up"), both)) {
+      abandoned.signal.throwIfAborted();
+      assert.equal(prometheus.exitCode, null);
+      await Bun.sleep(50);
+    }
+    assert.deepEqual(await values("pessoas_cache_entries>=bool+0"), both);
+  } finally {
+    prometheus.kill();
+    await prometheus.exited;
   }
 }
 
@@ -549,7 +807,9 @@ await check(`docker compose up -d --build --wait: ready at ${url}`, async () => 
   isUp = true;
 });
 if (isUp) {
-  for (const part of [containers, roles, contract, noRequests, twoInstances, outages, data]) await part();
+  for (const part of [containers, roles, contract, metrics, noRequests, twoInstances, outages, data]) {
+    if (!abandoned.signal.aborted) await part();
+  }
 } else if (!abandoned.signal.aborted) {
   console.log(await compose("logs", "--tail", "20"));
 }

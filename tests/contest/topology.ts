@@ -16,16 +16,18 @@ export type TopologyOptions = {
   root?: string;
 };
 
-/** docker-compose.yml as a project of its own on a port of its own, beside whatever else is running. */
+/** docker-compose.yml as a project of its own on ports of its own, beside whatever else is running. */
 export function topology(
   abandoned: AbortSignal,
   { name = "contest", override, env: more = {}, root = here }: TopologyOptions = {},
 ) {
   const port = freePort();
+  const metricsPort = freePort();
   const project = `${name}-${process.pid}`;
   const env = {
     ...process.env,
     PORT: String(port),
+    METRICS_PORT: String(metricsPort),
     COMPOSE_PROJECT_NAME: project,
     COMPOSE_FILE: ["docker-compose.yml", override ?? []].flat().join(":"),
     COMPOSE_PATH_SEPARATOR: ":",
@@ -68,6 +70,8 @@ export function topology(
 
   return {
     url: `http://127.0.0.1:${port}`,
+    /** Where the host has the metrics. */
+    metricsUrl: `http://127.0.0.1:${metricsPort}`,
     project,
     docker,
     compose,
@@ -141,7 +145,8 @@ async function write(sink: Bun.FileSink, lines: Iterable<string>): Promise<void>
   await sink.end();
 }
 
-function freePort(): number {
+/** A port that nobody listens on, of any address. */
+export function freePort(): number {
   const listener = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
   const { port } = listener;
   listener.stop(true);
