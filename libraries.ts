@@ -1,0 +1,32 @@
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+
+type Link = { source: string; target: string };
+
+/**
+ * Makes the links to PostgreSQL's shared libraries that the npm package in `folder` lists, where they are missing.
+ * A package holds no links: its postinstall makes them, which `ignore-scripts` and Bun without trustedDependencies skip.
+ * Any number of processes may do so at once. Rejects with a message for people where the folder is not writable.
+ */
+export async function linkLibraries(folder: string): Promise<void> {
+  const list = join(folder, "native", "pg-symlinks.json");
+  if (!existsSync(list)) return;
+  const links = JSON.parse(await readFile(list, "utf8")) as Link[];
+  for (const { source, target } of links) {
+    const path = join(folder, target);
+    if (existsSync(path)) continue;
+    // Renamed into its place: a link that leads nowhere is replaced, and one that another process makes does no harm.
+    const draft = `${path}.${process.pid}.${crypto.randomUUID()}`;
+    try {
+      await mkdir(dirname(path), { recursive: true });
+      await symlink(relative(dirname(target), source), draft);
+      await rename(draft, path);
+    } catch (error) {
+      await rm(draft, { force: true }).catch(() => {});
+      throw new Error(
+        `PostgreSQL's libraries are not linked, and ${dirname(path)} is not writable (${(error as NodeJS.ErrnoException).code}): start the server once as the owner of that folder`,
+      );
+    }
+  }
+}
