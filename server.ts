@@ -1,4 +1,6 @@
-import { chmodSync, rmSync } from "node:fs";
+import { lookup } from "node:dns/promises";
+import { once } from "node:events";
+import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { STATUS_CODES } from "node:http";
 import { type Cache, lru } from "./cache.ts";
 import { type Db, openDb, Unavailable } from "./db.ts";
@@ -6,6 +8,7 @@ import { docs } from "./docs.ts";
 import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
 import * as log from "./log.ts";
 import { metrics } from "./metrics.ts";
+import { unpatched } from "./patched.ts";
 import { type FieldError, parsePessoa } from "./pessoa.ts";
 import { listenerOf } from "./port.ts";
 import { help, readSettings, type Settings } from "./settings.ts";
@@ -30,6 +33,8 @@ const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-st
 const databaseWaitMs = 2000;
 const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
 const forEver = "public, max-age=31536000, immutable";
+// Ctrl-C reaches the server and `bun run start`, which passes it on to the server.
+const passedOnMs = 500;
 const tellAgainMs = 10_000; // under load there are thousands of 503s a second
 
 /** The whole API: what each request gets. */
@@ -285,10 +290,24 @@ export type Running = {
   kill(): void;
 };
 
-/** Serves until it is stopped. Rejects with a message for people when a setting or the surroundings prevent it. */
-export async function start(settings: Settings): Promise<Running> {
+/**
+ * Serves until it is stopped. Rejects with a message for people when a setting or the surroundings prevent it, and with
+ * the reason of `gaveUp` when that aborts first. Of a start that rejects nothing is left behind.
+ */
+export async function start(
+  settings: Settings,
+  gaveUp: AbortSignal = new AbortController().signal,
+): Promise<Running> {
   log.setLevel(settings.LOG_LEVEL);
-  const embedded = settings.DATABASE_URL === undefined ? await startEmbedded(settings.DATA_DIR) : undefined;
+  for (const name of unpatched()) {
+    log.warn(`${name} is not patched, and may end the server when a connection is lost: run "bun install"`);
+  }
+  await using opened = new AsyncDisposableStack();
+  let embedded: Embedded | undefined;
+  if (settings.DATABASE_URL === undefined) {
+    embedded = await startEmbedded(settings.DATA_DIR, log.info, gaveUp);
+    opened.defer(embedded.stop);
+  }
   const db = openDb({
     url: settings.DATABASE_URL ?? (embedded as Embedded).url,
     readUrl: settings.DATABASE_URL_READ,
@@ -298,33 +317,52 @@ export async function start(settings: Settings): Promise<Running> {
     searches: settings.SEARCHES,
     queueLimit: settings.QUEUE_LIMIT,
   });
-  const stopping = new AbortController();
-  try {
-    const migrated = migrate(db, stopping.signal);
-    await Promise.race([migrated, Bun.sleep(databaseWaitMs)]);
-    const handle = api(db, lru(settings.CACHE_BYTES));
-    const server = await listen(settings, handle);
-    return {
-      url: settings.SOCKET ?? server.url.href,
-      async stop() {
-        stopping.abort();
-        if (settings.SOCKET !== undefined) await leave(server, handle, settings.SOCKET);
-        // A client that never ends its request must not keep the server from ending.
-        await Promise.race([server.stop(), Bun.sleep(settings.DRAIN_MS)]);
-        await server.stop(true);
-        await db.close();
-        await embedded?.stop();
-      },
-      kill() {
-        void server.stop(true);
-        embedded?.kill();
-      },
-    };
-  } catch (error) {
+  const ending = new AbortController();
+  const migrated = migrate(db, AbortSignal.any([gaveUp, ending.signal]));
+  migrated.catch(() => {}); // once nobody waits for it any more
+  opened.defer(async () => {
+    ending.abort();
     await db.close();
-    await embedded?.stop();
-    throw error;
+    await atMost(settings.DB_TIMEOUT_MS, migrated).catch(() => {});
+  });
+  await atMost(databaseWaitMs, Promise.race([migrated, aborted(gaveUp)]));
+  const handle = api(db, lru(settings.CACHE_BYTES));
+  gaveUp.throwIfAborted();
+  const server = await listen(settings, handle);
+  opened.defer(() => server.stop(true));
+  gaveUp.throwIfAborted();
+  // nginx is another user; who may reach the socket is up to its folder.
+  if (settings.SOCKET !== undefined) chmodSync(settings.SOCKET, 0o666);
+  const closing = opened.move();
+  return {
+    url: settings.SOCKET ?? server.url.href,
+    async stop() {
+      ending.abort();
+      if (settings.SOCKET !== undefined) await leave(server, handle, settings.SOCKET);
+      // A client that never ends its request must not keep the server from ending.
+      await atMost(settings.DRAIN_MS, server.stop());
+      await closing.disposeAsync();
+    },
+    kill() {
+      void server.stop(true);
+      embedded?.kill();
+    },
+  };
+}
+
+/** Resolves or rejects as `done` does; after `ms` it resolves all the same. */
+async function atMost(ms: number, done: Promise<unknown>): Promise<void> {
+  const { promise: late, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  try {
+    await Promise.race([done, late]);
+  } finally {
+    clearTimeout(timer);
   }
+}
+
+function aborted(signal: AbortSignal): Promise<unknown> {
+  return signal.aborted ? Promise.resolve() : once(signal, "abort");
 }
 
 /**
@@ -337,6 +375,7 @@ async function migrate(db: Db, gaveUp: AbortSignal): Promise<void> {
     try {
       return await db.migrate();
     } catch (error) {
+      if (gaveUp.aborted) return;
       if (!(error instanceof Unavailable) && performance.now() < patienceEnds) throw error;
       const { message, cause = error } = error as Error;
       if (message !== told) log.warn(`${message} (${(cause as Error).message}): 503 until it can`);
@@ -352,25 +391,34 @@ async function listen({ HOST, PORT, SOCKET }: Settings, fetch: Handle) {
     try {
       return Bun.serve({ ...common, hostname: HOST, port: PORT, idleTimeout: 75 });
     } catch (error) {
-      throw cannotListen(error as NodeJS.ErrnoException, PORT);
+      throw await cannotListen(error as NodeJS.ErrnoException, HOST, PORT);
     }
   }
-  await removeStaleSocket(SOCKET);
-  const server = Bun.serve({ ...common, unix: SOCKET });
-  chmodSync(SOCKET, 0o666); // nginx is another user; who may reach the socket is up to its folder
-  return server;
+  try {
+    await removeStaleSocket(SOCKET);
+    return Bun.serve({ ...common, unix: SOCKET });
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
+    throw new RangeError(`SOCKET: ${(error as Error).message}; set a path in a folder that is writable`);
+  }
 }
 
-function cannotListen(error: NodeJS.ErrnoException, port: number): Error {
-  if (error.code === "EADDRINUSE") {
-    const holder = listenerOf(port);
-    const by = holder ? ` by ${holder.name} (pid ${holder.pid})` : "";
-    return new RangeError(`PORT: port ${port} is in use${by}; stop that, or set another PORT`);
+/** Bun's code does not tell the two settings apart: a port of 0 is free at any address that can be listened on. */
+async function cannotListen(error: NodeJS.ErrnoException, host: string, port: number): Promise<Error> {
+  const advice = "set HOST to 127.0.0.1, or to 0.0.0.0 for all addresses";
+  try {
+    await Bun.serve({ hostname: host, port: 0, fetch: () => new Response() }).stop(true);
+  } catch {
+    const resolved = await lookup(host).catch(() => undefined);
+    if (resolved) return new RangeError(`HOST: "${host}" is not an address of this machine; ${advice}`);
+    return new RangeError(`HOST: "${host}" cannot be resolved; ${advice}`);
   }
   if (error.code === "EACCES") {
     return new RangeError(`PORT: no permission to listen on ${port}; set a PORT from 1024 to 65535`);
   }
-  return error;
+  const holder = listenerOf(port);
+  const by = holder ? ` by ${holder.name} (pid ${holder.pid})` : "";
+  return new RangeError(`PORT: port ${port} is in use${by}; stop that, or set another PORT`);
 }
 
 /**
@@ -402,44 +450,76 @@ async function removeStaleSocket(path: string): Promise<void> {
 }
 
 type Host = Pick<NodeJS.Process, "argv" | "env"> & {
-  on(signal: "SIGTERM" | "SIGINT", listener: () => void): unknown;
+  on(signal: NodeJS.Signals, listener: () => void): unknown;
   on(event: "unhandledRejection" | "uncaughtException", listener: (thrown: unknown) => void): unknown;
   exit(code: number): void;
 };
 
-/** Serves until a signal: the first lets it finish what it has begun, a second ends it at once. */
+/**
+ * Serves until a signal. The first lets it finish what it has begun, the start included, with status 0. A second ends it
+ * at once, with status 1.
+ */
 export async function main(host: Host): Promise<void> {
   const [unknown] = host.argv.slice(2);
   if (unknown === "--help" || unknown === "-h") return console.log(help());
+  const gaveUp = new AbortController();
+  let running: Running | undefined;
+  const tell = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
+  let first: { signal: NodeJS.Signals; at: number } | undefined;
+  async function stop(signal: NodeJS.Signals) {
+    if (first) {
+      const again = signal === first.signal && performance.now() - first.at < passedOnMs;
+      if (again && host.env.npm_lifecycle_event !== undefined) return;
+      log.info(`stopping at once: ${signal}, the second signal`);
+      running?.kill();
+      return host.exit(1);
+    }
+    first = { signal, at: performance.now() };
+    log.info(`stopping: ${signal}`);
+    gaveUp.abort(); // a start rejects then, and ends below
+    if (!running) return;
+    try {
+      await running.stop();
+    } catch (error) {
+      tell(error);
+      return host.exit(1);
+    }
+    log.info("stopped");
+    host.exit(0);
+  }
+  // A tick later: `bun --watch` calls the listeners of SIGTERM before a reload, and runs nothing after them.
+  for (const signal of endingSignals()) host.on(signal, () => setImmediate(stop, signal));
+  // Bun does the same with them, but prints them as they are.
+  host.on("unhandledRejection", tell);
+  host.on("uncaughtException", (thrown) => {
+    tell(thrown);
+    host.exit(1);
+  });
   try {
     if (unknown) throw new RangeError(`${unknown}: settings are environment variables; --help lists them`);
-    const starting = start(readSettings(host.env));
-    let signals = 0;
-    const stop = async () => {
-      const running = await starting;
-      if (++signals > 1) {
-        running.kill();
-        return host.exit(1);
-      }
-      await running.stop();
-      host.exit(0);
-    };
-    host.on("SIGTERM", stop);
-    host.on("SIGINT", stop);
-    // Bun does the same with them, but prints them as they are.
-    const tell = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
-    host.on("unhandledRejection", tell);
-    host.on("uncaughtException", (thrown) => {
-      tell(thrown);
-      host.exit(1);
-    });
-    log.info(`listening on ${(await starting).url}`);
+    running = await start(readSettings(host.env), gaveUp.signal);
+    log.info(`listening on ${running.url}`);
   } catch (error) {
+    if (error === gaveUp.signal.reason) {
+      log.info("stopped");
+      return host.exit(0);
+    }
     const forPeople =
       error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
     log.error((error as Error).message, forPeople ? {} : log.trace(error)); // no client has said anything yet
     host.exit(1);
   }
+}
+
+/** Without SIGHUP where it is ignored already, as nohup has it. */
+function endingSignals(): NodeJS.Signals[] {
+  const status = "/proc/self/status";
+  const [, ignored = "0"] = existsSync(status)
+    ? (/^SigIgn:\s+(\w+)$/m.exec(readFileSync(status, "utf8")) ?? [])
+    : [];
+  return BigInt(`0x${ignored}`) & 1n
+    ? ["SIGTERM", "SIGINT", "SIGQUIT"]
+    : ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"];
 }
 
 if (import.meta.main) await main(process);

@@ -31,7 +31,7 @@ test("bun run build: one file that serves everything, /docs included, with a dat
   expect((await (await get("/docs/swagger-ui-bundle.js")).text()).length).toBeGreaterThan(1_000_000);
   expect((await (await get("/openapi.json")).json()) as object).toHaveProperty("openapi");
   child.kill();
-  expect(await logged()).toMatch(/^listening on \S+\n$/);
+  expect(await logged()).toMatch(/^listening on \S+\nstopping: SIGTERM\nstopped\n$/);
   expect(child.exitCode).toBe(0);
 }, 30_000);
 

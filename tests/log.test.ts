@@ -128,7 +128,7 @@ test(
     const { url, child, logged } = await spawnServer({ DATABASE_URL: databaseUrl });
     await client(url as string).post(person);
     child.kill();
-    expect(await logged()).toMatch(/^listening on [^\n]+\n$/);
+    expect(await logged()).toMatch(/^listening on [^\n]+\nstopping: SIGTERM\nstopped\n$/);
     const silent = await spawnServer({
       DATABASE_URL: "postgres://x@127.0.0.1:1/x",
       LOG_LEVEL: "error",
