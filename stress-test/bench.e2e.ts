@@ -59,7 +59,7 @@ describe("against the registry", () => {
     expect(code).toBe(0);
     expect(json.mode).toBe("open loop, 200/s");
     expect(json.results[0].requests.get).toMatchObject({ requests: 120, failed: 0 });
-  }, 30_000);
+  }, 60_000);
 });
 
 test("without --url and with nothing there, it starts the server itself and leaves nothing of it", async () => {
@@ -124,7 +124,7 @@ test.each([
     expect(json.results[0].problems.some((text: string) => problem.test(text))).toBe(true);
     expect([code, json.passed]).toEqual([1, false]);
   },
-  30_000,
+  60_000,
 );
 
 test("exit 1 against a server that changes one (get)", async () => {
@@ -133,7 +133,7 @@ test("exit 1 against a server that changes one (get)", async () => {
   expect(code).toBe(1);
   expect(json.results[0]).toMatchObject({ passed: false, audit: { wrong: 1 } });
   expect(json.results[0].problems.join()).toContain("get: the person read differs from the person sent");
-}, 30_000);
+}, 60_000);
 
 test.each([
   [["--scenario", "delete"], "--scenario: expected create, get, search, mixed, invalid or all"],
@@ -147,7 +147,7 @@ test.each([
     const { code, stderr } = await bench(args);
     expect([code, stderr]).toEqual([2, expect.stringContaining(message)]);
   },
-  30_000,
+  60_000,
 );
 
 test("--help tells units and defaults", async () => {

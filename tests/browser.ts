@@ -29,7 +29,7 @@ export async function launch(command: string, profile: string) {
     ).split("\n");
   let [port, path] = await told();
   for (let tries = 0; !path; tries++) {
-    if (child.exitCode !== null || tries > 600) throw new Error(`${command} does not start`);
+    if (child.exitCode !== null || tries > 1100) throw new Error(`${command} does not start`);
     await Bun.sleep(50);
     [port, path] = await told();
   }
@@ -135,7 +135,7 @@ export type Tab = Awaited<ReturnType<Browser["open"]>>;
 /** Script for a page: `shown` resolves with the first element that matches and shows `text`, once there is one. */
 export const shown = `
   const shown = async (selector, text = "") => {
-    for (let tries = 0; tries < 200; tries++) {
+    for (let tries = 0; tries < 1100; tries++) {
       const found = [...document.querySelectorAll(selector)].find((each) => each.textContent.includes(text));
       if (found) return found;
       await new Promise((resolve) => setTimeout(resolve, 50));

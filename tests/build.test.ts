@@ -33,7 +33,7 @@ test("bun run build: one file that serves everything, /docs included, with a dat
   child.kill();
   expect(await logged()).toMatch(/^listening on \S+\nstopping: SIGTERM\nstopped\n$/);
   expect(child.exitCode).toBe(0);
-}, 30_000);
+}, 60_000);
 
 test("without DATABASE_URL it says so in one line, and ends with status 1", async () => {
   const { child, logged } = await spawnServer({}, [executable]);

@@ -1,6 +1,5 @@
 // /docs as people see it, in a real Chromium: bun run test:browser. Not part of "bun test", because few have one;
 // here its absence fails. CHROMIUM names it where it is not "chromium".
-import "./setup.ts";
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";

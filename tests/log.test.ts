@@ -55,7 +55,7 @@ test("on a terminal a person reads it as it is", async () => {
   expect(Bun.stripANSI(await line)).toBe('PORT: expected a whole number from 0 to 65535, got "nonsense"\r\n');
 });
 
-const startupMs = 30_000;
+const startupMs = 60_000;
 const person = {
   apelido: `secreto\n${forged}`,
   nome: `nome-secreto\n${forged}`,

@@ -253,7 +253,7 @@ describe("what the server answers", () => {
       expect(body).toEqual(examples(method, path, 503)["no database"]);
     }
     await away.stop();
-  }, 15_000);
+  }, 60_000);
 
   test("after a mistake of ours is what the document says", async () => {
     // No mistake is known: without a column, or with one that cannot be computed, the database shows one.

@@ -19,7 +19,7 @@ import {
   temporaryFolder,
 } from "./support.ts";
 
-const startupMs = 30_000;
+const startupMs = 60_000;
 const quiet = () => {};
 
 async function postmasterPid(dataDir: string): Promise<number> {

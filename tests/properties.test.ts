@@ -1,11 +1,9 @@
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import fc from "fast-check";
 import { isOrdinary, NovaPessoa } from "../pessoa.ts";
 import { holds, readPessoa } from "../stress-test/contract.ts";
 import { type Found, query, type Registry, raw, serve } from "./support.ts";
 import { isControl, targets } from "./targets.ts";
-
-setDefaultTimeout(60_000); // on a busy disk 1,500 durable creates take longer than the 5 s of the default
 
 let registry: Registry;
 let other: Registry;

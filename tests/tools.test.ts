@@ -6,7 +6,7 @@ import { removeData, runningUrl, startEmbedded } from "../embedded.ts";
 import { listenerOf } from "../port.ts";
 import { type Found, serve, spawnServer, temporaryFolder } from "./support.ts";
 
-const startupMs = 30_000;
+const startupMs = 60_000;
 
 async function run(script: string, env: Record<string, string>, ...args: string[]) {
   const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "..", "tools", script), ...args], {
