@@ -78,26 +78,28 @@ function problem(status: number, title: string, detail: string, errors?: object[
   return { value: { type: "about:blank", title, status, detail, errors, location } };
 }
 
-/** The zod schemas that the server checks with, and what JSON Schema can say beyond them. */
+/**
+ * The zod schemas that the server checks with. A pattern means the same in RE2, Python, Java and ECMA-262, and none
+ * stands beside a format, for which generated clients have types of their own. Descriptions say the rest.
+ */
 function schemas() {
-  // What zod leaves to a refinement: neither U+0000 nor an unpaired surrogate, and no year 0000.
-  // That a day is a real one is in the format; zod's pattern for it is right and nobody can read it.
-  // Two patterns: a surrogate by its number is an error to the engines that only know code points.
-  const storable = { pattern: "^[^\\u0000]*$", not: { pattern: "\\p{Cs}" } };
+  const storable = { pattern: "^[^\\x00]*$" };
+  const pairs = "No U+0000 and no unpaired surrogate";
   const { apelido, nome, nascimento, stack } = NovaPessoa.shape;
   const element = stack.unwrap().unwrap().element;
   const members = {
-    apelido: apelido.meta({ ...storable, description: "The nickname, unique, exact in case" }),
-    nome: nome.meta({ ...storable, description: "The name" }),
+    apelido: apelido.meta({ ...storable, description: `The nickname, unique, exact in case. ${pairs}` }),
+    nome: nome.meta({ ...storable, description: `The name. ${pairs}` }),
     nascimento: nascimento.meta({
-      pattern: "^(?!0000)\\d{4}-\\d{2}-\\d{2}$",
       description: "The day of birth, a day of the Gregorian calendar from 0001-01-01 to 9999-12-31",
     }),
   };
   const listed = z
     .array(element.meta(storable))
     .nullable()
-    .meta({ description: "What they work with, in the order and with the repeats in which it was sent" });
+    .meta({
+      description: `What they work with, in the order and with the repeats in which it was sent. ${pairs} in an element`,
+    });
 
   const Pessoa = z.strictObject({
     id: z.uuid().meta({ description: "A UUIDv5 of the apelido" }),
@@ -136,7 +138,13 @@ function schemas() {
   };
   return Object.fromEntries(
     Object.entries(named).map(([name, schema]) => {
-      const { $schema, ...rest } = z.toJSONSchema(schema, { io: "input", target: "draft-2020-12" });
+      const { $schema, ...rest } = z.toJSONSchema(schema, {
+        io: "input",
+        target: "draft-2020-12",
+        override: ({ jsonSchema }) => {
+          if (jsonSchema.format) delete jsonSchema.pattern;
+        },
+      });
       return [name, rest];
     }),
   );
@@ -178,8 +186,11 @@ function document() {
         "Wherever there is GET, HEAD is possible, too. Another method gets 405 with `Allow`, another path 404, and " +
         "both are problems of the same form as all others. One slash at the end of a path is ignored. A character is a Unicode code point. Texts are taken as " +
         "they come: not trimmed, not normalised.",
+      contact: { name: "The pessoas authors" },
       license: { name: "MIT", identifier: "MIT" },
     },
+    servers: [{ url: "/", description: "The registry that this document comes from" }],
+    security: [],
     tags: [
       { name: "pessoas", description: "The contest's four requests" },
       { name: "operations", description: "For those who run it" },
@@ -226,6 +237,8 @@ function document() {
           operationId: "searchPessoas",
           tags: ["pessoas"],
           summary: "Search persons",
+          description:
+            "A person is found as soon as their 201 was sent. Where more than 50 match, any 50 of them are answered.",
           parameters: [
             {
               name: "t",
@@ -252,6 +265,8 @@ function document() {
           operationId: "getPessoa",
           tags: ["pessoas"],
           summary: "Read a person",
+          description:
+            "A person is there as soon as their 201 was sent. They never change: cache them for ever.",
           parameters: [
             {
               name: "id",
@@ -280,8 +295,9 @@ function document() {
           operationId: "countPessoas",
           tags: ["pessoas"],
           summary: "Count persons",
+          description: "The number of persons stored now: exact, never estimated and never cached.",
           responses: {
-            200: plain("The exact number of persons", { type: "string", pattern: "^\\d+$" }, notStored),
+            200: plain("The exact number of persons", { type: "string", pattern: "^[0-9]+$" }, notStored),
             ...outages,
           },
         },
@@ -291,6 +307,7 @@ function document() {
           operationId: "isAlive",
           tags: ["operations"],
           summary: "Is the process alive?",
+          description: "Liveness: it does not ask the database.",
           responses: { 200: plain("It is", word("ok\n"), notStored) },
         },
       },
@@ -299,6 +316,7 @@ function document() {
           operationId: "isReady",
           tags: ["operations"],
           summary: "Does the database answer?",
+          description: "Readiness: 503 while the database does not answer.",
           responses: { 200: plain("It does", word("ready\n"), notStored), ...outages },
         },
       },
