@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { chmod, mkdir, readdir, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { client, type Found, newPessoa, spawnServer, temporaryFolder } from "./support.ts";
 
@@ -68,6 +69,89 @@ test.if(!reason)(
     }
   },
   60_000,
+);
+
+/** A folder with an earlier backup, and a pg_dump of that version that runs `script` with its file in $file. */
+async function earlierBackup(script: string, version = 99) {
+  const folder = await temporaryFolder();
+  const [bin, backups] = [join(folder.path, "bin"), join(folder.path, "backups")];
+  await mkdir(backups);
+  const file = join(backups, "pessoas.dump");
+  await Bun.write(file, "earlier");
+  const pgDump = join(bin, "pg_dump");
+  const lines = [
+    "#!/bin/sh",
+    `if [ "$1" = --version ]; then echo "pg_dump (PostgreSQL) ${version}.1 (made up)"; exit; fi`,
+    'file=$(echo "$2" | sed s/--file=//)',
+    script,
+  ];
+  await Bun.write(pgDump, `${lines.join("\n")}\n`);
+  await chmod(pgDump, 0o755);
+  return {
+    file,
+    backups,
+    env: { PATH: `${bin}:${process.env.PATH}`, DATABASE_URL: process.env.DATABASE_URL as string },
+    left: async () => [await readdir(backups), await Bun.file(file).text()],
+    [Symbol.asyncDispose]: folder[Symbol.asyncDispose],
+  };
+}
+const untouched = [["pessoas.dump"], "earlier"];
+
+test("db:backup that fails leaves the earlier backup as it was, and nothing beside it", async () => {
+  await using failing = await earlierBackup('echo half >"$file"; echo "pg_dump: error: made up" >&2; exit 3');
+  const { env, file, left } = failing;
+  expect(run(env, "backup", file)).toEqual({ exitCode: 3, printed: "pg_dump: error: made up\n" });
+  expect(await left()).toEqual(untouched);
+  const away = { ...env, DATABASE_URL: "postgres://x@127.0.0.1:1/x" };
+  expect(run(away, "backup", file).exitCode).toBe(3);
+  expect(await left()).toEqual(untouched);
+});
+
+test("db:backup with a pg_dump that is older than the database says so before it writes anything", async () => {
+  await using old = await earlierBackup('echo half >"$file"', 9);
+  expect(run(old.env, "backup", old.file)).toEqual({
+    exitCode: 1,
+    printed: expect.stringMatching(
+      /^pg_dump: expected version \d\d or newer, as the database has, got 9 \(\S+\)\n$/,
+    ),
+  });
+  expect(await old.left()).toEqual(untouched);
+});
+
+test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("db:backup stopped by %s: the same", async (signal) => {
+  await using slow = await earlierBackup('echo half >"$file"; echo started; exec sleep 600');
+  const child = Bun.spawn([process.execPath, "run", db, "backup", slow.file], {
+    env: slow.env,
+    stdout: "pipe",
+  });
+  const reader = child.stdout.getReader();
+  expect(Buffer.from((await reader.read()).value ?? []).toString()).toBe("started\n");
+  child.kill(signal);
+  expect(await child.exited).toBeGreaterThan(128);
+  expect(await slow.left()).toEqual(untouched);
+});
+
+test("db:backup that succeeds replaces the file and keeps its mode, also through a link", async () => {
+  await using good = await earlierBackup('echo whole >"$file"');
+  await chmod(good.file, 0o600);
+  const link = join(good.backups, "..", "link");
+  await symlink(good.file, link);
+  expect(run(good.env, "backup", link)).toEqual({ exitCode: 0, printed: "" });
+  expect(await good.left()).toEqual([["pessoas.dump"], "whole\n"]);
+  expect((await stat(good.file)).mode & 0o777).toBe(0o600);
+  expect(run(good.env, "backup", join(good.backups, "new")).exitCode).toBe(0);
+  expect((await readdir(good.backups)).sort()).toEqual(["new", "pessoas.dump"]);
+});
+
+test.each([["/dev/null"], ["/tmp"], ["/nowhere/pessoas.dump"], ["--verbose"]])(
+  "db:backup refuses %s",
+  async (file) => {
+    await using good = await earlierBackup('echo whole >"$file"');
+    expect(run(good.env, "backup", file)).toEqual({
+      exitCode: 1,
+      printed: expect.stringMatching(/^(FILE: [^\n]+|Unknown option '--verbose'.*)\n$/),
+    });
+  },
 );
 
 test("db:backup and db:restore want one file, and the programs that they need", () => {

@@ -1,10 +1,16 @@
 // The database of `bun run server.ts`, by hand: bun run db:shell, db:backup, db:restore, db:reset.
+import { randomUUID } from "node:crypto";
+import { open, realpath, rename, rm, stat } from "node:fs/promises";
+import { constants } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { parseArgs } from "node:util";
+import postgres from "postgres";
 import { EmbeddedError, removeData, runningUrl, startEmbedded } from "../embedded.ts";
 import { info } from "../log.ts";
 import { readSettings } from "../settings.ts";
 
 const usage = `bun run db:shell [psql's options]   SQL in psql, on the embedded database or on DATABASE_URL
-bun run db:backup FILE              writes everybody into a file, also while servers run
+bun run db:backup FILE              writes everybody into a file, also while servers run; when it fails, FILE stays as it was
 bun run db:restore FILE             replaces everybody by those in the file, or changes nothing; no server may run
 bun run db:reset [--yes]            removes everybody from the embedded database; asks before, or needs --yes`;
 
@@ -16,22 +22,31 @@ const commands: Record<string, (given: string | undefined, dataDir: string) => P
   reset,
 };
 try {
-  const { DATABASE_URL, DATA_DIR } = readSettings(process.env);
-  const action = commands[command];
-  if (args.includes("--help") || !action) console.log(usage);
-  else process.exitCode = await action(DATABASE_URL, DATA_DIR);
+  const action = Object.hasOwn(commands, command) ? commands[command] : undefined;
+  if ([command, ...args].includes("--help")) console.log(usage);
+  else if (!action)
+    throw new RangeError(`expected shell, backup, restore or reset, got "${command}"\n${usage}`);
+  else {
+    const { DATABASE_URL, DATA_DIR } = readSettings(process.env);
+    process.exitCode = await action(DATABASE_URL, DATA_DIR);
+  }
 } catch (error) {
-  if (!(error instanceof EmbeddedError || error instanceof RangeError)) throw error;
-  console.error(error.message);
+  const { code = "" } = error as { code?: string };
+  const forPeople = error instanceof EmbeddedError || error instanceof RangeError;
+  if (!forPeople && !code.startsWith("ERR_PARSE_ARGS")) throw error;
+  console.error((error as Error).message);
   process.exitCode = 1;
 }
 
-/** Runs one of PostgreSQL's own programs on the database, in this terminal; resolves with its exit status. */
-async function run(
+/** Runs one of PostgreSQL's own programs in this terminal. Resolves with its exit status, 128 and more after a signal. */
+type Execute = (...options: string[]) => Promise<number>;
+
+/** Calls `work` with the URL of the database, which runs for as long as that takes where no server runs. */
+async function withDatabase(
   program: string,
-  options: (url: string) => string[],
   given: string | undefined,
   dataDir: string,
+  work: (url: string, execute: Execute, path: string) => Promise<number>,
 ): Promise<number> {
   const path = Bun.which(program);
   if (!path) {
@@ -39,24 +54,33 @@ async function run(
       `${program} is not installed. Debian, Ubuntu: apt-get install postgresql-client; Fedora: dnf install postgresql; macOS: brew install libpq`,
     );
   }
-  const url = given ?? (await runningUrl(dataDir));
+  // The program ends at a signal, and this process when it has cleaned up. Ctrl-C in psql only cancels a query.
   let child: Bun.Subprocess | undefined;
+  let stopped: NodeJS.Signals | undefined;
   const gaveUp = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => {
-      if (!child) gaveUp.abort(new RangeError(`ended by ${signal}`));
-      else if (signal !== "SIGINT") child.kill(signal); // Ctrl-C has reached the program, and is its own
+      if (program !== "psql" || signal !== "SIGINT") child?.kill(signal);
+      if (child) return;
+      stopped = signal;
+      gaveUp.abort(new RangeError(`ended by ${signal}`));
     });
   }
-  // Where no server runs, the database runs for as long as the program does.
+  const url = given ?? (await runningUrl(dataDir));
   const embedded = url === undefined ? await startEmbedded(dataDir, info, gaveUp.signal) : undefined;
-  child = Bun.spawn([path, ...options(url ?? (embedded?.url as string))], {
-    env: given === undefined ? withoutPostgres(process.env) : process.env,
-    stdio: ["inherit", "inherit", "inherit"],
-  });
-  const code = await child.exited;
-  await embedded?.stop();
-  return code;
+  const execute: Execute = async (...options) => {
+    if (stopped) return 128 + constants.signals[stopped];
+    child = Bun.spawn([path, ...options], {
+      env: given === undefined ? withoutPostgres(process.env) : process.env,
+      stdio: ["inherit", "inherit", "inherit"],
+    });
+    return await child.exited;
+  };
+  try {
+    return await work(url ?? (embedded?.url as string), execute, path);
+  } finally {
+    await embedded?.stop();
+  }
 }
 
 /** PGSERVICE, PGOPTIONS and the like are meant for another database. */
@@ -65,18 +89,67 @@ function withoutPostgres(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 function fileName(): string {
-  const [file, ...more] = args;
+  const { positionals } = parseArgs({ args, allowPositionals: true, options: {} });
+  const [file, ...more] = positionals;
   if (!file || more.length > 0) throw new RangeError(`FILE: expected one file name\n${usage}`);
   return file;
 }
 
 function shell(given: string | undefined, dataDir: string): Promise<number> {
-  return run("psql", (url) => [...args, url], given, dataDir);
+  return withDatabase("psql", given, dataDir, (url, execute) => execute(...args, url));
 }
 
 async function backup(given: string | undefined, dataDir: string): Promise<number> {
   const file = fileName();
-  return await run("pg_dump", (url) => ["--format=custom", `--file=${file}`, url], given, dataDir);
+  const before = await stat(file).catch(() => undefined);
+  if (before && !before.isFile()) throw new RangeError(`FILE: ${file} is not a regular file`);
+  const target = before ? await realpath(file) : file; // a link stays a link
+  return await withDatabase("pg_dump", given, dataDir, async (url, execute, path) => {
+    await requireVersionOf(url, path);
+    const draft = join(dirname(target), `.${basename(target)}.${randomUUID()}`);
+    try {
+      const handle = await open(draft, "wx", before?.mode ?? 0o666).catch((error: Error) => {
+        throw new RangeError(`FILE: ${error.message}`);
+      });
+      await handle.close();
+      const status = await execute("--format=custom", `--file=${draft}`, url);
+      if (status === 0) await rename(draft, target);
+      return status;
+    } finally {
+      await rm(draft, { force: true });
+    }
+  });
+}
+
+/** Throws where this pg_dump is older than the server: it would refuse. One that does not answer is pg_dump's to report. */
+async function requireVersionOf(url: string, pgDump: string): Promise<void> {
+  const server = await serverVersion(url).catch(() => 0);
+  const printed = Bun.spawnSync([pgDump, "--version"]).stdout.toString();
+  const own = Number(/ (\d+)/.exec(printed)?.[1] ?? 0);
+  if (own < server) {
+    throw new RangeError(
+      `pg_dump: expected version ${server} or newer, as the database has, got ${own || "none"} (${pgDump})`,
+    );
+  }
+}
+
+async function serverVersion(url: string): Promise<number> {
+  const address = new URL(url);
+  const host = address.searchParams.get("host");
+  address.searchParams.delete("host");
+  const sql = postgres(address.href, {
+    ...(host ? { host } : {}),
+    max: 1,
+    connect_timeout: 10,
+    onnotice() {},
+  });
+  try {
+    const [row] = await sql<{ version: number }[]>`
+      select current_setting('server_version_num')::int / 10000 as version`;
+    return row?.version ?? 0;
+  } finally {
+    await sql.end();
+  }
 }
 
 async function restore(given: string | undefined, dataDir: string): Promise<number> {
@@ -86,14 +159,17 @@ async function restore(given: string | undefined, dataDir: string): Promise<numb
     throw new RangeError(`DATA_DIR: a server is running on ${dataDir}; stop it first`);
   }
   const whole = ["--clean", "--if-exists", "--no-owner", "--single-transaction"];
-  return await run("pg_restore", (url) => [...whole, `--dbname=${url}`, file], given, dataDir);
+  return await withDatabase("pg_restore", given, dataDir, (url, execute) =>
+    execute(...whole, `--dbname=${url}`, file),
+  );
 }
 
 async function reset(given: string | undefined, dataDir: string): Promise<number> {
+  const { values } = parseArgs({ args, options: { yes: { type: "boolean" } } });
   if (given !== undefined) {
     throw new RangeError("DATABASE_URL: db:reset removes the embedded database only; yours stays as it is");
   }
-  if (!args.includes("--yes")) {
+  if (!values.yes) {
     if (!process.stdin.isTTY) throw new RangeError(`this would remove all data in ${dataDir}: add --yes`);
     if (!/^y(es)?$/i.test(prompt(`Remove all data in ${dataDir}? [y/N]`) ?? "")) return 1;
   }
