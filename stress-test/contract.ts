@@ -78,11 +78,13 @@ export function readPessoa(payload: string): Pessoa | 400 | 422 {
   return stack.every((entry) => isText(entry, 32)) ? { apelido, nome, nascimento, stack } : 422;
 }
 
-/** The first column of a TSV text, without its header line. Cells are taken literally: no quoting. */
+/**
+ * The first column of a TSV text, without its header line. Cells are taken literally: no quoting, and where there is one
+ * column a cell is the whole line.
+ */
 export function readColumn(tsv: string): string[] {
-  const lines = tsv.split("\n").slice(1);
-  if (lines.at(-1) === "") lines.pop();
-  return lines.map((line) => line.split("\t", 1)[0] ?? "");
+  const [header = "", ...lines] = tsv.replace(/\r?\n$/, "").split(/\r?\n/);
+  return header.includes("\t") ? lines.map((line) => line.split("\t", 1)[0] ?? "") : lines;
 }
 
 /** True when a person of the registry holds `term` by the contract's rule. */

@@ -1,12 +1,13 @@
 import { parseArgs } from "node:util";
 import { Presets, SingleBar } from "cli-progress";
-import { expectAnswers } from "./contract.ts";
+import { expectAnswers, readColumn } from "./contract.ts";
 
 const usage = `Sends a file of payloads to POST /pessoas and compares every answer with the contract.
 
   bun run stress-test/replay.ts FILE.tsv [options]
 
-  FILE.tsv            first line: the word "payload"; then one body a line, sent as it stands
+  FILE.tsv            first line: "payload", alone or before further columns, as generate.ts writes it; then one body a
+                      line in that column, sent as it stands
   --url URL           where the registry listens       (default http://127.0.0.1:9999)
   --concurrency N     requests in flight, 1 to 1000    (default 32)
   --json              the result as JSON on standard output
@@ -14,7 +15,7 @@ const usage = `Sends a file of payloads to POST /pessoas and compares every answ
 The registry must be empty at the start. Exit status: 0 when all is as expected, 1 when not, 2 for wrong usage.`;
 
 function usageError(message: string): never {
-  console.error(`${message}\n\n${usage}`);
+  console.error(`${message}; see --help`);
   process.exit(2);
 }
 
@@ -48,8 +49,14 @@ if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1000) {
 if (!URL.canParse(values.url)) usageError(`--url: expected a URL, got "${values.url}"`);
 if (!(await Bun.file(file).exists())) usageError(`there is no file ${file}`);
 
-const [header, ...bodies] = (await Bun.file(file).text()).replace(/\n$/, "").split("\n");
-if (header !== "payload") usageError(`${file}: expected "payload" as the first line, got "${header}"`);
+const text = await Bun.file(file).text();
+const [header = ""] = text.split(/\r?\n/, 1);
+if (header.split("\t", 1)[0] !== "payload") {
+  usageError(
+    `${file}: expected "payload" as the first column of the first line, got "${header.slice(0, 100)}"`,
+  );
+}
+const bodies = readColumn(text);
 
 async function count(): Promise<number> {
   const response = await fetch(new URL("/contagem-pessoas", values.url));
