@@ -27,7 +27,7 @@ fail() {
 case "${1:-}" in
   -h | --help) usage; exit 0 ;;
 esac
-[ $# -eq 1 ] && [ -n "$1" ] || { usage >&2; exit 2; }
+[[ $# -eq 1 && $1 != "" && $1 != -* ]] || fail "expected one DIR; see --help"
 
 mkdir -p -- "$1" || fail "cannot make the folder $1"
 dir=$(cd -- "$1" && pwd)

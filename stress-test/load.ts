@@ -1,4 +1,5 @@
 // A process of its own: it sends the loads of cost.ts and tells what came back, over IPC.
+import { readPositionals } from "../tools/arguments.ts";
 import { expectedFor, readPessoa } from "./contract.ts";
 import { generate, type Random, randomFrom } from "./generate.ts";
 import { type Latency, summarise } from "./verdict.ts";
@@ -490,4 +491,11 @@ function tell(report: Report) {
   process.send?.(report);
 }
 
-if (import.meta.main) await main(JSON.parse(process.argv[2] as string) as LoadOptions);
+if (import.meta.main) {
+  const [options = ""] = readPositionals("Usage: load.ts OPTIONS   cost.ts starts it, with JSON", 1);
+  if (!options.startsWith("{")) {
+    console.error("OPTIONS: expected a JSON object; see --help");
+    process.exit(2);
+  }
+  await main(JSON.parse(options) as LoadOptions);
+}

@@ -65,7 +65,7 @@ while [ $# -gt 0 ]; do
       ;;
   esac
 done
-[ -n "$gatling" ] || { usage >&2; exit 2; }
+[ -n "$gatling" ] || fail "expected one GATLING_DIR; see --help"
 [ -x "$gatling/bin/gatling.sh" ] || fail "no bin/gatling.sh in $gatling: install it with install-gatling.sh"
 gatling=$(cd -- "$gatling" && pwd)
 [[ $scale =~ ^(1|0?\.[0-9]*[1-9][0-9]*)$ ]] || fail "--seconds-scale: expected above 0 and up to 1, got $scale"

@@ -50,6 +50,7 @@ async function main(): Promise<void> {
   if (chosen.length === 0)
     throw new RangeError(`--only: expected ${kinds.join(" or ")}, got "${values.only}"`);
   const command = positionals.length > 0 ? positionals : server;
+  if (!Bun.which(command[0] as string)) throw new RangeError(`there is no program ${command[0]}; see --help`);
 
   await using there = await temporaryFolder();
   await using own = await temporaryFolder();

@@ -1,9 +1,11 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
-import { mkdir, symlink } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, mkdir, readdir, symlink } from "node:fs/promises";
+import { delimiter, join } from "node:path";
 import { removeData, runningUrl, startEmbedded } from "../embedded.ts";
+import { scripts as commands } from "../package.json";
 import { listenerOf } from "../port.ts";
+import { generate, renderFiles } from "../stress-test/generate.ts";
 import { type Found, serve, spawnServer, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;
@@ -130,4 +132,159 @@ test.if(canMount)("a disk without space is told in one line", async () => {
   await expect(startEmbedded(join(small.path, "data"), () => {})).rejects.toThrow(
     /^DATA_DIR: no space is left for \S+; [^\n]+$/,
   );
+});
+
+describe("the arguments of every script", async () => {
+  const root = join(import.meta.dir, "..");
+  const texts = new Map<string, string>();
+  for (const place of [
+    "{tests,tools,stress-test}/**/*.{ts,sh}",
+    "docs/images/*.sh",
+    ".ci/run",
+    "server.ts",
+  ]) {
+    for await (const path of new Bun.Glob(place).scan({ cwd: root, dot: true })) {
+      const text = await Bun.file(join(root, path)).text();
+      if (!text.includes('from "bun:test"')) texts.set(path, text);
+    }
+  }
+  // What is no module, and a module that does something when it is started.
+  const starts = /\bimport\.meta\.main\b|\bprocess\.argv\b|^#!/m;
+  const isScript = (text: string) => starts.test(text) || !/^export (?!\{\})/m.test(text);
+  const scripts = [...texts].filter(([, text]) => isScript(text)).map(([path]) => path);
+  const modules = [...texts].filter(([, text]) => !isScript(text)).map(([path]) => path);
+  const named = Object.entries(commands).filter(([, command]) =>
+    /\bbun (run|--watch) [\w/-]+\.ts/.test(command),
+  );
+
+  const folder = await temporaryFolder();
+  afterAll(() => folder[Symbol.asyncDispose]());
+  const bin = join(folder.path, "bin");
+  const work = join(folder.path, "work");
+  const calls = join(folder.path, "calls");
+  await mkdir(work);
+  // Whatever a script would do with one of these is written down, and fails.
+  const programs = "docker npx npm psql pg_dump pg_restore chromium python3 java mvn curl git perf";
+  for (const name of programs.split(" ")) {
+    await Bun.write(join(bin, name), `#!/bin/sh\necho "${name} $*" >>${calls}\nexit 99\n`);
+    await chmod(join(bin, name), 0o755);
+  }
+  await symlink(process.execPath, join(bin, "bun"));
+
+  async function started(command: string[]) {
+    const child = Bun.spawn(command, {
+      cwd: work,
+      env: {
+        PATH: [bin, "/usr/bin", "/bin"].join(delimiter),
+        TMPDIR: work,
+        HOME: folder.path,
+        DATA_DIR: join(work, "data"),
+      },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    const code = await child.exited;
+    const called = await Bun.file(calls)
+      .text()
+      .catch(() => "");
+    return { code, out, problems, called, made: await readdir(work) };
+  }
+  const run = (path: string, ...args: string[]) =>
+    started([...(path.endsWith(".ts") ? [process.execPath, "run"] : ["bash"]), join(root, path), ...args]);
+  const nothing = { called: "", made: [] };
+  const oneLine = expect.stringMatching(/^[^\n]+\n$/);
+
+  test("which are found", () => {
+    expect(scripts).toContain("tests/contest/run.ts");
+    expect(scripts).toContain("stress-test/run-test.sh");
+    expect(modules).toContain("tests/support.ts");
+    expect([scripts.length > 20, named.length > 15]).toEqual([true, true]);
+  });
+
+  test.each(scripts)("%s --help prints help and does nothing", async (path) => {
+    const asked = await run(path, "--help");
+    expect(asked).toEqual({ code: 0, out: expect.stringMatching(/\S.*\n$/s), problems: "", ...nothing });
+  });
+
+  test.each(scripts)("%s refuses what it does not know, in a line", async (path) => {
+    for (const args of [["--no-such-option"], ["one", "two", "three"]]) {
+      const { code, ...rest } = await run(path, ...args);
+      expect([1, 2]).toContain(code);
+      expect(rest).toEqual({ out: "", problems: oneLine, ...nothing });
+    }
+  });
+
+  test.each(modules)("%s is a module: it does nothing when it is run", async (path) => {
+    expect(await run(path, "--help")).toEqual({ code: 0, out: "", problems: "", ...nothing });
+  });
+
+  test.each(named)("bun run %s: is one of them, or has arguments before yours", async (_, command) => {
+    const [path = "", ...args] = command.replace(/^.*\bbun (run|--watch) /, "").split(" ");
+    expect(scripts).toContain(path);
+    if (args.length === 0) return;
+    const asked = await run(path, ...args, "--help");
+    expect(asked).toEqual({ code: 0, out: expect.stringMatching(/\S.*\n$/s), problems: "", ...nothing });
+    if (args[0] === "shell") return; // its options are psql's
+    const { code, ...rest } = await run(path, ...args, "--no-such-option");
+    expect([code, rest]).toEqual([1, { out: "", problems: oneLine, ...nothing }]);
+  });
+
+  test.each([
+    ["tools/seed.ts", "1", "2"],
+    ["tools/screenshots.ts", "a", "b"],
+    ["tools/db.ts", "reset", "all"],
+    ["tools/db.ts", "reset", "--force"],
+    ["tools/db.ts", "toString"],
+  ] as [string, ...string[]][])("%s refuses %s %s", async (...given) => {
+    expect(await run(...given)).toEqual({
+      code: expect.any(Number),
+      out: "",
+      problems: oneLine,
+      ...nothing,
+    });
+  });
+});
+
+describe("stress-test/replay.ts", () => {
+  const replay = (...args: string[]) => run("../stress-test/replay.ts", {}, ...args);
+  const payloads = generate(1, 200, 1).rows.map(({ payload }) => payload);
+
+  test.each([
+    ["what generate.ts writes", renderFiles(1, 200, 1)["pessoas-payloads.tsv"] as string],
+    ["the contest's one column", `payload\n${payloads.join("\n")}\n`],
+    ["lines that end as on Windows, the last one not at all", `payload\r\n${payloads.join("\r\n")}`],
+  ])("takes %s", async (_, text) => {
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, "payloads.tsv");
+    await Bun.write(file, text);
+    const registry = await serve();
+    const { code, out, problems } = await replay(file, "--url", registry.url, "--concurrency", "8", "--json");
+    await registry.stop();
+    expect([code, problems]).toEqual([0, ""]);
+    expect(JSON.parse(out)).toMatchObject({ sent: 200, differences: [] });
+  });
+
+  test("refuses a file without payloads", async () => {
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, "terms.tsv");
+    await Bun.write(file, "t\tpayload\nx\t{}\n");
+    const { code, problems } = await replay(file);
+    expect([code, problems]).toEqual([
+      2,
+      expect.stringMatching(/^\S+: expected "payload" as the first column .*\n$/),
+    ]);
+  });
+
+  test("the commands in the README and in docs/scaling.md name the file that generate.ts writes", async () => {
+    for (const path of ["README.md", "README.pt-BR.md", "docs/scaling.md"]) {
+      const text = await Bun.file(join(import.meta.dir, "..", path)).text();
+      const [, folder] = /^bun run stress-test\/generate\.ts --out (\S+)$/m.exec(text) ?? [];
+      expect([path, text]).toEqual([
+        path,
+        expect.stringContaining(`stress-test/replay.ts ${folder}/pessoas-payloads.tsv`),
+      ]);
+    }
+  });
 });

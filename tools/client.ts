@@ -3,6 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openApi } from "../openapi.ts";
+import { readPositionals } from "./arguments.ts";
+
+readPositionals(`bun run client   makes client/api.d.ts anew from openapi.ts; needs npm's registry`);
 
 const target = join(import.meta.dir, "..", "client", "api.d.ts");
 const folder = await mkdtemp(join(tmpdir(), "pessoas-client-"));

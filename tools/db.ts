@@ -25,7 +25,7 @@ try {
   const action = Object.hasOwn(commands, command) ? commands[command] : undefined;
   if ([command, ...args].includes("--help")) console.log(usage);
   else if (!action)
-    throw new RangeError(`expected shell, backup, restore or reset, got "${command}"\n${usage}`);
+    throw new RangeError(`expected shell, backup, restore or reset, got "${command}"; see --help`);
   else {
     const { DATABASE_URL, DATA_DIR } = readSettings(process.env);
     process.exitCode = await action(DATABASE_URL, DATA_DIR);
@@ -91,7 +91,7 @@ function withoutPostgres(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 function fileName(): string {
   const { positionals } = parseArgs({ args, allowPositionals: true, options: {} });
   const [file, ...more] = positionals;
-  if (!file || more.length > 0) throw new RangeError(`FILE: expected one file name\n${usage}`);
+  if (!file || more.length > 0) throw new RangeError("FILE: expected one file name; see --help");
   return file;
 }
 

@@ -3,10 +3,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { parseArgs } from "node:util";
 import { start } from "../server.ts";
 import { readSettings } from "../settings.ts";
 import { launch, tryItOut } from "../tests/browser.ts";
+import { readPositionals } from "./arguments.ts";
 
 const usage = `bun run screenshots [REPORT]   docs/images/docs.png and docs/images/report.png
   REPORT                        a report.html (without it: of a benchmark of 8 s)
@@ -16,12 +16,8 @@ const images = join(import.meta.dir, "..", "docs", "images");
 // Both have one size: they stand side by side.
 const [width, height] = [940, 1236];
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { help: { type: "boolean", short: "h" } },
-});
-if (values.help) console.log(usage);
-else await main(positionals[0]);
+const [givenReport] = readPositionals(usage, 0, 1);
+await main(givenReport);
 
 async function main(report: string | undefined) {
   const folder = await mkdtemp(join(tmpdir(), "pessoas-screenshots-"));

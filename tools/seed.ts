@@ -32,6 +32,8 @@ async function main() {
     },
   });
   if (values.help) return console.log(usage);
+  if (positionals.length > 1)
+    throw new RangeError(`N: expected one number, got ${positionals.length}; see --help`);
   const wanted = positiveInt("N", positionals[0] ?? "1000");
   const concurrency = positiveInt("--concurrency", values.concurrency);
   if (values.seed !== undefined) faker.seed(positiveInt("--seed", values.seed));

@@ -2,6 +2,11 @@
 # Draws docs/images/flame.svg anew: where the CPU of the topology goes under the contest's load, half of its peak.
 # Needs Docker, root, perf (Debian: linux-perf) and inferno (cargo install inferno).
 set -euo pipefail
+case "${1:-}" in
+  "") ;;
+  -h | --help) sed -n '2,/^[^#]/s/^# //p' "$0"; exit 0 ;;
+  *) echo "$(basename "$0"): $1: expected no argument; see --help" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d)

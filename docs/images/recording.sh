@@ -61,7 +61,8 @@ scenes) # inside of the recorder
   exit
   ;;
 "") ;;
-*) echo "Usage: docs/images/recording.sh" >&2 && exit 2 ;;
+-h | --help) sed -n '2,/^[^#]/s/^# //p' "$0" && exit ;;
+*) echo "$1: expected no argument; see --help" >&2 && exit 2 ;;
 esac
 
 if curl -so /dev/null localhost:9999; then echo "port 9999 is in use" >&2 && exit 1; fi

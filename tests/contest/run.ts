@@ -2,11 +2,18 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
+import { readPositionals } from "../../tools/arguments.ts";
 import { shapes } from "../shapes.ts";
 import { client, type Found, newPessoa, type Problem, raw, temporaryFolder } from "../support.ts";
 import { statusesOf, targets } from "../targets.ts";
 import { freePort, type Service, services, topology } from "./topology.ts";
 
+readPositionals(`Usage: bun run test:contest
+
+Builds docker-compose.yml's images, starts it on a port and under a project name of its own, checks all of it as a client
+and as an operator, and removes it. Exits with 1 when a check fails. Needs Docker with Compose.
+
+  -h, --help   this text`);
 const abandoned = new AbortController();
 const { url, metricsUrl, docker, compose, up, inside, sql, answered, leftovers, remove } = topology(
   abandoned.signal,

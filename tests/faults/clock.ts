@@ -2,7 +2,16 @@
 export {};
 
 const patienceMs = 5000;
-const offsetS = Number(process.argv[2]);
+const [given = "", ...more] = process.argv.slice(2);
+if (given === "--help" || given === "-h") {
+  console.log("Usage: clock.ts SECONDS   run.ts starts it in a container");
+  process.exit(0);
+}
+if (!/^-?\d+$/.test(given) || more.length > 0) {
+  console.error("SECONDS: expected one whole number; see --help");
+  process.exit(2);
+}
+const offsetS = Number(given);
 const patienceEnds = performance.now() + patienceMs;
 
 for (const instance of ["api1", "api2"]) {

@@ -4,6 +4,14 @@
 import { rmSync } from "node:fs";
 import net from "node:net";
 
+const [given] = process.argv.slice(2);
+if (given !== undefined) {
+  const help = given === "--help" || given === "-h";
+  if (help) console.log("Usage: proxy.ts   run.ts starts it in a container");
+  else console.error(`${given}: expected no argument; see --help`);
+  process.exit(help ? 0 : 2);
+}
+
 const from = "/run/api/.s.PGSQL.5432";
 const to = "/run/postgresql/.s.PGSQL.5432";
 const open = new Set<net.Socket>();

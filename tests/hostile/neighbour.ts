@@ -1,6 +1,6 @@
 // A well-behaved client, as a process of its own: 20 times a second it creates a person, reads it and, every second
 // time, searches for it, until its standard input ends. Prints what it got as JSON.
-import { parseArgs } from "node:util";
+import { readPositionals } from "../../tools/arguments.ts";
 import { client, type Found, newPessoa } from "../support.ts";
 
 /** Milliseconds of all that were answered as they should be, and what was not. */
@@ -9,8 +9,15 @@ export type Experience = Record<"create" | "read" | "search", { ms: number[]; fa
 const tickMs = 50;
 
 if (import.meta.main) {
-  const { positionals } = parseArgs({ allowPositionals: true });
-  const { post, get } = client(positionals[0] as string);
+  const [url = ""] = readPositionals(
+    "Usage: neighbour.ts URL   run.ts starts it; ends with its standard input",
+    1,
+  );
+  if (!URL.canParse(url)) {
+    console.error(`URL: expected a URL, got "${url}"; see --help`);
+    process.exit(2);
+  }
+  const { post, get } = client(url);
   const experience: Experience = {
     create: { ms: [], failures: [] },
     read: { ms: [], failures: [] },
