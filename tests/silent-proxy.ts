@@ -73,6 +73,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
   const sockets = new Set<net.Socket>();
   const awaited = new Set<{ sql: RegExp; resolve: () => void }>();
   let faults: Armed[] = [];
+  const pids: number[] = [];
   let accepts = 0;
   let closesAtOnce = false;
 
@@ -134,6 +135,8 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
     /** Connections that clients have open, silent ones included. */
     connections: () => links.size,
     accepts: () => accepts,
+    /** The processes of Postgres that it led to. */
+    pids: () => [...pids],
     close(): void {
       server.close();
       for (const socket of sockets) socket.destroy();
@@ -256,6 +259,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
       if (isLast) inTransaction = message.toString("latin1", 5) !== "I";
       if (phase === "starting") {
         if (kind === "R") hit("authentication");
+        if (kind === "K") pids.push(message.readInt32BE(5));
         if (!isLast) return message;
         phase = "up";
         hit("before ready");

@@ -8,11 +8,11 @@ import { readSettings } from "../settings.ts";
 
 export type Registry = Awaited<ReturnType<typeof serve>>;
 
-/** The URL of a new database on the server under test: an empty one, or a copy of the one called `template`. */
-export async function newDatabase(template?: string): Promise<string> {
+/** The URL of a new, empty database on the server under test. */
+export async function newDatabase(): Promise<string> {
   const url = new URL(process.env.DATABASE_URL as string);
   const name = `t${crypto.randomUUID().replaceAll("-", "")}`;
-  await query(url.href, `create database ${name}${template === undefined ? "" : ` template ${template}`}`);
+  await query(url.href, `create database ${name}`);
   url.pathname = `/${name}`;
   return url.href;
 }
