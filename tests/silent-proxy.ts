@@ -1,5 +1,7 @@
-// A proxy before Postgres that knows where in the protocol a connection is, and goes silent or ends at that step.
+// A proxy before Postgres that knows where in the protocol a connection is, and goes silent or ends at that step. It is
+// used within a test, or run as a process: bun silent-proxy.ts DATABASE_URL PATH CONTROL
 // https://www.postgresql.org/docs/current/protocol-flow.html
+import { rmSync } from "node:fs";
 import net from "node:net";
 
 /**
@@ -49,8 +51,8 @@ export type ProxyOptions = {
   /** A Unix socket to listen on; default: a free port of 127.0.0.1. */
   path?: string;
   /**
-   * How long Postgres keeps a silent connection that its client has closed: default until close(), for whoever closes
-   * it is not heard on the other side.
+   * How long a silent connection stays open to Postgres after its client has closed it, which Postgres does not hear;
+   * default: until close(). Where it is given, one without a transaction ends at once.
    */
   heldMs?: number;
 };
@@ -103,9 +105,8 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
     faultEach(fault: Fault): void {
       for (const each of links) each.faults.push(arm(fault));
     },
-    /** Silences all open connections and, until heal(), all new ones. */
-    silenceAll(): Silenced[] {
-      faults.push(arm({ at: "accept", always: true }));
+    /** Silences all open connections. */
+    silenceOpen(): Silenced[] {
       return [...links].filter((each) => !each.isSilent()).map((each) => each.silence({}, ""));
     },
     /** Ends one of the open connections that are not silent. */
@@ -113,6 +114,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
       const open = [...links].filter((each) => !each.isSilent());
       open[Math.floor(random() * open.length)]?.silence({ close: true }, "");
     },
+    /** Ends all open connections. */
     endAll(): void {
       for (const each of links) each.silence({ close: true }, "");
     },
@@ -332,4 +334,55 @@ function urlThrough(databaseUrl: string, address: ReturnType<net.Server["address
   url.searchParams.delete("host");
   if (address !== null && typeof address === "object") url.host = `127.0.0.1:${address.port}`;
   return url.href;
+}
+
+/** What a process is asked to do. */
+export type Order = Pick<Fault, "at" | "nth" | "answersOnly"> & {
+  /** A regular expression. */
+  sql?: string;
+  /** Silences all open connections at once, wherever they are. */
+  all?: boolean;
+  /** From 0 to 1: which connection ends first, so that a new one comes to a step of the startup. */
+  pick: number;
+  /** How long clients have for closing what is silent. */
+  boundMs: number;
+};
+/** What came of it: the statement under way, the connections that went silent, and how many of them are closed. */
+export type Obeyed = { sql: string; silent: number; closed: number };
+
+const heldMs = 5000; // longer than Postgres keeps a transaction that nobody continues
+
+if (import.meta.main) {
+  const [databaseUrl, path, control] = process.argv.slice(2) as [string, string, string];
+  for (const socket of [path, control]) rmSync(socket, { force: true });
+  const proxy = await silentProxy(databaseUrl, { path, heldMs });
+
+  // Of its next answer only the first half passes, then each connection ends.
+  process.on("SIGUSR2", () => proxy.faultEach({ at: "half", close: true }));
+
+  Bun.serve({
+    unix: control,
+    async fetch(request, server) {
+      server.timeout(request, 0);
+      return Response.json(await obey((await request.json()) as Order));
+    },
+  });
+
+  async function obey({ all, sql, pick, boundMs, ...fault }: Order): Promise<Obeyed> {
+    const silenced = all
+      ? proxy.silenceOpen()
+      : [await faultAt({ ...fault, ...(sql === undefined ? {} : { sql: new RegExp(sql) }) }, pick)];
+    let closed = 0;
+    const each = silenced.map((one) => one.closed.then(() => closed++));
+    await Promise.race([Promise.all(each), Bun.sleep(boundMs)]);
+    return { sql: silenced[0]?.sql.trim() ?? "", silent: silenced.length, closed };
+  }
+
+  function faultAt(fault: Fault, pick: number): Promise<Silenced> {
+    const silencing = proxy.fault(fault);
+    if (fault.at === "parse")
+      proxy.endAll(); // a statement is parsed once on each connection
+    else if (fault.sql === undefined) proxy.endOne(() => pick);
+    return silencing;
+  }
 }

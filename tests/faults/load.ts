@@ -72,8 +72,8 @@ export function startLoad({ url, journal, rate, random }: LoadOptions) {
       await promise;
       waiting.delete(resolve);
     },
-    /** One more of a new person, at once. */
-    create: () => send(randomBody(random)),
+    /** One more of a new person, at once, with what `change` says. */
+    create: (change: Partial<Body> = {}) => send({ ...randomBody(random), ...change }),
     /** Sends no more. Resolves when all answers are there or given up, with what was sent and how it went. */
     async stop() {
       clearInterval(clock);

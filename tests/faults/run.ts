@@ -144,6 +144,8 @@ async function runRound(scenario: Scenario, number: number, path: string): Promi
   up.stored = verdict.stored;
   if (scenario.answersAll && verdict.unknown > 0)
     verdict.wrong.push(`${verdict.unknown} creates got no answer, or 503`);
+  if (sent.longestGapMs > (scenario.mostGapMs ?? Infinity))
+    verdict.wrong.push(`no create was acknowledged for ${(sent.longestGapMs / 1000).toFixed(1)} s`);
   if (sent.perSecond < leastRate)
     verdict.wrong.push(`the load was only ${sent.perSecond.toFixed()} creates/s`);
   return { ...verdict, longestGapMs: sent.longestGapMs };

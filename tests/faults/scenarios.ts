@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { $ } from "bun";
 import { type Service, services, type Topology } from "../contest/topology.ts";
+import type { Obeyed, Order, Step } from "../silent-proxy.ts";
 import { client } from "../support.ts";
-import type { Outcome } from "./journal.ts";
+import type { Body, Outcome } from "./journal.ts";
 
 export type Context = {
   topology: Topology;
@@ -15,7 +16,7 @@ export type Context = {
   /** Aborted when the run is, or the round takes too long. */
   signal: AbortSignal;
   /** One more create of a new person, audited as those of the load are. */
-  create(): Promise<Outcome>;
+  create(change?: Partial<Body>): Promise<Outcome>;
 };
 /** What a strike needs to know in advance, found out before the random moment; resolves with the strike. */
 type Prepare = (context: Context) => Promise<() => Promise<void>>;
@@ -29,6 +30,8 @@ export type Scenario = {
   surroundings?: () => Promise<Surroundings>;
   /** Nobody who creates may notice it. */
   answersAll?: boolean;
+  /** For longer than this there must not be a time without any create that is acknowledged. */
+  mostGapMs?: number;
   prepare: Prepare;
 };
 
@@ -37,6 +40,9 @@ const frozenS = 5;
 const stalledMs = 2500; // longer than DB_TIMEOUT_MS, shorter than twice that
 const fullMs = 4000;
 const hourS = 3600;
+// Within DB_TIMEOUT_MS and a second a silent connection is replaced; the rest is for a busy machine.
+const recoveryMs = 1500 + 1000 + 2500;
+const backlogMs = 10_000; // of creates that came in the meantime; the fault took 150 s
 
 export const scenarios: Scenario[] = [
   { name: "kill-api", prepare: kills(({ random }) => [random() < 0.5 ? "api1" : "api2"]) },
@@ -54,6 +60,7 @@ export const scenarios: Scenario[] = [
   { name: "restart-postgres", prepare: restarts(() => "db") },
   { name: "freeze-network", override: "network.yml", prepare: freezeNetwork },
   { name: "cut-network", override: "network.yml", prepare: cutNetwork },
+  { name: "silence-network", override: "network.yml", mostGapMs: recoveryMs, prepare: silenceNetwork },
   { name: "jump-clock-api", override: "clock.yml", answersAll: true, prepare: jumps("api") },
   { name: "jump-clock-postgres", override: "clock.yml", prepare: jumps("db") },
   { name: "full-disk", override: "full-disk.yml", prepare: fillDisk },
@@ -103,6 +110,61 @@ async function freezeNetwork({ topology }: Context) {
 async function cutNetwork({ topology }: Context) {
   const proxy = await firstProcess(topology, "proxy");
   return () => onHost(topology, `for i in $(seq 10); do kill -USR2 ${proxy} && sleep 0.2 || exit; done`);
+}
+
+const statements: [sql: string, steps: Step[]][] = [
+  ["insert into pessoas", ["parse", "bind", "execute", "half", "answered"]],
+  ["from pessoas where id", ["parse", "bind", "execute", "half", "answered"]],
+  ["busca like", ["parse", "bind", "execute", "half", "answered"]],
+  ["select count", ["execute", "half", "answered"]],
+  ["select 1 from pessoas", ["execute", "half", "answered"]],
+];
+const moments: Pick<Order, "at" | "sql" | "all">[] = [
+  ...(["accept", "startup", "authentication", "before ready", "ready"] as const).map((at) => ({ at })),
+  ...statements.flatMap(([sql, steps]) => steps.map((at) => ({ at, sql }))),
+  ...Array.from({ length: 5 }, () => ({ at: "accept" as const, all: true })),
+];
+
+/** A connection to Postgres, or all of them, carries nothing more at some step of the protocol, and stays open. */
+async function silenceNetwork({ topology, random, signal, create }: Context) {
+  const moment = moments[Math.floor(random() * moments.length)] as (typeof moments)[number];
+  const order: Order = { ...moment, nth: 1 + Math.floor(random() * 3), pick: random(), boundMs: recoveryMs };
+  const { get } = client(topology.url);
+  const ask = `const request = { unix: "/tmp/control", method: "POST", body: process.argv.at(-1) };
+    process.stdout.write(await (await fetch("http://x/", request)).text())`;
+  const letter = () => String.fromCodePoint(0x4e00 + Math.floor(random() * 0x5000));
+
+  return async () => {
+    let obeyed: Obeyed | undefined;
+    const answer = topology
+      .compose("exec", "-T", "proxy", "bun", "-e", ask, JSON.stringify(order))
+      .then((text) => {
+        obeyed = JSON.parse(text) as Obeyed;
+      });
+    // Every kind of statement passes, until the one that the order is about has.
+    const others = async () => {
+      while (obeyed === undefined) {
+        signal.throwIfAborted();
+        const paths = [`/pessoas/${crypto.randomUUID()}`, "/pessoas?t=abc", "/contagem-pessoas", "/readyz"];
+        const reads = paths.map(async (path) => (await get(path)).arrayBuffer());
+        await Promise.all([create({ nome: letter() + letter() }), ...reads]);
+      }
+    };
+    await Promise.all([answer, others()]);
+    const { sql, silent, closed } = obeyed as unknown as Obeyed;
+    const told = `silent at ${order.all ? "any step of all connections" : order.at}${sql && ` of "${sql.slice(0, 60)}"`}`;
+    assert.equal(closed, silent, `${told}: ${silent - closed} of ${silent} connections are still open`);
+    // nginx asks the instances in turn.
+    const ends = performance.now() + backlogMs;
+    for (let inARow = 0; inARow < 10; ) {
+      const { kind } = await create();
+      inARow = kind === "acknowledged" ? inARow + 1 : 0;
+      assert.ok(
+        performance.now() < ends,
+        `${told}: an instance still refuses creates ${backlogMs / 1000} s later`,
+      );
+    }
+  };
 }
 
 /**
