@@ -143,7 +143,10 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
       { env: environment(), detached: true, stdin: "ignore", stdout: "ignore", stderr: Bun.file(logFile) },
     );
     child = process;
-    running.set(process.pid, () => killPostgres(process));
+    running.set(process.pid, () => {
+      killPostgres(process);
+      removeSockets();
+    });
     void process.exited.then(() => running.delete(process.pid));
     const owner = connect(socketDir);
     const deadline = performance.now() + startTimeoutMs;

@@ -312,12 +312,17 @@ describe.concurrent("the embedded PostgreSQL never outlives its server", () => {
     "%s",
     async (end) => {
       await using folder = await temporaryFolder();
-      const { code } = await script(`
+      const [dataDir, TMPDIR] = [join(folder.path, "data"), join(folder.path, "tmp")];
+      await mkdir(TMPDIR);
+      await chmod(folder.path, 0o755);
+      await chmod(TMPDIR, 0o1777);
+      const text = `
         import { startEmbedded } from "./embedded.ts";
-        await startEmbedded(${JSON.stringify(folder.path)}, () => {});
-        ${end}`);
-      expect(code).toBeGreaterThan(0);
+        await startEmbedded(${JSON.stringify(dataDir)}, () => {});
+        ${end}`;
+      expect((await script(text, { TMPDIR })).code).toBeGreaterThan(0);
       expect(processesOn(folder.path)).toEqual([]);
+      expect(await readdir(TMPDIR)).toEqual([]);
     },
     startupMs,
   );
