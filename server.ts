@@ -416,6 +416,7 @@ async function cannotListen(error: NodeJS.ErrnoException, host: string, port: nu
   if (error.code === "EACCES") {
     return new RangeError(`PORT: no permission to listen on ${port}; set a PORT from 1024 to 65535`);
   }
+  if (error.code !== "EADDRINUSE") return error;
   const holder = listenerOf(port);
   const by = holder ? ` by ${holder.name} (pid ${holder.pid})` : "";
   return new RangeError(`PORT: port ${port} is in use${by}; stop that, or set another PORT`);
