@@ -138,6 +138,7 @@ export function openDb({
     readUrl === undefined
       ? undefined
       : openPool({ url: readUrl, max: 1, settings: () => statementTimeout(patienceMs) });
+  const closing = new AbortController();
   const pools = [writer, aside, merger, reader, searcher, ...(copy ? [copy] : [])];
 
   const queued = (of: Pool, size: number) => ({
@@ -296,7 +297,7 @@ export function openDb({
 
   return {
     async migrate() {
-      const found = await migrate(url, isWorkingOn, timeoutMs);
+      const found = await migrate(url, isWorkingOn, timeoutMs, closing.signal);
       short.full(found.full);
       for (const text of found.texts) rare.learn(text);
       citus = found.citus;
@@ -331,6 +332,7 @@ export function openDb({
     }),
     replicaStats: () => nearest?.stats(),
     async close() {
+      closing.abort(new Unavailable("the server stops"));
       nearest?.close();
       merging.stop();
       await Promise.all(pools.map((each) => each.close(timeoutMs)));
@@ -454,8 +456,12 @@ async function migrate(
   url: string,
   isWorkingOn: (pid: number | undefined) => Promise<boolean>,
   timeoutMs: number,
+  closing: AbortSignal,
 ): Promise<{ citus: boolean; full: string[]; texts: string[] }> {
+  closing.throwIfAborted();
   const sql = connect(url, 1, { idle_in_transaction_session_timeout: String(orphanTimeoutMs) });
+  const end = () => sql.end({ timeout: 0 });
+  closing.addEventListener("abort", end);
   let pid: number | undefined;
   async function work() {
     pid = (await sql<{ pid: number }[]>`select pg_backend_pid() as pid`)[0]?.pid;
@@ -490,7 +496,8 @@ async function migrate(
     if (error instanceof RangeError || error instanceof Unavailable) throw error;
     rethrow(error);
   } finally {
-    await sql.end({ timeout: 0 });
+    closing.removeEventListener("abort", end);
+    await end();
   }
 }
 

@@ -22,7 +22,7 @@ export type Pool = {
   transaction<T>(run: (query: Query) => Promise<T>): Promise<T>;
   /** The process of the server that got the latest statement; undefined while it connects. */
   pid(): number | undefined;
-  /** Closes all connections at once and goes on with new ones. A promise that the driver forgets may stay pending. */
+  /** Closes all connections at once and, unless it is closed, goes on with new ones. A promise that the driver forgets may stay pending. */
   reopen(): void;
   /** Waits for what is in flight, for `timeoutMs` at most. */
   close(timeoutMs: number): Promise<void>;
@@ -31,6 +31,7 @@ export type Pool = {
 export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOptions): Pool {
   const open = () => connect(url, max, settings(), idleS);
   let latest: Sent | undefined;
+  let closed = false;
   let sql = open();
   const queryOn =
     (on: Pick<postgres.Sql, "unsafe">): Query =>
@@ -50,9 +51,12 @@ export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOpt
     reopen() {
       void sql.end({ timeout: 0 });
       latest = undefined;
-      sql = open();
+      if (!closed) sql = open();
     },
-    close: (timeoutMs) => sql.end({ timeout: timeoutMs / 1000 }),
+    close(timeoutMs) {
+      closed = true;
+      return sql.end({ timeout: timeoutMs / 1000 });
+    },
   };
 }
 
