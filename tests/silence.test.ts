@@ -1,8 +1,8 @@
-import { describe, expect, spyOn, test } from "bun:test";
+import { afterAll, describe, expect, spyOn, test } from "bun:test";
 import { type Fault, type SilentProxy, type Step, silentProxy } from "./silent-proxy.ts";
 import { connect, type Found, newDatabase, newPessoa, query, type Registry, serve } from "./support.ts";
 
-const timeoutMs = 300;
+const timeoutMs = 400;
 // Promised: a request has its answer within the first, and a lane is in use again within the second.
 const answerMs = 2 * timeoutMs + 1000;
 const recoveryMs = timeoutMs + 1000;
@@ -73,7 +73,7 @@ const ofOne: Step[] = ["parse", "bind", ...ofSimple];
 const isFirst = (at: Step) => startup.includes(at) || at === "parse";
 
 /** As many at once as the server has connections for. */
-const slots = Array.from({ length: 5 }, () => Promise.resolve());
+const slots = Array.from({ length: 4 }, () => Promise.resolve());
 async function inSlot(run: () => Promise<void>): Promise<void> {
   const previous = slots.shift() as Promise<void>;
   const mine = previous.then(run);
@@ -93,11 +93,13 @@ async function within<T>(ms: number, what: string, promise: Promise<T>): Promise
 
 /** Resolves when `holds` does. */
 async function until(holds: () => Promise<boolean> | boolean, ms: number, what: string): Promise<void> {
-  const ends = performance.now() + ms;
+  let late = false;
   const asking = async () => {
-    while (!(await holds()) && performance.now() < ends) await Bun.sleep(10);
+    while (!late && !(await holds())) await Bun.sleep(10);
   };
-  await within(ms, what, asking());
+  await within(ms, what, asking()).finally(() => {
+    late = true;
+  });
 }
 
 /** Asks until the answer is `right`; others must be 503. */
@@ -126,13 +128,16 @@ async function socketsTo(url: string): Promise<number> {
     return remote.endsWith(`:${port}`) && inode !== "0";
   }).length;
 }
-const pools = 6; // connections that a registry opens with two searches at once
+const pools = 5;
 
 /** A registry behind a proxy, and what it acknowledged. */
 async function behindProxy(databaseUrl: string, at?: Step) {
   const proxy = await silentProxy(databaseUrl);
   const url = at === "ssl" ? `${proxy.url}?sslmode=prefer` : proxy.url;
-  const registry = await serve({ DATABASE_URL: url, DB_TIMEOUT_MS: String(timeoutMs) });
+  const migrated = proxy.answered(/^select left\(busca/);
+  // With one search at a time each pool is one connection, so the next request meets the silent one.
+  const registry = await serve({ DATABASE_URL: url, DB_TIMEOUT_MS: String(timeoutMs), SEARCHES: "1" });
+  await within(boundedMs, "the migration", migrated);
   const ids: string[] = [];
   if (at !== undefined && isFirst(at)) await endOfConnections(proxy);
   return {
@@ -148,7 +153,8 @@ async function behindProxy(databaseUrl: string, at?: Step) {
       const stored = `select id from pessoas where id = any ('{${ids.join()}}')`;
       expect(await query(databaseUrl, stored)).toHaveLength(ids.length);
       await noOrphans(databaseUrl, proxy.pids());
-      expect(await socketsTo(proxy.url)).toBeLessThanOrEqual(pools);
+      const noMore = async () => (await socketsTo(proxy.url)) <= pools;
+      await until(noMore, boundedMs, "the end of all but a connection for each pool");
       await within(boundedMs, "stop()", registry.stop());
       await until(async () => (await socketsTo(proxy.url)) === 0, boundedMs, "the end of all connections");
     },
@@ -156,10 +162,39 @@ async function behindProxy(databaseUrl: string, at?: Step) {
   };
 }
 
+let undisturbed: Promise<Registry> | undefined;
+
+/**
+ * Each create gets 201 at its first attempt. Where one does not, and a registry without a fault refuses the same at the same
+ * time, the machine is too busy to tell, and it is tried again.
+ */
+async function expectCreated(
+  post: (person: Person) => Promise<Response>,
+  person: () => Person,
+  length: number,
+) {
+  undisturbed ??= database().then((databaseUrl) =>
+    serve({ DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs) }),
+  );
+  const other = await undisturbed;
+  const all = (through: typeof post) => Promise.all(Array.from({ length }, () => through(person())));
+  const failures = (responses: Response[]) => responses.filter(({ status }) => status !== 201).length;
+  for (let tries = 0; ; tries++) {
+    const [ours, theirs] = (await Promise.all([all(post), all(other.post)])).map(failures);
+    if (ours === 0) return;
+    if (theirs === 0 || tries === 5) expect(ours).toBe(0);
+  }
+}
+
+afterAll(async () => (await undisturbed)?.stop());
+
 /** The start may have used some. */
 async function endOfConnections(proxy: SilentProxy) {
-  proxy.endAll();
-  await until(async () => (await socketsTo(proxy.url)) === 0, boundedMs, "the end of all connections");
+  const none = async () => {
+    proxy.endAll();
+    return (await socketsTo(proxy.url)) === 0;
+  };
+  await until(none, boundedMs, "the end of all connections");
 }
 
 async function end(registry: Registry, proxy: SilentProxy) {
@@ -215,7 +250,7 @@ describe.concurrent("a connection that goes silent", () => {
         await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
 
         const length = kind === "plain" || kind === "withTerms" ? 8 : 1; // a huge one takes long
-        const others = Promise.all(Array.from({ length }, () => anew()));
+        const others = expectCreated(post, creates[kind], length);
         let sends = 0;
         const resend = () => {
           sends++;
@@ -223,7 +258,7 @@ describe.concurrent("a connection that goes silent", () => {
         };
         await untilRight(resend, [201, 422], 2 * timeoutMs * busy, "the same person sent again");
         expect(sends).toBeLessThanOrEqual(4);
-        expect((await others).map(({ status }) => status)).toEqual(new Array(length).fill(201));
+        await others;
         await it.expectWhole();
       }),
     testMs,
@@ -244,10 +279,10 @@ describe.concurrent("a connection that goes silent", () => {
         const silenced = await within(answerMs * busy, "the silence", silencing);
         const patienceMs = first === right ? answerMs + recoveryMs : recoveryMs;
         await untilRight(() => post(plain()), [201], boundedMs, "a create"); // it is connected
-        const others = Promise.all(Array.from({ length: 8 }, () => post(plain())));
+        const others = expectCreated(post, plain, 8);
         await untilRight(ask, [right], patienceMs * busy, "the same request sent again");
         await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
-        expect((await others).map(({ status }) => status)).toEqual(new Array(8).fill(201));
+        await others;
         await it.expectWhole();
       }),
     testMs,
@@ -345,7 +380,7 @@ describe.concurrent("a connection that goes silent", () => {
           await untilRight(read, [404], answerMs * busy, "a read");
           await within(answerMs * busy, "the replica's answer", answered);
           await within(boundedMs, "the end of the silent connection", silenced.closed);
-          expect(await socketsTo(proxy.url)).toBe(1);
+          await until(async () => (await socketsTo(proxy.url)) === 1, boundedMs, "a single connection");
           await within(boundedMs, "stop()", registry.stop());
         } finally {
           await end(registry, proxy);

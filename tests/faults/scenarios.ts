@@ -42,6 +42,7 @@ const fullMs = 4000;
 const hourS = 3600;
 // Within DB_TIMEOUT_MS and a second a silent connection is replaced; the rest is for a busy machine.
 const recoveryMs = 1500 + 1000 + 2500;
+const askEveryMs = 200;
 const backlogMs = 10_000; // of creates that came in the meantime; the fault took 150 s
 
 export const scenarios: Scenario[] = [
@@ -141,14 +142,19 @@ async function silenceNetwork({ topology, random, signal, create }: Context) {
       .then((text) => {
         obeyed = JSON.parse(text) as Obeyed;
       });
-    // Every kind of statement passes, until the one that the order is about has.
+    // Statements of every kind go to both instances, until all that went silent is closed.
+    const paths = ["/pessoas?t=abc", "/contagem-pessoas", "/readyz"];
     const others = async () => {
+      const asked: Promise<unknown>[] = [];
       while (obeyed === undefined) {
         signal.throwIfAborted();
-        const paths = [`/pessoas/${crypto.randomUUID()}`, "/pessoas?t=abc", "/contagem-pessoas", "/readyz"];
-        const reads = paths.map(async (path) => (await get(path)).arrayBuffer());
-        await Promise.all([create({ nome: letter() + letter() }), ...reads]);
+        for (const path of [`/pessoas/${crypto.randomUUID()}`, ...paths]) {
+          asked.push(get(path).then((response) => response.arrayBuffer()));
+        }
+        asked.push(create({ nome: letter() + letter() }));
+        await Promise.race([answer, Bun.sleep(askEveryMs)]);
       }
+      await Promise.all(asked);
     };
     await Promise.all([answer, others()]);
     const { sql, silent, closed } = obeyed as unknown as Obeyed;
