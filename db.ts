@@ -91,6 +91,7 @@ const longestStack = 2 * longest; // as JSON: the text of one that repeats itsel
 const late = String(Number.MAX_SAFE_INTEGER);
 // So many times as much memory as others long persons take while they wait: up to 64 KB of JSON.
 const longsAre = 32;
+const notStoredMs = 1000;
 const mergerIdleS = 1; // Postgres keeps some of the memory that a merge takes for as long as the connection is there
 const shortTermsKnown = 100_000;
 const elementsKnown = 10_000;
@@ -133,13 +134,15 @@ export function openDb({
   const rare = rarity();
   let inserted = 0;
   const searcher = openPool({ url, max: atOnce, settings: () => ({ ...limited, ...plans }) });
+  // Asks what the server does when one of the others gets no answer: never behind any of their statements.
+  const watcher = openPool({ url, max: 1, settings: () => limited, idleS: mergerIdleS });
   const patienceMs = Math.ceil(timeoutMs / 5); // for a replica
   const copy =
     readUrl === undefined
       ? undefined
       : openPool({ url: readUrl, max: 1, settings: () => statementTimeout(patienceMs) });
   const closing = new AbortController();
-  const pools = [writer, aside, merger, reader, searcher, ...(copy ? [copy] : [])];
+  const pools = [writer, aside, merger, reader, searcher, watcher, ...(copy ? [copy] : [])];
 
   const queued = (of: Pool, size: number) => ({
     lanes: of.max,
@@ -160,14 +163,14 @@ export function openDb({
   // A statement of a moment ago counts: the next one is on its way, or its answer is.
   const working = group(
     async (pids: number[]) => {
-      const rows = await reader.query<{ pid: number }>(workingStatement, [
+      const rows = await watcher.query<{ pid: number }>(workingStatement, [
         `{${pids.join()}}`,
         String(timeoutMs / 4),
       ]);
       const found = new Set(rows.map(({ pid }) => pid));
       return pids.map((pid) => found.has(pid));
     },
-    { ...queued(reader, queueLimit), lanes: 1 },
+    queued(watcher, queueLimit),
   );
 
   /** Whether the server works on the latest statement of `of`. Rejects when that is not on a connection yet. */
@@ -178,11 +181,19 @@ export function openDb({
 
   // A disk that stalls is not a database that is gone. What it keeps waiting may be stored already, so that the same request,
   // sent again, would get 422.
+  let notStoredAt = Number.NEGATIVE_INFINITY; // when persons could not be stored, and none was since
   const inserts = group(insertBatch, {
     ...queued(writer, batchSize),
     gatherMs,
     isWorking: () => isWorkingOn(writer.pid()),
+    onStuck() {
+      notStored();
+      writer.reopen();
+    },
   });
+  function notStored() {
+    notStoredAt = performance.now();
+  }
   const longInserts = group(insertLong, {
     ...queued(aside, 1),
     queueLimit: Math.ceil(queueLimit / longsAre),
@@ -207,7 +218,7 @@ export function openDb({
     const merged = watched(
       merger.query("select pessoas_mesclar()", []),
       () => isWorkingOn(merger.pid()),
-      timeoutMs,
+      timeoutMs / 2,
     );
     merged.catch((error: Error) => {
       merger.reopen();
@@ -222,8 +233,14 @@ export function openDb({
   async function insertBatch(items: (Entry | typeof probe)[]): Promise<Outcome[]> {
     const entries = items.filter((item) => item !== probe);
     if (entries.length === 0) await writer.query(citus ? readStatement : probeStatement, []);
-    const outcomes = (entries.length === 0 ? [] : await insertHalving(entries)).values();
+    const outcomes = (entries.length === 0 ? [] : await insertHalving(entries).catch(failed)).values();
+    if (entries.length > 0) notStoredAt = Number.NEGATIVE_INFINITY;
     return items.map((item) => (item === probe ? "created" : (outcomes.next().value as Outcome)));
+  }
+
+  function failed(error: unknown): never {
+    notStored();
+    throw error;
   }
 
   async function insertHalving(entries: Entry[]): Promise<Outcome[]> {
@@ -323,6 +340,9 @@ export function openDb({
     countPessoas: () => counts.submit(undefined),
     async ping() {
       await Promise.all([pings.submit(undefined), inserts.submit(probe)]);
+      // The probe is smaller than a person: it passes where a person does not. Without creates that fail it has the last word.
+      const ageMs = performance.now() - notStoredAt;
+      if (ageMs < whileWorking * timeoutMs + notStoredMs) throw new Unavailable("creates are not stored");
     },
     stats: () => ({
       insert: inserts.stats(),
@@ -479,7 +499,7 @@ async function migrate(
     };
   }
   try {
-    return await watched(work(), () => isWorkingOn(pid), timeoutMs);
+    return await watched(work(), () => isWorkingOn(pid), timeoutMs / 2);
   } catch (error) {
     const code = error instanceof postgres.PostgresError ? error.code : "";
     if (/^(28|3D)/.test(code)) throw new RangeError(`DATABASE_URL: ${(error as Error).message}`);

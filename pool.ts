@@ -65,7 +65,7 @@ type Sent = { state?: { pid: number | null } };
 
 /**
  * Resolves with `work`, however long it takes, while the server works on it: `isWorking` is asked every `everyMs`. Rejects with
- * Unavailable when it is not, or does not answer in time: the connection of `work` is lost.
+ * Unavailable when the server has nothing to do for it, or cannot be asked twice in a row: the connection of `work` is lost.
  */
 export async function watched<T>(
   work: Promise<T>,
@@ -74,9 +74,12 @@ export async function watched<T>(
 ): Promise<T> {
   const { promise: lost, reject } = Promise.withResolvers<never>();
   let timer = setTimeout(look, everyMs);
+  let failures = 0;
   async function look() {
-    if (await isWorking().catch(() => false)) timer = setTimeout(look, everyMs);
-    else reject(new Unavailable("the database did not answer in time"));
+    const working = await isWorking().catch(() => undefined);
+    failures = working === undefined ? failures + 1 : 0;
+    if (working === false || failures > 1) reject(new Unavailable("the database did not answer in time"));
+    else timer = setTimeout(look, everyMs);
   }
   try {
     return await Promise.race([work, lost]);

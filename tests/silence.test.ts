@@ -130,10 +130,16 @@ async function socketsTo(url: string): Promise<number> {
 }
 const pools = 5;
 
+function preferringTls(databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  url.searchParams.set("sslmode", "prefer");
+  return url.href;
+}
+
 /** A registry behind a proxy, and what it acknowledged. */
 async function behindProxy(databaseUrl: string, at?: Step) {
   const proxy = await silentProxy(databaseUrl);
-  const url = at === "ssl" ? `${proxy.url}?sslmode=prefer` : proxy.url;
+  const url = at === "ssl" ? preferringTls(proxy.url) : proxy.url;
   const migrated = proxy.answered(/^select left\(busca/);
   // With one search at a time each pool is one connection, so the next request meets the silent one.
   const registry = await serve({ DATABASE_URL: url, DB_TIMEOUT_MS: String(timeoutMs), SEARCHES: "1" });
@@ -361,7 +367,7 @@ describe.concurrent("a connection that goes silent", () => {
         const proxy = await silentProxy(databaseUrl);
         const registry = await serve({
           DATABASE_URL: databaseUrl,
-          DATABASE_URL_READ: fault.at === "ssl" ? `${proxy.url}?sslmode=prefer` : proxy.url,
+          DATABASE_URL_READ: fault.at === "ssl" ? preferringTls(proxy.url) : proxy.url,
           DB_TIMEOUT_MS: "1500", // a read waits for a fifth of it
         });
         const read = () => registry.get(`/pessoas/${crypto.randomUUID()}`);
