@@ -353,7 +353,18 @@ export type Obeyed = { sql: string; silent: number; closed: number };
 const heldMs = 5000; // longer than Postgres keeps a transaction that nobody continues
 
 if (import.meta.main) {
-  const [databaseUrl, path, control] = process.argv.slice(2) as [string, string, string];
+  const given = process.argv.slice(2);
+  const usage =
+    "Usage: bun silent-proxy.ts DATABASE_URL PATH CONTROL   two Unix sockets: of the proxy, and for orders";
+  if (given.includes("--help") || given.includes("-h")) {
+    console.log(usage);
+    process.exit(0);
+  }
+  const [databaseUrl, path, control] = given as [string, string, string];
+  if (given.length !== 3 || !URL.canParse(databaseUrl)) {
+    console.error("expected a URL of Postgres and two paths; see --help");
+    process.exit(2);
+  }
   for (const socket of [path, control]) rmSync(socket, { force: true });
   const proxy = await silentProxy(databaseUrl, { path, heldMs });
 

@@ -131,7 +131,7 @@ async function silenceNetwork({ topology, random, signal, create }: Context) {
   const moment = moments[Math.floor(random() * moments.length)] as (typeof moments)[number];
   const order: Order = { ...moment, nth: 1 + Math.floor(random() * 3), pick: random(), boundMs: recoveryMs };
   const { get } = client(topology.url);
-  const ask = `const request = { unix: "/tmp/control", method: "POST", body: process.argv.at(-1) };
+  const ask = `const request = { unix: "/tmp/control", method: "POST", body: Bun.argv.at(-1) };
     process.stdout.write(await (await fetch("http://x/", request)).text())`;
   const letter = () => String.fromCodePoint(0x4e00 + Math.floor(random() * 0x5000));
 
