@@ -9,17 +9,35 @@ const page = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>pessoas</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="stylesheet" href="/docs/page.css">
 <div id="docs"></div>
 <noscript>This page needs JavaScript. The same as JSON: <a href="/openapi.json">/openapi.json</a></noscript>
 <script src="/docs/swagger-ui-bundle.js"></script>
 <script src="/docs/start.js"></script>
 `;
 
+// There is one server, and no operation has links: without their empty column the answers fit a phone.
+const pageStyle = `.swagger-ui :is(.scheme-container, .response-col_links) { display: none; }
+html.dark-mode .swagger-ui :is(.header-col, .examples-select__section-label) { color: #e4e6e6; }
+@media (max-width: 640px) {
+  .swagger-ui table.responses-table, .swagger-ui table.parameters { table-layout: fixed; }
+  .swagger-ui table.responses-table .response-col_status { width: 3.5em; }
+  .swagger-ui .opblock-section-header { flex-wrap: wrap; gap: 8px; }
+  .swagger-ui .model-box, .swagger-ui .opblock-description-wrapper { overflow-x: auto; }
+  .swagger-ui .info .title, .swagger-ui .renderedMarkdown { overflow-wrap: anywhere; }
+}
+`;
+
 // Without a validatorUrl of null a third party would be asked, wherever the host is not localhost.
-const start = `SwaggerUIBundle({
+const start = `const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#docs",
   validatorUrl: null,
@@ -73,6 +91,7 @@ export const docs: Record<string, { GET: (request: Request) => Response | Promis
   "/docs": {
     GET: () => new Response(page, answer("text/html; charset=utf-8", { "Content-Security-Policy": policy })),
   },
+  "/docs/page.css": { GET: () => new Response(pageStyle, answer("text/css; charset=utf-8")) },
   "/docs/start.js": { GET: () => new Response(start, answer(javascript)) },
   "/docs/swagger-ui-bundle.js": { GET: file(script, javascript) },
   "/docs/swagger-ui.css": { GET: file(style, "text/css; charset=utf-8") },

@@ -339,6 +339,7 @@ describe("GET /docs", () => {
     }
     expect(Object.fromEntries(types)).toEqual({
       "/docs/swagger-ui.css": "text/css; charset=utf-8",
+      "/docs/page.css": "text/css; charset=utf-8",
       "/openapi.json": "application/json",
       "/docs/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
       "/docs/start.js": "text/javascript; charset=utf-8",

@@ -291,7 +291,7 @@ async function contract() {
     const paths = [...(await page.text()).matchAll(/(?:src|href)="(\/[^"]+)"/g)].map(
       ([, path]) => path as string,
     );
-    assert.equal(paths.length, 4);
+    assert.equal(paths.length, 5);
     for (const path of paths) assert.equal((await get(path)).status, 200, path);
   });
 
