@@ -616,6 +616,7 @@ function describe({ result, requests, samples }: Measured, { rate, connections }
       ["duration", `${result.seconds.toFixed(1)} s`],
     ],
     requests,
+    seconds: result.seconds,
     samples,
   };
 }

@@ -135,6 +135,23 @@ describe.each([
   });
 });
 
+test("the table of all scenarios is on the first screen, and its links lead to their sections", async () => {
+  const report = await writeReport(join(folder, "bench"), pages.bench as Page);
+  const tab = await browser.open(pathToFileURL(report).href, { scheme: "light", width: 1200 });
+  const found = await tab.run<[number, string, number][]>(`
+    [...document.querySelectorAll(".overview a")].map((link) => {
+      scrollTo(0, 0);
+      const { bottom } = link.getBoundingClientRect();
+      link.click();
+      const section = document.querySelector(":target");
+      return [bottom, section.querySelector("h2").textContent, section.getBoundingClientRect().top];
+    })`);
+  await tab.close();
+  const titles = found.map(([, title]) => title.split(" ")[0] as string);
+  expect([...new Set(titles)]).toEqual(["mixed", "create"]);
+  for (const [bottom, , top] of found) expect([bottom < 900, top < 900]).toEqual([true, true]);
+});
+
 test("a picture of its own is shown by the browser", async () => {
   await writeReport(join(folder, "pictures"), pages.contest as Page);
   for (const id of ["latency", "throughput", "histogram", "cpu", "memory", "cache", "batches"]) {

@@ -212,6 +212,36 @@ describe("files", () => {
     expect(plain(renderFiles(page)["report.html"])).toBe(plain(renderFiles(contestPage())["report.html"]));
   });
 
+  test("several runs: the page begins with one table of all of them, and each row leads to its run", () => {
+    const few = (kind: string) => Array.from({ length: 20 }, (_, i) => request(i, i + 1, { kind }));
+    const runs = [
+      { ...run, title: "create", requests: few("create"), seconds: 2 },
+      { ...run, title: "a <mix>", passed: false, requests: [...few("read"), ...few("create")], seconds: 2 },
+      { ...run, title: "nothing", requests: [] },
+    ];
+    const text = renderFiles({ ...page, runs })["report.html"] as string;
+    const [before = "", ...sections] = text.split("<section");
+    const rows = [...before.matchAll(/<tr>(.*?)<\/tr>/g)].map(([, row = ""]) =>
+      [...row.matchAll(/<t[hd][^>]*>(.*?)<\/t[hd]>/g)].map(([, cell]) => cell),
+    );
+    const numbers = ["10", "20", "0", "10", "19", "20", "20"];
+    const link = (id: string, name: string) => `<a href="#${id}">${name}</a>`;
+    expect(rows).toEqual([
+      ["", "result", "per s", "requests", "failed", "p50", "p95", "p99", "max"],
+      [link("create", "create"), "passed", ...numbers],
+      [link("a-mix-", "a &lt;mix&gt;: create"), "failed", ...numbers],
+      [link("a-mix-", "a &lt;mix&gt;: read"), "failed", ...numbers],
+      [link("nothing", "nothing"), "passed", ...Array<string>(7).fill("–")],
+    ]);
+    expect(sections.map((section) => /^ id="([^"]+)"/.exec(section)?.[1])).toEqual([
+      "create",
+      "a-mix-",
+      "nothing",
+    ]);
+    expect(before.match(/<table/g)).toHaveLength(1);
+    expect(renderFiles(page)["report.html"]).not.toContain("All scenarios");
+  });
+
   test("several runs have pictures of their own", () => {
     const runs = ["create", "search without t"].map((title) => ({ ...run, title, samples: [] }));
     expect(Object.keys(renderFiles({ ...page, runs })).sort()).toEqual([

@@ -34,6 +34,8 @@ export type Run = {
   /** Name and value of what the page tells above the pictures. */
   facts: readonly (readonly [string, string])[];
   requests: readonly Timed[];
+  /** Its duration; without it, the time from the first request to the last answer. */
+  seconds?: number;
   /** CPU, memory and metrics during the run. */
   samples: readonly Sample[];
 };
@@ -702,7 +704,7 @@ export function pictureOf(chart: Chart, width: number): string {
 export function renderFiles(page: Page): Record<string, string> {
   const files: Record<string, string> = { "report.html": renderPage(page) };
   for (const run of page.runs) {
-    const prefix = page.runs.length === 1 ? "" : `${run.title.replaceAll(/\W+/g, "-")}-`;
+    const prefix = page.runs.length === 1 ? "" : `${idOf(run)}-`;
     for (const chart of chartsOf(run)) {
       if ("missing" in chart) continue;
       files[`${prefix}${chart.id}.svg`] = pictureOf(chart, chart.large ? 1000 : 640);
@@ -734,11 +736,32 @@ export function renderPage({ title, at, machine, command, runs }: Page): string 
 <pre>${html(command)}</pre>
 </header>
 <main>
+${runs.length > 1 ? overview(runs) : ""}
 ${runs.map((run) => renderRun(run, runs.length > 1)).join("\n")}
 </main>
 </body>
 </html>
 `;
+}
+
+/** Names a run in the page's addresses and in the names of its pictures. */
+const idOf = ({ title }: Run) => title.replaceAll(/\W+/g, "-");
+
+/** One table of all runs, a row for each kind of request. Each row leads to its run. */
+function overview(runs: readonly Run[]): string {
+  const rows = runs.flatMap((run) => {
+    const kinds = [...Map.groupBy(run.requests, ({ kind }) => kind)].sort(byKind);
+    const link = (text: string) => `<a href="#${idOf(run)}">${html(text)}</a>`;
+    const verdict = run.passed ? "passed" : "failed";
+    if (kinds.length === 0) return [[link(run.title), verdict, ...Array<string>(7).fill("–")]];
+    const { seconds = overTime(run.requests).seconds } = run;
+    return kinds.map(([kind, own]) => {
+      const name = kinds.length === 1 ? run.title : `${run.title}: ${kind}`;
+      return [link(name), verdict, number(Math.round(own.length / seconds)), ...latencyCells(own)];
+    });
+  });
+  const head = ["", "result", "per s", "requests", "failed", "p50", "p95", "p99", "max"];
+  return `<div class="overview">${htmlTable("All scenarios, latency in ms", [head, ...rows])}</div>`;
 }
 
 function badge(passed: boolean): string {
@@ -755,7 +778,7 @@ function renderRun(run: Run, several: boolean): string {
   );
   const problems = run.problems.slice(0, 20).map((problem) => `<li>${html(problem)}</li>`);
   if (run.problems.length > 20) problems.push(`<li>and ${number(run.problems.length - 20)} more</li>`);
-  return `<section>
+  return `<section${several ? ` id="${idOf(run)}"` : ""}>
 ${several ? `<h2>${html(run.title)} ${badge(run.passed)}</h2>` : ""}
 ${problems.length > 0 ? `<ul class="problems">${problems.join("")}</ul>` : ""}
 <dl>${run.facts.map(([name, value]) => `<div><dt>${html(name)}</dt><dd>${html(value)}</dd></div>`).join("")}</dl>
@@ -776,22 +799,28 @@ function renderChart(chart: Chart, heading: "h2" | "h3"): string {
 </figure>`;
 }
 
+/** The first cell of a row is HTML, all others are text. */
 function htmlTable(caption: string, [head = [], ...body]: readonly (readonly string[])[]): string {
-  const first = (cell: string) => (cell === "" ? "<td></td>" : `<th scope="row">${html(cell)}</th>`);
+  const first = (cell: string) => (cell === "" ? "<td></td>" : `<th scope="row">${cell}</th>`);
   const row = ([name = "", ...cells]: readonly string[], tag: string) =>
     `<tr>${first(name)}${cells.map((cell) => `<${tag}>${html(cell)}</${tag}>`).join("")}</tr>`;
   return `<div class="scroll"><table><caption>${html(caption)}</caption><thead>${row(head, "th")}</thead><tbody>${body.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`;
 }
 
 function latencyTable(requests: readonly Timed[]): string {
-  const rows = [...Map.groupBy(requests, ({ kind }) => kind)].sort(byKind).map(([kind, own]) => {
-    const { p50, p95, p99, max, failed } = summarise(
-      own.map(({ ms }) => ms),
-      own.filter((request) => request.failed).length,
-    );
-    return [kind, number(own.length), number(failed), ...[p50, p95, p99, max].map(milliseconds)];
-  });
+  const rows = [...Map.groupBy(requests, ({ kind }) => kind)]
+    .sort(byKind)
+    .map(([kind, own]) => [html(kind), ...latencyCells(own)]);
   return htmlTable("Latency in ms", [["", "requests", "failed", "p50", "p95", "p99", "max"], ...rows]);
+}
+
+/** Requests, failed ones, p50, p95, p99 and max. */
+function latencyCells(requests: readonly Timed[]): string[] {
+  const { p50, p95, p99, max, failed } = summarise(
+    requests.map(({ ms }) => ms),
+    requests.filter((request) => request.failed).length,
+  );
+  return [number(requests.length), number(failed), ...[p50, p95, p99, max].map(milliseconds)];
 }
 
 function milliseconds(ms: number): string {
@@ -802,7 +831,7 @@ function usageTable(samples: readonly Sample[]): string {
   const services = Object.entries(sumUsage(samples)).sort();
   if (services.length === 0) return "";
   const rows = services.map(([name, use]) => [
-    use.restarts > 0 ? `${name} (restarted)` : name,
+    html(use.restarts > 0 ? `${name} (restarted)` : name),
     use.userS.toFixed(2),
     use.systemS.toFixed(2),
     use.throttledS.toFixed(2),
@@ -843,6 +872,7 @@ pre { margin: 12px 0; padding: 10px 14px; white-space: pre-wrap; overflow-wrap: 
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(196px, 1fr)); gap: 12px; margin: 16px 0; }
 dl > div { padding: 10px 14px; }
 dt { font-size: 12.5px; } dd { margin: 0; font-size: 17px; font-weight: 600; overflow-wrap: anywhere; line-height: 1.3; }
+.overview { margin: 16px 0; } a { color: var(--c0); }
 .tables, .charts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 16px; margin: 16px 0; }
 .tables > :only-child, .large { grid-column: 1 / -1; }
 .scroll { overflow-x: auto; padding: 10px 14px; }
