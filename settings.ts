@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { z } from "zod";
+import { addressOf, withEnvironment } from "./address.ts";
 import { levels } from "./log.ts";
 
 const whole = (min: number, max: number) => {
@@ -10,10 +11,19 @@ const whole = (min: number, max: number) => {
     .transform(Number)
     .refine((n) => n >= min && n <= max, error);
 };
-const databaseUrl = z.url({
-  protocol: /^postgres(ql)?$/,
-  error: "expected a URL such as postgres://user:password@host:5432/database",
-});
+const databaseUrl = (mustTakeWrites: boolean) =>
+  z.string().superRefine((text, { addIssue }) => {
+    try {
+      const { options } = addressOf(text);
+      if (mustTakeWrites && options.target_session_attrs === "standby") {
+        throw new RangeError(
+          "target_session_attrs: expected read-write, primary or any, for creates go there",
+        );
+      }
+    } catch (error) {
+      addIssue({ code: "custom", message: (error as Error).message });
+    }
+  });
 
 /** Every setting, from the environment. --help and the README's table say the same: a test compares them. */
 const Each = z.object({
@@ -24,12 +34,12 @@ const Each = z.object({
     .refine((path) => Buffer.byteLength(path) <= 100, "expected a path of at most 100 bytes")
     .optional()
     .describe("listen on this Unix socket and on no port"),
-  DATABASE_URL: databaseUrl
+  DATABASE_URL: databaseUrl(true)
     .optional()
     .describe(
-      "a PostgreSQL of yours, 15 to 18, with pg_trgm, also with Citus; ?host=/directory for its Unix socket. Without it an embedded one is started",
+      "a PostgreSQL of yours, 15 to 18, in UTF8, with pg_trgm, also with Citus. A URL as for psql, with its variables; ?host=/directory for a Unix socket, ?search_path=name for a schema. Without it an embedded one is started",
     ),
-  DATABASE_URL_READ: databaseUrl
+  DATABASE_URL_READ: databaseUrl(false)
     .optional()
     .describe("a replica of it, for reads by id. It may lag or be away; then DATABASE_URL is asked"),
   DATA_DIR: z
@@ -70,9 +80,15 @@ const Settings = Each.refine((all) => all.DATABASE_URL_READ === undefined || all
 });
 export type Settings = z.infer<typeof Settings>;
 
-/** Throws RangeError that names every wrong setting in one line. An empty value counts as not set. */
+/**
+ * Throws RangeError that names every wrong setting in one line. An empty value counts as not set. What a DATABASE_URL does
+ * not say is taken from PGHOST and its like, as psql does.
+ */
 export function readSettings(env: Record<string, string | undefined>): Settings {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
+  for (const name of ["DATABASE_URL", "DATABASE_URL_READ"]) {
+    if (given[name] !== undefined) given[name] = withEnvironment(given[name], env);
+  }
   const { data, error } = Settings.safeParse(given);
   if (data) return data;
   const wrong = error.issues.map(({ path: [name], message }) => {

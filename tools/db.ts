@@ -5,6 +5,7 @@ import { constants } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import postgres from "postgres";
+import { addressOf, libpqEnvironment } from "../address.ts";
 import { EmbeddedError, removeData, runningUrl, startEmbedded } from "../embedded.ts";
 import { info } from "../log.ts";
 import { readSettings } from "../settings.ts";
@@ -66,27 +67,28 @@ async function withDatabase(
       gaveUp.abort(new RangeError(`ended by ${signal}`));
     });
   }
-  const url = given ?? (await runningUrl(dataDir));
-  const embedded = url === undefined ? await startEmbedded(dataDir, info, gaveUp.signal) : undefined;
+  const running = given ?? (await runningUrl(dataDir));
+  const embedded = running === undefined ? await startEmbedded(dataDir, info, gaveUp.signal) : undefined;
+  const url = running ?? (embedded?.url as string);
+  // PGSERVICE, PGOPTIONS and the like may be meant for another database; readSettings has read what is meant for this one.
+  const others = Object.entries(process.env).filter(([name]) => !name.startsWith("PG"));
   const execute: Execute = async (...options) => {
     if (stopped) return 128 + constants.signals[stopped];
     child = Bun.spawn([path, ...options], {
-      env: given === undefined ? withoutPostgres(process.env) : process.env,
+      env: { ...Object.fromEntries(others), ...libpqEnvironment(url) },
       stdio: ["inherit", "inherit", "inherit"],
     });
     return await child.exited;
   };
   try {
-    return await work(url ?? (embedded?.url as string), execute, path);
+    return await work(url, execute, path);
   } finally {
     await embedded?.stop();
   }
 }
 
-/** PGSERVICE, PGOPTIONS and the like are meant for another database. */
-function withoutPostgres(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("PG")));
-}
+/** A name that is never taken for a URL. */
+const quoted = (database: string) => `dbname='${database.replaceAll(/['\\]/g, "\\$&")}'`;
 
 function fileName(): string {
   const { positionals } = parseArgs({ args, allowPositionals: true, options: {} });
@@ -96,7 +98,7 @@ function fileName(): string {
 }
 
 function shell(given: string | undefined, dataDir: string): Promise<number> {
-  return withDatabase("psql", given, dataDir, (url, execute) => execute(...args, url));
+  return withDatabase("psql", given, dataDir, (_, execute) => execute(...args));
 }
 
 async function backup(given: string | undefined, dataDir: string): Promise<number> {
@@ -112,7 +114,7 @@ async function backup(given: string | undefined, dataDir: string): Promise<numbe
         throw new RangeError(`FILE: ${error.message}`);
       });
       await handle.close();
-      const status = await execute("--format=custom", `--file=${draft}`, url);
+      const status = await execute("--format=custom", `--file=${draft}`);
       if (status === 0) await rename(draft, target);
       return status;
     } finally {
@@ -160,7 +162,7 @@ async function restore(given: string | undefined, dataDir: string): Promise<numb
   }
   const whole = ["--clean", "--if-exists", "--no-owner", "--single-transaction"];
   return await withDatabase("pg_restore", given, dataDir, (url, execute) =>
-    execute(...whole, `--dbname=${url}`, file),
+    execute(...whole, `--dbname=${quoted(addressOf(url).options.database)}`, file),
   );
 }
 

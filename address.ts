@@ -1,0 +1,406 @@
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from "node:tls";
+
+/** What a DATABASE_URL says, in the options of postgres.js. */
+export type Address = {
+  options: {
+    host: string[];
+    port: number[];
+    /** Of the Unix socket; then host and port are not used. */
+    path?: string;
+    user: string;
+    /** A function: postgres.js replaces an empty password by PGPASSWORD. */
+    pass: () => string;
+    database: string;
+    ssl: false | "prefer" | ConnectionOptions;
+    sslnegotiation: "direct" | null;
+    connect_timeout: number;
+    keep_alive: number;
+    target_session_attrs: "primary" | "standby" | undefined;
+    /** Parameters of the startup packet. */
+    connection: { application_name: string; options?: string };
+  };
+  searchPath: string | undefined;
+  /** Parameters of libpq that have no meaning here. */
+  ignored: string[];
+};
+
+// libpq's keywords, each with its environment variable (fe-connect.c). search_path is the one that libpq does not have.
+const used: Record<string, string> = {
+  host: "PGHOST",
+  hostaddr: "PGHOSTADDR",
+  port: "PGPORT",
+  dbname: "PGDATABASE",
+  user: "PGUSER",
+  password: "PGPASSWORD",
+  passfile: "PGPASSFILE",
+  options: "PGOPTIONS",
+  application_name: "PGAPPNAME",
+  fallback_application_name: "",
+  connect_timeout: "PGCONNECT_TIMEOUT",
+  target_session_attrs: "PGTARGETSESSIONATTRS",
+  keepalives: "",
+  keepalives_idle: "",
+  sslmode: "PGSSLMODE",
+  sslrootcert: "PGSSLROOTCERT",
+  sslcert: "PGSSLCERT",
+  sslkey: "PGSSLKEY",
+  sslnegotiation: "PGSSLNEGOTIATION",
+  ssl_min_protocol_version: "PGSSLMINPROTOCOLVERSION",
+  ssl_max_protocol_version: "PGSSLMAXPROTOCOLVERSION",
+  search_path: "",
+};
+const ignored: Record<string, string> = {
+  channel_binding: "PGCHANNELBINDING",
+  client_encoding: "", // UTF8 always; so PGCLIENTENCODING has no say
+  gssdelegation: "PGGSSDELEGATION",
+  gssencmode: "PGGSSENCMODE",
+  gsslib: "PGGSSLIB",
+  keepalives_count: "",
+  keepalives_interval: "",
+  krbsrvname: "PGKRBSRVNAME",
+  load_balance_hosts: "PGLOADBALANCEHOSTS",
+  sslcertmode: "PGSSLCERTMODE",
+  sslcompression: "PGSSLCOMPRESSION",
+  sslsni: "PGSSLSNI",
+  tcp_user_timeout: "",
+};
+// Checks, and places to look things up, that nobody wants to lose silently.
+const unsupported: Record<string, string> = {
+  replication: "",
+  require_auth: "PGREQUIREAUTH",
+  requirepeer: "PGREQUIREPEER",
+  service: "PGSERVICE",
+  sslcrl: "PGSSLCRL",
+  sslcrldir: "PGSSLCRLDIR",
+  sslpassword: "",
+};
+const variables = { ...used, ...ignored, ...unsupported };
+const ofOthers: Record<string, string> = { schema: "search_path", currentSchema: "search_path" };
+
+const defaultPort = 5432;
+const connectTimeoutS = 2;
+const keepAliveS = 60;
+const expected =
+  "expected a URL such as postgres://user:password@host:5432/database, in which special characters of a part are percent-encoded";
+
+/** Reads a URL or a keyword string as libpq does, without its environment. RangeError, of one line, shows no value of it. */
+export function addressOf(text: string): Address {
+  const given = parametersOf(text);
+  const of = (keyword: string) => given.get(keyword) || undefined;
+  const hosts = hostsOf(given);
+  const user = of("user") ?? systemUser();
+  const database = of("dbname") ?? user;
+  const [{ socketDir, port } = { socketDir: undefined, port: 0 }] = hosts;
+  const options = of("options");
+  const idle = integer(of("keepalives_idle"), "keepalives_idle") ?? 0;
+  return {
+    options: {
+      host: hosts.map(({ address }) => address),
+      port: hosts.map((each) => each.port),
+      ...(socketDir === undefined ? {} : { path: join(socketDir, `.s.PGSQL.${port}`) }),
+      user,
+      pass: passwordOf(given, hosts, database, user),
+      database,
+      ssl: socketDir === undefined ? sslOf(given, hosts) : false,
+      sslnegotiation: oneOf(given, "sslnegotiation", ["postgres", "direct"]) === "direct" ? "direct" : null,
+      connect_timeout: Math.max(integer(of("connect_timeout"), "connect_timeout") ?? 0, 0) || connectTimeoutS,
+      keep_alive: of("keepalives") === "0" ? 0 : Math.max(idle, 0) || keepAliveS,
+      target_session_attrs:
+        attributes[oneOf(given, "target_session_attrs", Object.keys(attributes)) ?? "any"],
+      connection: {
+        application_name: of("application_name") ?? of("fallback_application_name") ?? "pessoas",
+        ...(options === undefined ? {} : { options }),
+      },
+    },
+    searchPath: of("search_path"),
+    ignored: [...given.keys()].filter((keyword) => isIgnored(keyword, given.get(keyword) ?? "")),
+  };
+}
+
+// The session is made writable anyway. A replica need not be one: DATABASE_URL has whatever it does not have.
+const attributes: Record<string, Address["options"]["target_session_attrs"]> = {
+  any: undefined,
+  "read-write": "primary",
+  primary: "primary",
+  "read-only": "standby",
+  standby: "standby",
+  "prefer-standby": "standby",
+};
+
+function isIgnored(keyword: string, value: string): boolean {
+  if (keyword === "client_encoding") return !/^(utf-?8|auto)$/i.test(value);
+  return keyword in ignored || (keyword === "passfile" && existsSync(value) && isForAll(value));
+}
+
+/**
+ * The same, with what psql would take from the environment: PGHOST and its like for what the text does not say, and the
+ * files in ~/.postgresql and ~/.pgpass. A text that addressOf refuses stays as it is.
+ */
+export function withEnvironment(text: string, env: Record<string, string | undefined>): string {
+  const given = attempt(() => parametersOf(text));
+  if (given === undefined) return text;
+  const added: [string, string][] = [];
+  for (const [keyword, variable] of Object.entries(variables)) {
+    const value = env[variable];
+    if (value && !given.get(keyword)) added.push([keyword, value]);
+  }
+  const has = (keyword: string) => given.has(keyword) || added.some(([name]) => name === keyword);
+  const inHome = (keywords: string[], names: string[]) => {
+    const paths = names.map((name) => join(env.HOME ?? "", name));
+    if (!env.HOME || keywords.some(has) || !paths.every(existsSync)) return;
+    for (const [i, keyword] of keywords.entries()) added.push([keyword, paths[i] as string]);
+  };
+  inHome(["passfile"], [".pgpass"]);
+  inHome(["sslrootcert"], [".postgresql/root.crt"]);
+  inHome(["sslcert", "sslkey"], [".postgresql/postgresql.crt", ".postgresql/postgresql.key"]);
+  if (added.length === 0) return text;
+  if (!isUrl(text)) {
+    const quoted = (value: string) => `'${value.replaceAll(/['\\]/g, "\\$&")}'`;
+    return [text, ...added.map(([keyword, value]) => `${keyword}=${quoted(value)}`)].join(" ");
+  }
+  const pairs = added.map(([keyword, value]) => `${keyword}=${encodeURIComponent(value)}`).join("&");
+  return `${text}${/[?&]$/.test(text) ? "" : text.includes("?") ? "&" : "?"}${pairs}`;
+}
+
+/**
+ * The environment with which one of PostgreSQL's own programs connects there. Not its arguments: everybody on this machine
+ * may read those.
+ */
+export function libpqEnvironment(text: string): Record<string, string> {
+  const given = parametersOf(text);
+  const searchPath = given.get("search_path");
+  if (searchPath) {
+    const option = `-c search_path=${searchPath.replaceAll(/[\\\s]/g, "\\$&")}`;
+    given.set("options", [given.get("options"), option].filter(Boolean).join(" "));
+  }
+  const pairs = [...given].map(([keyword, value]) => [variables[keyword] ?? "", value]);
+  return Object.fromEntries(pairs.filter(([variable, value]) => variable !== "" && value !== ""));
+}
+
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
+
+const isUrl = (text: string) => /^postgres(ql)?:\/\//.test(text);
+
+/** Keywords and their values, as they are given. */
+function parametersOf(text: string): Map<string, string> {
+  const given = isUrl(text) ? urlParameters(text) : keywordParameters(text);
+  const unknown = [...given.keys()].filter((keyword) => !(keyword in variables));
+  if (unknown.length > 0) {
+    const instead = unknown
+      .filter((keyword) => keyword in ofOthers)
+      .map((keyword) => `; ${ofOthers[keyword]} does what ${keyword} does elsewhere`);
+    throw new RangeError(
+      `PostgreSQL knows no parameter ${unknown.map(shown).join(", ")}: leave it out${instead.join("")}`,
+    );
+  }
+  for (const [keyword, variable] of Object.entries(unsupported)) {
+    if (!given.has(keyword)) continue;
+    throw new RangeError(`${keyword}${variable && ` (${variable})`} is not supported: leave it out`);
+  }
+  for (const [keyword, value] of given) {
+    if (value.includes("\0")) throw new RangeError(`${keyword}: expected no %00`);
+  }
+  return given;
+}
+
+/** A name that somebody may have made of a password is not shown. */
+const shown = (keyword: string) => (/^[A-Za-z_]{1,40}$/.test(keyword) ? keyword : "(not a name)");
+
+function urlParameters(text: string): Map<string, string> {
+  const given = new Map<string, string>();
+  const [, user, password, netloc = "", dbname, query] =
+    /^\w+:\/\/(?:([^@/:]*)(?::([^@/]*))?@)?([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(text) ?? [];
+  const parts = netloc
+    .split(",")
+    .map((part) => /^(?:\[([^\]]+)\]|([^:[\]@]*))(?::([^:]*))?$/.exec(part) ?? refuse());
+  const values = {
+    user,
+    password,
+    host: parts.map(([, ipv6, name]) => ipv6 ?? name).join(","),
+    port: parts.map(([, , , port]) => port ?? "").join(","),
+    dbname,
+  };
+  for (const [keyword, value] of Object.entries(values)) {
+    if (value && !/^,*$/.test(value)) given.set(keyword, decoded(value));
+  }
+  for (const pair of query ? query.replace(/&$/, "").split("&") : []) {
+    const [, keyword = "", value] = /^([^=]+)=(.*)$/s.exec(pair) ?? refuse();
+    const isSsl = keyword === "ssl" && value === "true"; // JDBC's
+    given.set(isSsl ? "sslmode" : decoded(keyword), isSsl ? "require" : decoded(value ?? ""));
+  }
+  return given;
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new RangeError("expected two hexadecimal digits after each %: a % itself is written %25");
+  }
+}
+
+/** `host=localhost dbname='my db'`. */
+function keywordParameters(text: string): Map<string, string> {
+  const pair = /\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)/gsy;
+  const pairs = [...text.matchAll(pair)];
+  const length = pairs.reduce((sum, [whole]) => sum + whole.length, 0);
+  if (pairs.length === 0 || text.slice(length).trim() !== "") refuse();
+  return new Map(
+    pairs.map(([, keyword = "", quoted, bare = ""]) => [
+      keyword,
+      (quoted ?? bare).replaceAll(/\\(.)/gs, "$1"),
+    ]),
+  );
+}
+
+function refuse(): never {
+  throw new RangeError(expected);
+}
+
+type Host = { name: string; address: string; port: number; socketDir: string | undefined };
+
+function hostsOf(given: Map<string, string>): Host[] {
+  const list = (keyword: string) => (given.get(keyword) ?? "").split(",");
+  const names = list("host");
+  const addresses = given.get("hostaddr") ? list("hostaddr") : [];
+  const ports = list("port");
+  const count = Math.max(names.length, addresses.length);
+  if (addresses.length > 0 && addresses.length !== names.length && names.join() !== "") {
+    throw new RangeError(`hostaddr: expected as many as hosts: ${names.length}`);
+  }
+  if (ports.length !== 1 && ports.length !== count) {
+    throw new RangeError(`port: expected one, or as many as hosts: ${count}`);
+  }
+  const hosts = Array.from({ length: count }, (_, i) => {
+    const port = integer(ports[ports.length === 1 ? 0 : i], "port") ?? defaultPort;
+    if (port < 1 || port > 65_535) throw new RangeError(`port: expected 1 to 65535; ${expected}`);
+    const name = names[i] ?? "";
+    const address = addresses[i] || name || defaultSocketDir();
+    return { name, address, port, socketDir: address.startsWith("/") ? address : undefined };
+  });
+  if (count > 1 && hosts.some(({ socketDir }) => socketDir !== undefined)) {
+    throw new RangeError("host: expected one folder of a Unix socket, or one or more names of hosts");
+  }
+  return hosts;
+}
+
+/** Where Debian's libpq looks, or PostgreSQL's own. */
+function defaultSocketDir(): string {
+  return existsSync("/var/run/postgresql") ? "/var/run/postgresql" : "/tmp";
+}
+
+/** Bun's userInfo() is the environment's USER. */
+function systemUser(): string {
+  const accounts = attempt(() => readFileSync("/etc/passwd", "utf8").split("\n")) ?? [];
+  const name = accounts
+    .map((line) => line.split(":"))
+    .find(([, , uid]) => uid === `${process.getuid?.()}`)?.[0];
+  return name || process.env.USER || refuse();
+}
+
+function integer(value: string | undefined, keyword: string): number | undefined {
+  if (!value) return undefined;
+  if (!/^\s*-?\d{1,9}\s*$/.test(value)) {
+    throw new RangeError(`${keyword}: expected a whole number${keyword === "port" ? `; ${expected}` : ""}`);
+  }
+  return Number(value);
+}
+
+function oneOf(given: Map<string, string>, keyword: string, values: string[]): string | undefined {
+  const value = given.get(keyword) || undefined;
+  if (value === undefined || values.includes(value)) return value;
+  throw new RangeError(`${keyword}: expected one of ${values.join(", ")}`);
+}
+
+const modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/** https://www.postgresql.org/docs/current/libpq-ssl.html; `allow` begins with SSL, too. */
+function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["ssl"] {
+  const root = given.get("sslrootcert") || undefined;
+  const system = root === "system";
+  const mode = oneOf(given, "sslmode", modes) ?? (system ? "verify-full" : "prefer");
+  if (system && mode !== "verify-full") throw new RangeError("sslmode: sslrootcert=system wants verify-full");
+  if (mode === "verify-ca" && root === undefined) {
+    throw new RangeError("sslmode: verify-ca wants sslrootcert, the file of the authority; or verify-full");
+  }
+  if (given.get("sslnegotiation") === "direct" && modes.indexOf(mode) < modes.indexOf("require")) {
+    throw new RangeError("sslnegotiation: direct wants sslmode=require, verify-ca or verify-full");
+  }
+  if (mode === "disable") return false;
+  const [cert, key] = [fileOf(given, "sslcert"), fileOf(given, "sslkey")];
+  if ((cert === undefined) !== (key === undefined)) {
+    throw new RangeError("sslcert, sslkey: expected both or none");
+  }
+  const more: ConnectionOptions = {
+    ...(cert === undefined || key === undefined ? {} : { cert, key }),
+    ...versions(given),
+  };
+  const loose = mode === "allow" || mode === "prefer";
+  if (loose && cert === undefined) return "prefer";
+  if (loose || (mode === "require" && root === undefined)) return { ...more, rejectUnauthorized: false };
+  const ca = system ? undefined : fileOf(given, "sslrootcert");
+  return {
+    ...more,
+    rejectUnauthorized: true,
+    ...(ca === undefined ? {} : { ca }),
+    checkServerIdentity: (_: string, certificate: PeerCertificate) =>
+      mode === "verify-full" ? checkName(hosts, certificate) : undefined,
+  };
+}
+
+/** TLS is not told the name where it is an IP address. A certificate for any of the hosts named will do. */
+function checkName(hosts: Host[], certificate: PeerCertificate): Error | undefined {
+  const wrong = hosts.map(({ name, address }) => checkServerIdentity(name || address, certificate));
+  return wrong.includes(undefined) ? undefined : wrong[0];
+}
+
+function versions(given: Map<string, string>): ConnectionOptions {
+  const known = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+  const [least, most] = ["ssl_min_protocol_version", "ssl_max_protocol_version"].map((keyword) =>
+    oneOf(given, keyword, known),
+  ) as ConnectionOptions["minVersion"][];
+  return { ...(least && { minVersion: least }), ...(most && { maxVersion: most }) };
+}
+
+function fileOf(given: Map<string, string>, keyword: string): string | undefined {
+  const path = given.get(keyword);
+  if (!path) return undefined;
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new RangeError(`${keyword}: ${(error as Error).message}`);
+  }
+}
+
+/** Whether others may read a password file; as libpq does, such a file is not used. */
+const isForAll = (path: string) => (statSync(path).mode & 0o077) !== 0;
+
+/** The given one, or that of the first line in the password file that fits. */
+function passwordOf(given: Map<string, string>, hosts: Host[], database: string, user: string): () => string {
+  const password = given.get("password");
+  if (password) return () => password;
+  const path = given.get("passfile");
+  if (!path || !existsSync(path) || isForAll(path)) return () => "";
+  const lines = (fileOf(given, "passfile") ?? "").split("\n").filter((line) => !line.startsWith("#"));
+  const entries = lines.map((line) =>
+    [...line.trimEnd().matchAll(/((?:[^:\\]|\\.)*)(?::|$)/g)].map(([, field = ""]) => field),
+  );
+  const plain = (field: string) => field.replaceAll(/\\(.)/g, "$1");
+  for (const { name, address, port, socketDir } of hosts) {
+    const host = socketDir !== undefined && socketDir === defaultSocketDir() ? "localhost" : name || address;
+    const wanted = [host, String(port), database, user];
+    const entry = entries.find((fields) =>
+      wanted.every((value, i) => fields[i] === "*" || plain(fields[i] ?? "") === value),
+    );
+    if (entry?.[4] !== undefined) return () => plain(entry[4] as string);
+  }
+  return () => "";
+}
