@@ -1,20 +1,22 @@
-import postgres from "postgres";
+import type postgres from "postgres";
 import { searchable, wanted } from "./busca.ts";
+import { checkSchema, checkServer, checkSessions, refuse, warnOfIgnored } from "./checks.ts";
 import { type CommonElements, commonElements } from "./comuns.ts";
 import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
 import { group, Unavailable, whileWorking } from "./group.ts";
 import * as log from "./log.ts";
 import { merges } from "./merges.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
-import { connect, isRowError, openPool, type Pool, type Query, rethrow, watched } from "./pool.ts";
+import { openPool, type Pool, type Query, watched } from "./pool.ts";
 import { rarity } from "./raros.ts";
 import { type ReplicaStats, replica } from "./replica.ts";
 import schema from "./schema.sql" with { type: "text" };
+import { connect, isRowError } from "./session.ts";
 
 export { Unavailable };
 
 export type DbOptions = {
-  /** As for psql. `?host=/directory` connects through the Unix socket there. */
+  /** As for psql (address.ts). */
   url: string;
   /** The same for a replica of it, which answers reads by id where it can. */
   readUrl?: string | undefined;
@@ -40,7 +42,7 @@ export type Outcome = "created" | "taken" | "refused";
 export type Db = {
   /**
    * Applies schema.sql; any number of instances may do so at once. A role that does not own the table only checks
-   * that it is there. RangeError: DATABASE_URL is refused, or may do too little.
+   * that it is there. RangeError, of one line: DATABASE_URL is refused, or may do too little.
    */
   migrate(): Promise<void>;
   /** Resolves after the commit is on disk. */
@@ -141,8 +143,10 @@ export function openDb({
     readUrl === undefined
       ? undefined
       : openPool({ url: readUrl, max: 1, settings: () => statementTimeout(patienceMs) });
+  warnOfIgnored({ DATABASE_URL: url, DATABASE_URL_READ: readUrl });
   const closing = new AbortController();
-  const pools = [writer, aside, merger, reader, searcher, watcher, ...(copy ? [copy] : [])];
+  const own = [writer, aside, merger, reader, searcher, watcher];
+  const pools = [...own, ...(copy ? [copy] : [])];
 
   const queued = (of: Pool, size: number) => ({
     lanes: of.max,
@@ -314,6 +318,12 @@ export function openDb({
 
   return {
     async migrate() {
+      const connections = own.reduce((sum, { max }) => sum + max, 0);
+      await checkSessions(
+        url,
+        connections,
+        AbortSignal.any([closing.signal, AbortSignal.timeout(2 * timeoutMs)]),
+      );
       const found = await migrate(url, isWorkingOn, timeoutMs, closing.signal);
       short.full(found.full);
       for (const text of found.texts) rare.learn(text);
@@ -485,10 +495,13 @@ async function migrate(
   let pid: number | undefined;
   async function work() {
     pid = (await sql<{ pid: number }[]>`select pg_backend_pid() as pid`)[0]?.pid;
+    const warnings = await checkServer(sql);
     const found = await look(sql);
     if (!isCurrent(found) && found.mine) await change(sql, found, timeoutMs);
     else if (found.version !== schemaVersion) throw otherVersion(found);
+    await checkSchema(sql);
     await sql.unsafe(`select ${storedColumns}, n from pessoas limit 0; select termo, id from curtos limit 0`);
+    for (const warning of warnings) log.warn(`DATABASE_URL: ${warning}`);
     const full = await sql<{ termo: string }[]>`
       select termo from curtos group by termo having count(*) >= ${enough} limit ${shortTermsKnown}`;
     const texts = await sql<{ text: string }[]>`select left(busca, 1000) as text from pessoas limit 1000`;
@@ -501,20 +514,9 @@ async function migrate(
   try {
     return await watched(work(), () => isWorkingOn(pid), timeoutMs / 2);
   } catch (error) {
-    const code = error instanceof postgres.PostgresError ? error.code : "";
-    if (/^(28|3D)/.test(code)) throw new RangeError(`DATABASE_URL: ${(error as Error).message}`);
-    if (/^42(501|703)/.test(code)) {
-      throw new RangeError(
-        `DATABASE_URL: ${(error as Error).message}; apply schema.sql as the database's owner`,
-      );
-    }
-    if (code === "55P03") {
-      throw new Unavailable("the schema is changed as soon as no transaction holds its tables", {
-        cause: error,
-      });
-    }
-    if (error instanceof RangeError || error instanceof Unavailable) throw error;
-    rethrow(error);
+    if ((error as { code?: string }).code !== "55P03") refuse(error, url);
+    const message = "the schema is changed as soon as no transaction holds its tables";
+    throw new Unavailable(message, { cause: error });
   } finally {
     closing.removeEventListener("abort", end);
     await end();

@@ -262,7 +262,7 @@ const clusterIn = (dataDir: string) => join(resolve(dataDir), `pg${version}`);
 const socketDirs = () => join(tmpdir(), "pessoas-");
 // All that PGPORT, PGSSLMODE and the like would decide otherwise.
 const urlIn = (socketDir: string) =>
-  `postgres://${user}@localhost:${port}/postgres?host=${encodeURIComponent(socketDir)}&sslmode=disable&target_session_attrs=read-write`;
+  `postgres://${user}@localhost:${port}/postgres?host=${encodeURIComponent(socketDir)}&sslmode=disable`;
 
 /**
  * Makes way for a new PostgreSQL: one that a killed server left running is stopped, a stale pid file of another

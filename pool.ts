@@ -1,11 +1,12 @@
-import postgres from "postgres";
+import type postgres from "postgres";
 import { Unavailable } from "./group.ts";
+import { connect, rethrow } from "./session.ts";
 
 /** Runs one prepared statement. Rejects with Unavailable when the database cannot do it now. */
 export type Query = <T extends object>(text: string, parameters: (string | null)[]) => Promise<T[]>;
 
 export type PoolOptions = {
-  /** As for psql. `?host=/directory` connects through the Unix socket there. */
+  /** As for psql (address.ts). */
   url: string;
   /** Connections. */
   max: number;
@@ -47,7 +48,7 @@ export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOpt
     async transaction<T>(run: (query: Query) => Promise<T>): Promise<T> {
       return (await sql.begin((own) => run(queryOn(own))).catch(rethrow)) as T;
     },
-    pid: () => latest?.state?.pid ?? undefined,
+    pid: () => latest?.state?.setup?.at(-1)?.[0]?.pid,
     reopen() {
       void sql.end({ timeout: 0 });
       latest = undefined;
@@ -60,8 +61,8 @@ export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOpt
   };
 }
 
-/** What the driver adds to a query once it is on a connection. */
-type Sent = { state?: { pid: number | null } };
+/** What the driver adds to a query once it is on a connection: among it the answers to the setup of the session. */
+type Sent = { state?: { setup?: { pid?: number }[][] } };
 
 /**
  * Resolves with `work`, however long it takes, while the server works on it: `isWorking` is asked every `everyMs`. Rejects with
@@ -86,41 +87,4 @@ export async function watched<T>(
   } finally {
     clearTimeout(timer);
   }
-}
-
-// Dates and json travel as the texts they are: no Date object, no second parsing.
-const asText = { serialize: (text: string) => text, parse: (text: string) => text };
-const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
-
-/** `settings` are Postgres' own, for the session. A connection ends when it was idle for `idleS` seconds; 0: never. */
-export function connect(url: string, max: number, settings: Record<string, string> = {}, idleS = 0) {
-  const address = new URL(url);
-  const host = address.searchParams.get("host");
-  address.searchParams.delete("host");
-  return postgres(address.href, {
-    ...(host === null ? {} : { host }),
-    max,
-    types,
-    backoff: () => 0.1, // seconds; the default backs off for up to 20 s: the service would stay down after the database is back
-    connect_timeout: 2,
-    idle_timeout: idleS,
-    fetch_types: false,
-    onnotice: () => {},
-    connection: { application_name: "pessoas", DateStyle: "ISO", ...settings },
-  });
-}
-
-/** A value that does not fit its column, or breaks a constraint: the row is to blame. */
-export function isRowError(error: unknown): boolean {
-  return error instanceof postgres.PostgresError && /^2[23]/.test(error.code);
-}
-
-/**
- * An error of ours is thrown as it is; all else (connections, restarts, deadlocks, no space, timeouts, a schema
- * that is not there yet) passes, and the same request may be sent again.
- */
-export function rethrow(error: unknown): never {
-  const bug = /^(?!42P01)(22|23|42)/;
-  if (error instanceof postgres.PostgresError && bug.test(error.code)) throw error;
-  throw new Unavailable("the database cannot be reached", { cause: error });
 }

@@ -1,6 +1,9 @@
 -- Applied by the owner where it is missing or of an earlier version: each statement may run any number of times.
 
 create extension if not exists pg_trgm;
+-- It may be in another schema than the tables, which are in the first one of the search path.
+select set_config('search_path', concat_ws(', ', current_setting('search_path'), quote_ident(nspname)), false)
+  from pg_extension join pg_namespace on pg_namespace.oid = extnamespace where extname = 'pg_trgm';
 
 do $$
 begin
@@ -36,8 +39,9 @@ do $$
 begin
   if not exists (select from pg_extension where extname = 'citus') then
     alter index pessoas_tarde set (gin_pending_list_limit = 262144);
-    create or replace function pessoas_mesclar() returns bigint language sql security definer
-      set search_path = public, pg_temp as 'select gin_clean_pending_list(''pessoas_tarde'')';
+    execute format($f$
+      create or replace function pessoas_mesclar() returns bigint language sql security definer
+        set search_path = %I, pg_temp as 'select gin_clean_pending_list(''pessoas_tarde'')' $f$, current_schema());
   end if;
 end $$;
 

@@ -11,6 +11,7 @@ import { metrics } from "./metrics.ts";
 import { unpatched } from "./patched.ts";
 import { type FieldError, parsePessoa } from "./pessoa.ts";
 import { listenerOf } from "./port.ts";
+import { loggable } from "./session.ts";
 import { help, readSettings, type Settings } from "./settings.ts";
 
 type Handle = (request: Request) => Promise<Response>;
@@ -271,7 +272,7 @@ let toldAt = -tellAgainMs;
 function unavailable({ message, cause }: Error): Response {
   if (performance.now() - toldAt >= tellAgainMs) {
     toldAt = performance.now();
-    log.warn(`503: ${message}`, { code: (cause as NodeJS.ErrnoException | undefined)?.code });
+    log.warn(`503: ${message}`, loggable(cause));
   }
   return problem(503, `${message}; send the same request again`, { headers: { "Retry-After": "1" } });
 }
@@ -378,8 +379,10 @@ async function migrate(db: Db, gaveUp: AbortSignal): Promise<void> {
       if (gaveUp.aborted) return;
       if (!(error instanceof Unavailable) && performance.now() < patienceEnds) throw error;
       const { message, cause = error } = error as Error;
-      if (message !== told) log.warn(`${message} (${(cause as Error).message}): 503 until it can`);
-      told = message;
+      const { code, reason } = loggable(cause);
+      const why = `${message}${reason === undefined ? "" : ` (${reason})`}`;
+      if (why !== told) log.warn(`${why}: trying again`, { code });
+      told = why;
     }
   }
 }

@@ -112,7 +112,7 @@ test(
       ),
     );
     expect(events.filter(({ level }) => level === "warn")).toEqual([
-      expect.objectContaining({ msg: "503: the database cannot be reached", code: "53100" }),
+      expect.objectContaining({ msg: "503: the database's disk is full", code: "53100" }),
     ]);
     expect(events).toContainEqual(
       expect.objectContaining({ level: "debug", msg: "POST /pessoas", status: 201, ms: expect.any(Number) }),

@@ -181,6 +181,25 @@ test("a replica that is not there when the server starts is no reason not to ser
   await Promise.all([one.stop(), other.stop()]);
 });
 
+test("a standby as DATABASE_URL answers reads, and the log says why creates get 503", async () => {
+  const told = spyOn(console, "error").mockImplementation(() => {});
+  const both = await serveBoth();
+  const person = await create(both);
+  await replicated();
+  const alone = await serve({ DATABASE_URL: standby.url });
+  expect(await read(alone, person)).toEqual(person);
+  const response = await alone.post(newPessoa());
+  expect(response.status).toBe(503);
+  expect(await response.json()).toMatchObject({
+    detail: "the database is read-only; send the same request again",
+  });
+  expect(told.mock.calls.flat().map(String)).toContainEqual(
+    expect.stringContaining("the database is read-only, a standby: trying again"),
+  );
+  told.mockRestore();
+  await Promise.all([both.stop(), alone.stop()]);
+});
+
 test("without a replica there is nothing to count of it", async () => {
   const registry = await serve({ DATABASE_URL: primary.url });
   expect(await (await registry.get("/metrics")).text()).not.toContain("pessoas_replica");

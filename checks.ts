@@ -1,0 +1,179 @@
+import type postgres from "postgres";
+import { addressOf } from "./address.ts";
+import { Unavailable } from "./group.ts";
+import * as log from "./log.ts";
+import { connect, rethrow } from "./session.ts";
+
+/** Names what of libpq's parameters has no meaning here. */
+export function warnOfIgnored(urls: Record<string, string | undefined>): void {
+  for (const [name, url] of Object.entries(urls)) {
+    const { ignored } = url === undefined ? { ignored: [] } : addressOf(url);
+    if (ignored.length > 0) log.warn(`${name}: ignored: ${ignored.join(", ")}`);
+  }
+}
+
+/**
+ * A pooler between has keys of its own, so the process that it names is not the one that answers. Its session mode gives
+ * each connection one process of the server, for as long as it is open; statements and settings depend on that. Rejects with
+ * Unavailable after `gaveUp`.
+ */
+export async function checkSessions(url: string, connections: number, gaveUp: AbortSignal): Promise<void> {
+  gaveUp.throwIfAborted();
+  const first = connect(url, 1, "none");
+  const others = Array.from({ length: connections }, () => connect(url, 1, "none"));
+  const end = () => Promise.all([first, ...others].map((sql) => sql.end({ timeout: 0 })));
+  gaveUp.addEventListener("abort", end);
+  const pidOf = async (sql: postgres.Sql) => {
+    const rows = await sql.unsafe<{ pid: number }[]>("select pg_backend_pid() as pid");
+    return { pid: rows[0]?.pid, isDirect: rows[0]?.pid === rows.state.pid };
+  };
+  const given = new Set<number | undefined>();
+  const late = Promise.withResolvers<void>();
+  const timer = setTimeout(late.resolve, poolerPatienceMs);
+  try {
+    const { pid, isDirect } = await pidOf(first);
+    if (isDirect) return;
+    await first.unsafe("begin").catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "08P01") throw error;
+      throw new RangeError(`DATABASE_URL: ${error.message}; ${noSession}`); // statement mode
+    });
+    await first.unsafe("rollback");
+    // Each holds its process by a transaction, so that in transaction mode the first one loses its own.
+    const all = Promise.all(
+      others.map(async (sql) => {
+        await sql.unsafe("begin");
+        const own = (await pidOf(sql)).pid;
+        given.add(own);
+        if (own === pid) late.resolve();
+      }),
+    );
+    await Promise.race([all, late.promise]);
+    const isShared = given.has(pid) || (given.size === connections && (await pidOf(first)).pid !== pid);
+    if (isShared) throw new RangeError(`DATABASE_URL: ${noSession}`);
+    if (given.size < connections) {
+      throw new RangeError(
+        `DATABASE_URL: the pooler gives ${given.size + 1} connections, and an instance takes ${connections + 1} while it starts; let it give more`,
+      );
+    }
+  } catch (error) {
+    refuse(error, url);
+  } finally {
+    clearTimeout(timer);
+    gaveUp.removeEventListener("abort", end);
+    await end();
+  }
+}
+
+const poolerPatienceMs = 1000;
+const noSession =
+  "a pooler in transaction mode keeps no session: name its session mode, or the database itself";
+
+/** Before anything is made, on a connection for this alone. Resolves with what is worth a warning. */
+export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<string[]> {
+  const [server] = await sql.unsafe<Server[]>(`
+    select current_setting('server_encoding') as encoding, current_setting('search_path') as path,
+      pg_is_in_recovery() as standby, current_setting('fsync') as fsync,
+      current_setting('full_page_writes') as "fullPageWrites",
+      coalesce((select nspname from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+        where pg_class.oid = to_regclass('pessoas')), current_schema()) as home`);
+  if (server === undefined) return [];
+  const { encoding, path, home, standby, fsync, fullPageWrites } = server;
+  if (encoding !== "UTF8") {
+    throw new RangeError(
+      `DATABASE_URL: the database's encoding is ${encoding}; make one with: create database … encoding 'UTF8' template template0`,
+    );
+  }
+  if (home === null) {
+    throw new RangeError(
+      `DATABASE_URL: no schema of the search_path ${path} is there for this role; create one, or name another`,
+    );
+  }
+  if (standby) throw new Unavailable("the database is read-only, a standby");
+  // Whatever is still to be made belongs beside the table that is there.
+  await sql.unsafe(
+    `select set_config('search_path', concat_ws(', ', quote_ident($1), current_setting('search_path')), false)`,
+    [home],
+  );
+  return [
+    ...(fsync === "on" ? [] : ["fsync is off: a power cut loses persons who got their 201"]),
+    ...(fullPageWrites === "on" ? [] : ["full_page_writes is off: a power cut may damage the database"]),
+  ];
+}
+
+type Server = {
+  encoding: string;
+  path: string;
+  home: string | null;
+  standby: boolean;
+  fsync: string;
+  fullPageWrites: string;
+};
+
+/** Of each table, what schema.sql gives it. */
+const kinds = {
+  pessoas: {
+    id: "uuid",
+    nascimento: "date",
+    apelido: "text",
+    nome: "text",
+    stack: "json",
+    busca: "text",
+    n: "bigint",
+  },
+  curtos: { termo: "text", id: "uuid" },
+};
+
+/** A table that somebody else has made, or a role that may not add to it, shows at the start. */
+export async function checkSchema(sql: Pick<postgres.Sql, "unsafe">): Promise<void> {
+  const columns = Object.entries(kinds).flatMap(([table, of]) =>
+    Object.entries(of).map(([column, kind]) => `('${table}', '${column}', '${kind}')`),
+  );
+  const wrong = await sql.unsafe<{ what: string }[]>(`
+    select format('the column %s of %s is %s and not %s', name, tab, coalesce(format_type(atttypid, null), 'missing'), kind) as what
+    from (values ${columns.join()}) as wanted (tab, name, kind)
+      left join pg_attribute on attrelid = to_regclass(tab) and attname = name and not attisdropped
+    where atttypid is distinct from kind::regtype
+    union all
+    select format('the role %s may not insert into %s', current_user, tab)
+    from unnest('{${Object.keys(kinds)}}'::text[]) as tab
+    where not has_any_column_privilege(to_regclass(tab), 'insert')
+    union all
+    select 'the column id of pessoas is not unique'
+    where not exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
+      where indrelid = to_regclass('pessoas') and indisunique and indisvalid and indpred is null
+        and indnkeyatts = 1 and attname = 'id')`);
+  const [first] = wrong;
+  if (first) throw new RangeError(`DATABASE_URL: ${first.what}; ${asOwner}`);
+}
+
+const asOwner = "apply schema.sql as the database's owner";
+
+// By class: what does not pass by itself. 08P01 comes of a pooler that does not know what `options` asks for.
+const forGood =
+  /^(0A|26|28|3D|3F|42|22023|P0001|SASL|CERT_|DEPTH_|ERR_SSL|ERR_TLS|SELF_SIGNED|SSL_|UNABLE_TO)/;
+
+/** For the start: RangeError where waiting does not help. */
+export function refuse(error: unknown, url = ""): never {
+  const { code = "", message, severity } = error as NodeJS.ErrnoException & { severity?: string };
+  const isRefusal = severity === "FATAL"; // of the connection, and not of a statement
+  const isOption = code === "08P01" && url !== "" && "options" in addressOf(url).options.connection;
+  if (!(forGood.test(code) || isOption || (code === "XX000" && isRefusal))) {
+    if (error instanceof RangeError) throw error;
+    rethrow(error);
+  }
+  const [, hint = ""] = isRefusal && !isOption ? [] : (hints.find(([codes]) => codes.test(code)) ?? []);
+  throw new RangeError(`DATABASE_URL: ${message.trim().replaceAll(/\s+/g, " ")}${hint}`);
+}
+
+const hints: [RegExp, string][] = [
+  [/^(26|42P05)/, `; ${noSession}`],
+  [/^0A000/, "; pg_trgm comes with PostgreSQL's contrib package"],
+  [/^08P01/, "; leave options out, or let the pooler ignore it (ignore_startup_parameters)"],
+  [/^SSL_UNSUPPORTED/, "; set up SSL there, or set sslmode=prefer"],
+  [
+    /^(CERT_|DEPTH_|ERR_TLS|SELF_SIGNED|UNABLE_TO)/,
+    "; sslrootcert names who has signed it, sslmode=require does not ask",
+  ],
+  [/^42704/, `; let this role use the schema of pg_trgm, or ${asOwner}`],
+  [/^42/, `; ${asOwner}`],
+];

@@ -1,0 +1,96 @@
+import postgres from "postgres";
+import { addressOf } from "./address.ts";
+import { Unavailable } from "./group.ts";
+
+// Dates and json travel as the texts they are: no Date object, no second parsing.
+const asText = { serialize: (text: string) => text, parse: (text: string) => text };
+const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
+
+// What a role, a database or a host may have set otherwise, and what it is here. Not parameters at the start of a
+// connection: poolers refuse those.
+const session = {
+  DateStyle: "ISO",
+  default_transaction_isolation: "read committed",
+  default_transaction_read_only: "off",
+  gin_fuzzy_search_limit: "0",
+  idle_in_transaction_session_timeout: "0",
+  idle_session_timeout: "0",
+  lock_timeout: "0",
+  statement_timeout: "0",
+};
+// A 201 is flushed. Other values than off flush, and may wait for replicas, too.
+const flushed = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
+
+/**
+ * `settings` are Postgres' own, for the session; "none" leaves it as it is. A connection ends when it was idle for `idleS`
+ * seconds; 0: never.
+ */
+export function connect(url: string, max: number, settings: Record<string, string> | "none" = {}, idleS = 0) {
+  const { options, searchPath } = addressOf(url);
+  const own = { ...session, ...(searchPath === undefined ? {} : { search_path: searchPath }) };
+  const pairs = Object.entries({ ...own, ...(settings === "none" ? {} : settings) });
+  const literal = (text: string) => `E'${text.replaceAll(/['\\]/g, "\\$&")}'`;
+  const values = [...pairs.map(([name, value]) => [name, literal(value)]), ["synchronous_commit", flushed]];
+  // Alone and first: a role's own limit would be one for the rest, too.
+  const setup = `set statement_timeout = 0; select pg_backend_pid() as pid, ${values.map(([name, value]) => `set_config('${name}', ${value}, false)`).join()}`;
+  // All that the driver would otherwise read from PG* variables by itself.
+  const driver = { max_pipeline: 100, prepare: true, debug: false, publications: "alltables" };
+  return postgres({
+    ...driver,
+    ...options,
+    // Lists, of which the driver's types do not know.
+    host: options.host as unknown as string,
+    port: options.port as unknown as number,
+    max,
+    types,
+    backoff: () => 0.1, // seconds; the default backs off for up to 20 s: the service would stay down after the database is back
+    idle_timeout: idleS,
+    max_lifetime: 60 * (30 + Math.random() * 30), // as the driver has it: not all at the same time
+    fetch_types: false,
+    onnotice: () => {},
+    ...(settings === "none" ? {} : { setup }),
+  });
+}
+
+/** A value that does not fit its column or an index, or that a constraint or a trigger refuses: the row is to blame. */
+export function isRowError(error: unknown): boolean {
+  const { cause } = error as Error;
+  return cause instanceof postgres.PostgresError && /^(2[23]|44|54000|P0001)/.test(cause.code);
+}
+
+// What people call it, where the code alone says little.
+const reasons: Record<string, string> = {
+  "25006": "the database is read-only",
+  "53100": "the database's disk is full",
+  "53300": "the database has no connection left",
+  "57014": "the database did not answer in time",
+};
+
+/**
+ * A statement that Postgres does not understand is thrown as it is: a mistake of ours, or a schema that was changed. All
+ * else (connections, restarts, deadlocks, no space, timeouts, rights, a schema that is not there yet, a pooler) passes,
+ * and the same request may be sent again.
+ */
+export function rethrow(error: unknown): never {
+  if (error instanceof Unavailable) throw error;
+  if (!(error instanceof postgres.PostgresError) || /^57P/.test(error.code)) {
+    throw new Unavailable("the database cannot be reached", { cause: error });
+  }
+  // `where`: in a function of somebody else's, for instance a trigger.
+  if (/^42(?!501|P01|P05)/.test(error.code) && error.where === undefined) throw error;
+  throw new Unavailable(reasons[error.code] ?? `the database reports an error (${error.code})`, {
+    cause: error,
+  });
+}
+
+// Classes in which Postgres quotes nothing that a client has sent, as it does in 22 and 23; nor does the driver.
+const quotesNothing = /^(0[8A]|2[568]|3[DF]|4[02]|5[34578]|XX)|^[A-Z]+_?[A-Z_]+$/;
+
+/** What may be logged of the cause of an Unavailable. */
+export function loggable(cause: unknown): { code: string | undefined; reason: string | undefined } {
+  if (!(cause instanceof Error)) return { code: undefined, reason: undefined };
+  const { code, message, where } = cause as NodeJS.ErrnoException & { where?: string };
+  // `where`: a function of somebody else's, for instance a trigger, may say anything.
+  const isOwn = where === undefined && code !== undefined && quotesNothing.test(code);
+  return { code, reason: isOwn ? message : undefined };
+}
