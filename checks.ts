@@ -109,8 +109,10 @@ type Server = {
   fullPageWrites: string;
 };
 
-/** Of each table, what schema.sql gives it. */
-const kinds = {
+type Tables = Record<string, Record<string, string>>;
+
+/** What the tables of all versions have. */
+export const convertible: Tables = {
   pessoas: {
     id: "uuid",
     nascimento: "date",
@@ -118,14 +120,17 @@ const kinds = {
     nome: "text",
     stack: "json",
     busca: "text",
-    n: "bigint",
   },
+};
+/** Of each table, what schema.sql gives it. */
+const kinds: Tables = {
+  pessoas: { ...convertible.pessoas, n: "bigint" },
   curtos: { termo: "text", id: "uuid" },
 };
 
 /** A table that somebody else has made, or a role that may not add to it, shows at the start. */
-export async function checkSchema(sql: Pick<postgres.Sql, "unsafe">): Promise<void> {
-  const columns = Object.entries(kinds).flatMap(([table, of]) =>
+export async function checkSchema(sql: Pick<postgres.Sql, "unsafe">, tables = kinds): Promise<void> {
+  const columns = Object.entries(tables).flatMap(([table, of]) =>
     Object.entries(of).map(([column, kind]) => `('${table}', '${column}', '${kind}')`),
   );
   const wrong = await sql.unsafe<{ what: string }[]>(`
@@ -135,7 +140,7 @@ export async function checkSchema(sql: Pick<postgres.Sql, "unsafe">): Promise<vo
     where atttypid is distinct from kind::regtype
     union all
     select format('the role %s may not insert into %s', current_user, tab)
-    from unnest('{${Object.keys(kinds)}}'::text[]) as tab
+    from unnest('{${Object.keys(tables)}}'::text[]) as tab
     where not has_any_column_privilege(to_regclass(tab), 'insert')
     union all
     select 'the column id of pessoas is not unique'

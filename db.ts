@@ -1,6 +1,6 @@
 import type postgres from "postgres";
 import { searchable, wanted } from "./busca.ts";
-import { checkSchema, checkServer, checkSessions, refuse, warnOfIgnored } from "./checks.ts";
+import { checkSchema, checkServer, checkSessions, convertible, refuse, warnOfIgnored } from "./checks.ts";
 import { type CommonElements, commonElements } from "./comuns.ts";
 import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
 import { group, Unavailable, whileWorking } from "./group.ts";
@@ -498,9 +498,9 @@ async function migrate(
     const warnings = await checkServer(sql);
     const found = await look(sql);
     if (!isCurrent(found) && found.mine) await change(sql, found, timeoutMs);
-    else if (found.version !== schemaVersion) throw otherVersion(found);
-    await checkSchema(sql);
     await sql.unsafe(`select ${storedColumns}, n from pessoas limit 0; select termo, id from curtos limit 0`);
+    await checkSchema(sql);
+    if (!found.mine && found.version !== schemaVersion) throw otherVersion(found);
     for (const warning of warnings) log.warn(`DATABASE_URL: ${warning}`);
     const full = await sql<{ termo: string }[]>`
       select termo from curtos group by termo having count(*) >= ${enough} limit ${shortTermsKnown}`;
@@ -528,7 +528,7 @@ async function look(sql: Pick<postgres.Sql, "unsafe">): Promise<Database> {
   const [found] = await sql.unsafe<Database[]>(`
     select pessoas is not null as there,
       coalesce((select pg_has_role(relowner, 'usage') from pg_class where oid = pessoas), true) as mine,
-      coalesce(substring(obj_description(pessoas, 'pg_class') from '^version (\\d+)$')::int, 0) as version,
+      coalesce(substring(obj_description(pessoas, 'pg_class') from '^version ([0-9]+)$')::int, 0) as version,
       to_regclass('curtos') is not null and to_regclass('pessoas_cedo') is not null
         and to_regclass('pessoas_tarde') is not null and (citus or to_regprocedure('pessoas_mesclar()') is not null) as whole,
       citus
@@ -565,8 +565,10 @@ async function change(sql: postgres.Sql, { there }: Database, timeoutMs: number)
     if (isCurrent(found)) return false;
     if (found.version > schemaVersion) throw otherVersion(found);
     await transaction`select set_config('lock_timeout', ${String(lockTimeoutMs)}, true)`;
-    if (found.there && found.version < schemaVersion) await convert(transaction);
-    else await transaction.unsafe(schema);
+    if (found.there && found.version < schemaVersion) {
+      await checkSchema(transaction, convertible); // it may be somebody else's table
+      await convert(transaction);
+    } else await transaction.unsafe(schema);
     return true;
   });
   if (there && changed) log.info(`the schema of DATABASE_URL was brought to version ${schemaVersion}`);

@@ -16,6 +16,7 @@ const session = {
   idle_in_transaction_session_timeout: "0",
   idle_session_timeout: "0",
   lock_timeout: "0",
+  standard_conforming_strings: "on",
   statement_timeout: "0",
 };
 // A 201 is flushed. Other values than off flush, and may wait for replicas, too.

@@ -288,25 +288,15 @@ describe("what the server answers", () => {
   }, 60_000);
 
   test("after a mistake of ours is what the document says", async () => {
-    // No mistake is known: without a column, or with one that cannot be computed, the database shows one.
-    const missing = await serve();
-    await query(missing.databaseUrl, "alter table pessoas rename column nome to lost");
+    // No mistake is known: where the table is something else, the database shows one.
     const failing = await serve();
-    await query(
-      failing.databaseUrl,
-      "alter table pessoas rename to them; create view pessoas as select * from them where 1 / (select count(*) from them) = 1",
-    );
-    const [ofMissing, ofFailing] = [all(missing), all(failing)];
-    for (const [name, send] of Object.entries({
-      ...ofFailing,
-      "POST /pessoas": ofMissing["POST /pessoas"],
-      "GET /pessoas/{id}": ofMissing["GET /pessoas/{id}"],
-    })) {
+    await query(failing.databaseUrl, "alter table pessoas rename to them; create type pessoas as (id uuid)");
+    for (const [name, send] of Object.entries(all(failing))) {
       const [method, path] = name.split(" ") as [string, string];
       const body = await check(method, path, 500, await send());
       expect(body).toEqual(examples(method, path, 500)["a mistake of ours"]);
     }
-    await Promise.all([missing.stop(), failing.stop()]);
+    await failing.stop();
   });
 
   test("and that was every status of every operation", () => {
