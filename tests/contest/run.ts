@@ -265,7 +265,7 @@ async function roles() {
   await check("init.sh has an older volume converted, and then brings the rights up to date", async () => {
     const person = await create();
     await sql(
-      "drop table curtos; alter table pessoas drop column n; create table trechos (id uuid, busca text)",
+      "drop table curtos; alter table pessoas drop column n; comment on table pessoas is null; create table trechos (id uuid, busca text)",
     );
     await inside("db", "sh", "/docker-entrypoint-initdb.d/init.sh");
     await compose("restart", ...instances);
