@@ -330,7 +330,7 @@ export async function start(
   const handle = api(db, lru(settings.CACHE_BYTES));
   gaveUp.throwIfAborted();
   const server = await listen(settings, handle);
-  opened.defer(() => server.stop(true));
+  opened.defer(() => atMost(settings.DRAIN_MS, server.stop(true)));
   gaveUp.throwIfAborted();
   // nginx is another user; who may reach the socket is up to its folder.
   if (settings.SOCKET !== undefined) chmodSync(settings.SOCKET, 0o666);
