@@ -1,8 +1,8 @@
 /** A least-recently-used cache of texts by key, bounded by the memory it holds and not by their number. */
 export type Cache = {
   get(key: string): string | undefined;
-  /** True when `key` is held. Moves nothing and counts nothing. */
-  has(key: string): boolean;
+  /** The same, but it moves nothing and counts nothing. */
+  peek(key: string): string | undefined;
   set(key: string, text: string): void;
   /** What it did since the start, and what it holds now. `bytes` includes the overhead of every entry. */
   stats(): { hits: number; misses: number; entries: number; bytes: number };
@@ -45,7 +45,7 @@ export function lru(maxBytes: number): Cache {
       entries.set(key, text);
       return text;
     },
-    has: (key) => entries.has(key),
+    peek: (key) => entries.get(key),
     set(key, text) {
       const old = entries.get(key);
       if (old !== undefined) remove(key, old);

@@ -124,7 +124,7 @@ export const convertible: Tables = {
 };
 /** Of each table, what schema.sql gives it. */
 const kinds: Tables = {
-  pessoas: { ...convertible.pessoas, n: "bigint" },
+  pessoas: { ...convertible.pessoas, tx: "xid8" },
   curtos: { termo: "text", id: "uuid" },
 };
 

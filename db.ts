@@ -1,16 +1,25 @@
 import type postgres from "postgres";
-import { searchable, wanted } from "./busca.ts";
 import { checkSchema, checkServer, checkSessions, convertible, refuse, warnOfIgnored } from "./checks.ts";
-import { type CommonElements, commonElements } from "./comuns.ts";
-import { enough, type ShortTerms, shortTerms, textOf } from "./curtos.ts";
 import { group, Unavailable, whileWorking } from "./group.ts";
 import * as log from "./log.ts";
-import { merges } from "./merges.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
 import { openPool, type Pool, type Query, watched } from "./pool.ts";
-import { rarity } from "./raros.ts";
 import { type ReplicaStats, replica } from "./replica.ts";
 import schema from "./schema.sql" with { type: "text" };
+import type { Hit } from "./search/memory.ts";
+import {
+  columns,
+  fullStatement,
+  inBulk,
+  type Known,
+  mostHeld,
+  openSearch,
+  type Search,
+  type Searchable,
+  textsStatement,
+} from "./search/search.ts";
+import { shortTerms } from "./search/short-terms.ts";
+import { searchable } from "./search/text.ts";
 import { connect, isRowError } from "./session.ts";
 
 export { Unavailable };
@@ -30,6 +39,10 @@ export type DbOptions = {
   searches: number;
   /** Creates, reads by id and searches that may wait, each. */
   queueLimit: number;
+  /** The JSON text of a person where the server remembers it. */
+  cached?: (id: string) => string | undefined;
+  /** Persons whose search text is held in memory; default 50,000. */
+  held?: number;
 };
 
 /** What became of an insert. `refused`: the database cannot hold this row, whatever the reason it gave. */
@@ -57,28 +70,18 @@ export type Db = {
   /** Resolves when the database answers reads and could store a create. */
   ping(): Promise<void>;
   stats(): Record<"insert" | "insertLong" | "find" | "search", ReturnType<ReturnType<typeof group>["stats"]>>;
+  /** Persons whose search text is in memory, and its bytes. */
+  memoryStats(): ReturnType<Search["stats"]>;
   /** Undefined where there is none. */
   replicaStats(): ReplicaStats | undefined;
   close(): Promise<void>;
 };
 
 type Row = { id: string; apelido: string; nome: string; nascimento: string; stack: string | null };
-const columns = "id, apelido, nome, nascimento, stack";
 /** The columns of what is stored of a person, in the order of an Entry's row. */
 export const storedColumns = `${columns}, busca`;
-// The first persons are in one index, all others in another (schema.sql).
-const [, firstPersons = ""] = /n <= (\d+)/.exec(schema) ?? [];
-const among = {
-  first: `(select ${columns} from pessoas where n <= ${firstPersons} and busca like '%' || $1::text || '%' limit ${enough})`,
-  later: `(select ${columns} from pessoas where n > ${firstPersons} and busca like $2 and strpos(busca, $1::text) > 0 limit ${enough})`,
-};
-const searchStatement = `${among.first} union all ${among.later} limit ${enough}`;
-// A rare trigram alone leads to all branches of the first index, whose leaves hold few that have it. The later one may know
-// 50 of them at once; of what many hold it would have to collect all.
-const rareStatement = `${among.later} union all ${among.first} limit ${enough}`;
-const shortStatement = `select ${columns} from curtos join pessoas using (id) where termo = $1 limit ${enough}`;
-const termsStatement = `
-  insert into curtos (termo, id) select termo, id::uuid from json_each($1) as person (id, termos), json_array_elements_text(termos) as termo`;
+const searchesAtOnce = 4; // whose persons are read with one statement
+const hitsStatement = `select ${columns} from pessoas where ctid = any ($1::tid[])`;
 const readStatement = "select 1 from pessoas limit 1";
 // Stores nothing, and needs all that a create needs: its table lock, its right, a server that takes writes.
 const probeStatement = `insert into pessoas (${storedColumns}) select ${storedColumns} from pessoas where false`;
@@ -87,24 +90,17 @@ const workingStatement = `
     and (state = 'active' or state_change > clock_timestamp() - $2::float8 * interval '1 ms')`;
 /** Takes the place of a person in a batch, to learn whether one could be stored now. */
 const probe = Symbol("probe");
-// An entry of the first index has to fit into a page: 2,700 trigrams. Longer ones are to be found among the later ones.
-const longest = 2500;
-const longestStack = 2 * longest; // as JSON: the text of one that repeats itself is short
-const late = String(Number.MAX_SAFE_INTEGER);
+// Of longer persons each statement takes one, beside the others: to index their texts takes milliseconds.
+const longestInBatch = 2500; // bytes of JSON
 // So many times as much memory as others long persons take while they wait: up to 64 KB of JSON.
 const longsAre = 32;
 const notStoredMs = 1000;
 const mergerIdleS = 1; // Postgres keeps some of the memory that a merge takes for as long as the connection is there
-const shortTermsKnown = 100_000;
-const elementsKnown = 10_000;
-const learnFromOneIn = 256;
-// A search stops at its 50th hit; a bitmap of the first index would hold all of them. Where pages cost nothing, Postgres
-// takes one only where there is no other way: in the second. And a plan for any term is the plan for each: making one anew
-// takes a fifth of a search.
-const searchPlans = {
+// A plan for any parameters is the plan for each: making one anew takes a fifth of a search. And no table is read from end to end,
+// also not while it is small: the plan stays when it has grown.
+const plans = {
   enable_seqscan: "off",
-  random_page_cost: "0",
-  seq_page_cost: "0",
+  max_parallel_workers_per_gather: "0",
   plan_cache_mode: "force_generic_plan",
 };
 
@@ -116,6 +112,8 @@ export function openDb({
   gatherMs = 0,
   searches: atOnce,
   queueLimit,
+  cached = () => undefined,
+  held = mostHeld,
 }: DbOptions): Db {
   // Pools of their own, so that neither a slow search nor a burst of reads can hold up a create.
   const statementTimeout = (ms: number) => ({ statement_timeout: String(ms) });
@@ -128,14 +126,11 @@ export function openDb({
   const aside = openPool({ url, max: 1, settings: () => ({ ...limited, ...storing }) });
   // What takes longest.
   const merger = openPool({ url, max: 1, settings: () => statementTimeout(0), idleS: mergerIdleS });
-  const reader = openPool({ url, max: 1, settings: () => limited });
-  let plans: Record<string, string> = searchPlans;
   let citus = false;
-  const short = shortTerms(shortTermsKnown);
-  const common = commonElements(elementsKnown);
-  const rare = rarity();
-  let inserted = 0;
-  const searcher = openPool({ url, max: atOnce, settings: () => ({ ...limited, ...plans }) });
+  // On Citus a plan for any term is an error: which shards to ask, and with what, it plans for each.
+  const planned = () => ({ ...limited, ...(citus ? {} : plans) });
+  const reader = openPool({ url, max: 1, settings: planned });
+  const searcher = openPool({ url, max: atOnce, settings: planned });
   // Asks what the server does when one of the others gets no answer: never behind any of their statements.
   const watcher = openPool({ url, max: 1, settings: () => limited, idleS: mergerIdleS });
   const patienceMs = Math.ceil(timeoutMs / 5); // for a replica
@@ -208,6 +203,26 @@ export function openDb({
       searcher.query<Row>(statement, parameters).then((rows) => [rows.map(rowToJson)]),
     queued(searcher, 1),
   );
+  // Persons that searches have found in memory.
+  const hits = group(
+    async (asked: Hit[][]) => {
+      const all = asked.flat();
+      const rows = await reader.query<Row>(hitsStatement, [`{${all.map(({ ctid }) => `"${ctid}"`).join()}}`]);
+      const found = new Map(rows.map((row) => [row.id, rowToJson(row)]));
+      // Rows that were moved.
+      const missing = all.filter(({ id }) => !found.has(id)).map(({ id }) => id);
+      if (missing.length > 0) for (const [id, text] of await findAt(reader, missing)) found.set(id, text);
+      return asked.map((hits) => hits.flatMap(({ id }) => found.get(id) ?? []));
+    },
+    { ...queued(reader, searchesAtOnce), lanes: 1 },
+  );
+  const refreshes = group(
+    async ([next, ...others]: (() => Promise<boolean>)[]) => {
+      const isCurrent = (await next?.()) ?? true;
+      return [next, ...others].map(() => isCurrent);
+    },
+    { ...queued(reader, queueLimit), lanes: 1 },
+  );
   // All who wait when a count begins asked before it began: one answer is exact for each of them.
   const counts = group(
     async (asked: undefined[]) => {
@@ -217,17 +232,29 @@ export function openDb({
     { ...queued(aside, queueLimit), lanes: 1 },
   );
 
-  // If a merge fails, the create that finds the list full will do it.
-  const merging = merges(() => {
-    const merged = watched(
-      merger.query("select pessoas_mesclar()", []),
-      () => isWorkingOn(merger.pid()),
-      timeoutMs / 2,
-    );
-    merged.catch((error: Error) => {
-      merger.reopen();
-      log.debug(`not merged: ${error.message}`);
-    });
+  const search = openSearch({
+    held,
+    query: reader.query,
+    inTurn: refreshes.submit,
+    async read(found) {
+      const known = found.map(({ id }) => cached(id));
+      const missing = found.filter((_, i) => known[i] === undefined);
+      const read = missing.length === 0 ? [] : await hits.submit(missing);
+      return [...known.filter((text) => text !== undefined), ...read];
+    },
+    ask: (...asked) => searches.submit([asked[0], ...asked[1]]),
+    merge() {
+      const merged = watched(
+        merger.query("select pessoas_mesclar()", []),
+        () => isWorkingOn(merger.pid()),
+        timeoutMs / 2,
+      );
+      // Then the create that finds the list full will do it.
+      merged.catch((error: Error) => {
+        merger.reopen();
+        log.debug(`not merged: ${error.message}`);
+      });
+    },
   });
 
   /**
@@ -275,15 +302,15 @@ export function openDb({
 
   /** Resolves with the ids that are new. */
   async function insert(through: Pool, entries: Entry[]): Promise<Set<string>> {
-    const created = await (citus
-      ? insertOnCitus(through, entries, short)
-      : insertInto(through.query, entries, short));
-    for (const { n } of created) {
-      if (Number(n) > Number(firstPersons)) merging.created(Number(n));
-    }
-    for (const { elements } of storedOf(entries, created)) common.stored(elements);
-    for (const { row } of entries) if (inserted++ % learnFromOneIn === 0) rare.learn(row[5] as string);
-    return new Set(created.map(({ id }) => id));
+    const terms = wantingRows(entries, search.wanting);
+    const ids = await (citus && terms.size > 0
+      ? through.transaction((query) => insertInParts(query, entries, terms))
+      : insertInto(through.query, entries, terms));
+    search.stored(
+      storedOf(entries, ids).map(({ searchable }) => searchable),
+      ids.flatMap((id) => terms.get(id) ?? []),
+    );
+    return new Set(ids);
   }
 
   const nearest =
@@ -324,29 +351,18 @@ export function openDb({
         connections,
         AbortSignal.any([closing.signal, AbortSignal.timeout(2 * timeoutMs)]),
       );
-      const found = await migrate(url, isWorkingOn, timeoutMs, closing.signal);
-      short.full(found.full);
-      for (const text of found.texts) rare.learn(text);
-      citus = found.citus;
-      if (!citus) return;
-      // Which shards to ask, and with what, Citus plans for each term: a plan for any term is an error there.
-      plans = {};
-      searcher.reopen();
+      const { indexOnly, ...known } = await migrate(url, isWorkingOn, timeoutMs, closing.signal);
+      citus = indexOnly;
+      if (citus) for (const each of [reader, searcher]) each.reopen();
+      await search.start({ indexOnly, ...known });
     },
     insertPessoa(pessoa) {
-      const entry = entryOf(pessoa, common);
+      const entry = entryOf(pessoa, search.searchableOf);
       return (isLong(entry) ? longInserts : inserts).submit(entry);
     },
     fullOfLong: longInserts.full,
     findPessoa: finds.submit,
-    async searchPessoas(term) {
-      const what = wanted(term);
-      if (what === undefined) return [];
-      if ("short" in what) return await searches.submit([shortStatement, what.short]);
-      merging.searched();
-      const statement = rare.isRare(what.text) ? rareStatement : searchStatement;
-      return await searches.submit([statement, what.text, rare.pattern(what.text)]);
-    },
+    searchPessoas: search.find,
     countPessoas: () => counts.submit(undefined),
     async ping() {
       await Promise.all([pings.submit(undefined), inserts.submit(probe)]);
@@ -360,11 +376,12 @@ export function openDb({
       find: finds.stats(),
       search: searches.stats(),
     }),
+    memoryStats: search.stats,
     replicaStats: () => nearest?.stats(),
     async close() {
       closing.abort(new Unavailable("the server stops"));
       nearest?.close();
-      merging.stop();
+      search.close();
       await Promise.all(pools.map((each) => each.close(timeoutMs)));
     },
   };
@@ -374,99 +391,90 @@ function rowToJson(row: Row): string {
   return toJson(row, row.stack);
 }
 
-/**
- * What is to be stored of a person: the values of storedColumns, as texts, the fields that are searched, and those of
- * them that are elements of the stack.
- */
-export type Entry = { id: string; row: (string | null)[]; fields: string[]; elements: Set<string> };
+/** A person to be stored: the values of storedColumns, as texts, and what is searched. */
+export type Entry = { id: string; row: (string | null)[]; bytes: number; searchable: Searchable };
 
-/** What is to be stored of `p`, who need not be found by what is `common`. */
-export function entryOf(p: Pessoa, common: CommonElements): Entry {
-  const { fields, elements, text } = searchable(p, common.has);
-  const row = [p.id, p.apelido, p.nome, p.nascimento, p.stack && JSON.stringify(p.stack), text];
-  return { id: p.id, row, fields, elements };
+/** What is to be stored of `pessoa`. */
+export function entryOf(pessoa: Pessoa, searchableOf: Search["searchableOf"]): Entry {
+  const { id, apelido, nome, nascimento } = pessoa;
+  const stack = pessoa.stack && JSON.stringify(pessoa.stack);
+  const bytes = Buffer.byteLength(apelido) + Buffer.byteLength(nome) + Buffer.byteLength(stack ?? "");
+  const searchable = searchableOf(pessoa, bytes);
+  return { id, row: [id, apelido, nome, nascimento, stack, searchable.text], bytes, searchable };
 }
 
-const isLong = ({ row: [, , , , stack, text] }: Entry) =>
-  (text as string).length > longest || (stack ?? "").length > longestStack;
-
-type Created = { id: string; n: string };
+const isLong = ({ bytes }: Entry) => bytes > longestInBatch;
 
 /** Of several with one id the first is the one that was stored. */
-function storedOf(entries: Entry[], created: Created[]): Entry[] {
-  const ids = new Set(created.map(({ id }) => id));
+function storedOf(entries: Entry[], created: string[]): Entry[] {
+  const ids = new Set(created);
   return entries.filter(({ id }) => ids.delete(id));
 }
 
-/**
- * Either one long person, or any number of others, with their short terms that want rows. Resolves with those that are new. One
- * statement: a client that is lost in the middle of a transaction would leave it open, with its rows locked.
- */
-async function insertInto(query: Query, entries: Entry[], short: ShortTerms): Promise<Created[]> {
-  const missing = missingTerms(entries, short);
-  if (missing.size === 0) return await query(insertStatement(entries), parametersOf(entries));
-  const statement = withTerms(insertStatement(entries), parametersOf(entries).length + 1);
-  const created = await query<Created>(statement, [...parametersOf(entries), termsJson(missing)]);
-  short.added(created.flatMap(({ id }) => missing.get(id) ?? []));
-  return created;
-}
+/** Short terms that want rows, by the person who has them. */
+type Terms = Map<string, string[]>;
 
-/** The same in a transaction: Citus refuses one statement that inserts into two distributed tables. */
-async function insertOnCitus(through: Pool, entries: Entry[], short: ShortTerms): Promise<Created[]> {
-  const missing = missingTerms(entries, short);
-  if (missing.size === 0) return await through.query(insertStatement(entries), parametersOf(entries));
-  const created = await through.transaction(async (query) => {
-    const inserted = await query<Created>(insertStatement(entries), parametersOf(entries));
-    const theirs = inserted.flatMap(({ id }) =>
-      missing.has(id) ? [[id, missing.get(id) as number[]] as const] : [],
-    );
-    if (theirs.length > 0) await query(termsStatement, [termsJson(new Map(theirs))]);
-    return inserted;
-  });
-  short.added(created.flatMap(({ id }) => missing.get(id) ?? []));
-  return created;
-}
-
-/** The short terms that want a row, by person. */
-function missingTerms(entries: Entry[], short: ShortTerms): Map<string, number[]> {
-  const missing = new Map<string, number[]>();
-  for (const { id, fields } of entries) {
-    if (missing.has(id)) continue; // the first one of an id is the one that is stored
-    const terms = short.missing(fields);
-    if (terms.length > 0) missing.set(id, terms);
+function wantingRows(entries: Entry[], wanting: Search["wanting"]): Terms {
+  const terms: Terms = new Map();
+  for (const { id, searchable } of entries) {
+    if (searchable.text === null || terms.has(id)) continue;
+    const its = wanting(searchable.fields);
+    if (its.length > 0) terms.set(id, its);
   }
-  return missing;
+  return terms;
 }
 
-const termsJson = (terms: Map<string, number[]>) =>
-  JSON.stringify(Object.fromEntries([...terms].map(([id, its]) => [id, its.map(textOf)])));
+/**
+ * Inserts persons and, for those that are new, their short terms. Resolves with the new ids. One statement: a client that is lost
+ * in the middle of a transaction would leave it open, with its rows locked.
+ */
+async function insertInto(query: Query, entries: Entry[], terms: Terms): Promise<string[]> {
+  const values = entries.flatMap(({ row }) => row);
+  const created =
+    terms.size === 0
+      ? await query<{ id: string }>(insertStatement(entries.length), values)
+      : await query<{ id: string }>(insertWithTermsStatement(entries.length), [...values, toJsonText(terms)]);
+  return created.map(({ id }) => id);
+}
 
-const parametersOf = (entries: Entry[]): (string | null)[] =>
-  isLong(entries[0] as Entry) ? [...(entries[0] as Entry).row, late] : entries.flatMap(({ row }) => row);
+/** The same within a transaction: Citus refuses one statement that inserts into two distributed tables. */
+async function insertInParts(query: Query, entries: Entry[], terms: Terms): Promise<string[]> {
+  const created = await insertInto(query, entries, new Map());
+  const theirs = new Map([...terms].filter(([id]) => created.includes(id)));
+  if (theirs.size > 0) await query(termsStatement, [toJsonText(theirs)]);
+  return created;
+}
 
-const insertStatement = (entries: Entry[]): string =>
-  isLong(entries[0] as Entry) ? longStatement : valuesStatement(entries.length);
+const toJsonText = (terms: Terms) => JSON.stringify(Object.fromEntries(terms));
 
-/** `insert` also enters the short terms of those that are new, from the parameter with this number. */
-const withTerms = (insert: string, parameter: number): string => `
-  with created as (${insert}),
+const termsStatement = `
+  insert into curtos (termo, id)
+  select termo, id::uuid from json_each($1) as person (id, termos), json_array_elements_text(termos) as termo`;
+
+/** `insert … values ($1, …), ($7, …), … on conflict do nothing returning id`, once for each number of rows. */
+const insertStatement = once(
+  (rows) =>
+    `insert into pessoas (${storedColumns}) values ${Array.from(
+      { length: rows },
+      (_, row) => `(${Array.from({ length: 6 }, (_, column) => `$${row * 6 + column + 1}`).join()})`,
+    ).join()} on conflict do nothing returning id`,
+);
+
+const insertWithTermsStatement = once(
+  (rows) => `
+  with created as (${insertStatement(rows)}),
   entered as (
     insert into curtos (termo, id) select termo, created.id
-    from json_each($${parameter}) as person (id, termos)
+    from json_each($${6 * rows + 1}) as person (id, termos)
       join created on created.id = person.id::uuid, json_array_elements_text(termos) as termo
   )
-  select id, n from created`;
+  select id from created`,
+);
 
-const longStatement = `insert into pessoas (${storedColumns}, n) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing returning id, n`;
-const insertStatements: string[] = [];
-
-/** `insert … values ($1, …), ($7, …), … on conflict do nothing returning id, n`, once for each number of rows. */
-function valuesStatement(rows: number): string {
-  insertStatements[rows] ??= `insert into pessoas (${storedColumns}) values ${Array.from(
-    { length: rows },
-    (_, row) => `(${Array.from({ length: 6 }, (_, column) => `$${row * 6 + column + 1}`).join()})`,
-  ).join()} on conflict do nothing returning id, n`;
-  return insertStatements[rows];
+/** Remembers what `make` made of each number. */
+function once(make: (n: number) => string): (n: number) => string {
+  const made: string[] = [];
+  return (n) => (made[n] ??= make(n));
 }
 
 // "pessoas" in ASCII: all instances take the same advisory lock.
@@ -480,14 +488,14 @@ type Database = { there: boolean; mine: boolean; version: number; whole: boolean
 
 /**
  * Makes or changes the schema where it is not as it should be; that takes locks which creates would wait for, and looking at it
- * takes none. Resolves with whether it is Citus, with the short terms that have rows enough, and with some search texts.
+ * takes none. Resolves with what searches have to know.
  */
 async function migrate(
   url: string,
   isWorkingOn: (pid: number | undefined) => Promise<boolean>,
   timeoutMs: number,
   closing: AbortSignal,
-): Promise<{ citus: boolean; full: string[]; texts: string[] }> {
+): Promise<Known> {
   closing.throwIfAborted();
   const sql = connect(url, 1, { idle_in_transaction_session_timeout: String(orphanTimeoutMs) });
   const end = () => sql.end({ timeout: 0 });
@@ -498,15 +506,16 @@ async function migrate(
     const warnings = await checkServer(sql);
     const found = await look(sql);
     if (!isCurrent(found) && found.mine) await change(sql, found, timeoutMs);
-    await sql.unsafe(`select ${storedColumns}, n from pessoas limit 0; select termo, id from curtos limit 0`);
+    await sql.unsafe(
+      `select ${storedColumns}, tx from pessoas limit 0; select termo, id from curtos limit 0`,
+    );
     await checkSchema(sql);
     if (!found.mine && found.version !== schemaVersion) throw otherVersion(found);
     for (const warning of warnings) log.warn(`DATABASE_URL: ${warning}`);
-    const full = await sql<{ termo: string }[]>`
-      select termo from curtos group by termo having count(*) >= ${enough} limit ${shortTermsKnown}`;
-    const texts = await sql<{ text: string }[]>`select left(busca, 1000) as text from pessoas limit 1000`;
+    const full = await sql.unsafe<{ termo: string }[]>(fullStatement);
+    const texts = await sql.unsafe<{ text: string }[]>(textsStatement);
     return {
-      citus: found.citus,
+      indexOnly: found.citus,
       full: full.map(({ termo }) => termo),
       texts: texts.map(({ text }) => text),
     };
@@ -529,8 +538,8 @@ async function look(sql: Pick<postgres.Sql, "unsafe">): Promise<Database> {
     select pessoas is not null as there,
       coalesce((select pg_has_role(relowner, 'usage') from pg_class where oid = pessoas), true) as mine,
       coalesce(substring(obj_description(pessoas, 'pg_class') from '^version ([0-9]+)$')::int, 0) as version,
-      to_regclass('curtos') is not null and to_regclass('pessoas_cedo') is not null
-        and to_regclass('pessoas_tarde') is not null and (citus or to_regprocedure('pessoas_mesclar()') is not null) as whole,
+      to_regclass('curtos') is not null and to_regclass('pessoas_tx') is not null
+        and to_regclass('pessoas_busca') is not null and (citus or to_regprocedure('pessoas_mesclar()') is not null) as whole,
       citus
     from (select to_regclass('pessoas') as pessoas,
       exists (select from pg_extension where extname = 'citus') as citus) as those`);
@@ -539,7 +548,8 @@ async function look(sql: Pick<postgres.Sql, "unsafe">): Promise<Database> {
   const parted = await sql.unsafe(
     "select from pg_dist_partition where logicalrelid in (to_regclass('pessoas'), to_regclass('curtos'))",
   );
-  return { ...found, whole: parted.length === 2 };
+  const forMemory = await sql.unsafe("select from pessoas where busca is null limit 1");
+  return { ...found, whole: parted.length === 2 && forMemory.length === 0 };
 }
 
 const isCurrent = ({ version, whole }: Database) => version === schemaVersion && whole;
@@ -569,9 +579,27 @@ async function change(sql: postgres.Sql, { there }: Database, timeoutMs: number)
       await checkSchema(transaction, convertible); // it may be somebody else's table
       await convert(transaction);
     } else await transaction.unsafe(schema);
+    if (found.citus) await moveToIndex(transaction);
     return true;
   });
   if (there && changed) log.info(`the schema of DATABASE_URL was brought to version ${schemaVersion}`);
+}
+
+/** Persons who were for the memory of instances before their database became Citus get their texts and short terms. */
+async function moveToIndex(transaction: Pick<postgres.Sql, "unsafe">): Promise<void> {
+  const query = queryIn(transaction);
+  const short = shortTerms(Number.POSITIVE_INFINITY);
+  for (;;) {
+    const rows = await query<Row>(`select ${columns} from pessoas where busca is null limit 500`, []);
+    if (rows.length === 0) return;
+    for (const row of rows) {
+      const { fields, text } = searchable({ ...row, stack: row.stack && JSON.parse(row.stack) });
+      await query("update pessoas set busca = $2 where id = $1", [row.id, text]);
+      const terms = short.wanting(fields, () => false);
+      if (terms.length > 0) await query(termsStatement, [toJsonText(new Map([[row.id, terms]]))]);
+      short.added(terms);
+    }
+  }
 }
 
 /** The table of an earlier version, which had other texts in `busca`: each of its persons is inserted anew. */
@@ -579,27 +607,34 @@ async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void>
   await transaction.unsafe(`
     alter table pessoas rename to pessoas_before;
     alter index pessoas_pkey rename to pessoas_before_pkey;
-    drop index if exists pessoas_cedo, pessoas_tarde;
+    drop index if exists pessoas_cedo, pessoas_tarde, pessoas_busca;
     drop table if exists trechos, curtos;
     ${schema}`);
-  const query: Query = async <T extends object>(text: string, parameters: (string | null)[]) =>
-    await transaction.unsafe<T[]>(text, parameters, { prepare: true });
-  const short = shortTerms(shortTermsKnown);
-  const common = commonElements(elementsKnown);
+  const query = queryIn(transaction);
+  const short = shortTerms(Number.POSITIVE_INFINITY);
+  const searchableOf = inBulk(0);
   for (let last = "00000000-0000-0000-0000-000000000000"; ; ) {
     const rows = await query<Row>(
       `select ${columns} from pessoas_before where id > $1 order by id limit 500`,
       [last],
     );
-    const entries = rows.map((row) => entryOf({ ...row, stack: row.stack && JSON.parse(row.stack) }, common));
+    const entries = rows.map((row) =>
+      entryOf({ ...row, stack: row.stack && JSON.parse(row.stack) }, searchableOf),
+    );
     const others = entries.filter((entry) => !isLong(entry));
     for (const part of [others, ...entries.filter(isLong).map((entry) => [entry])]) {
-      if (part.length > 0) await insertInto(query, part, short);
+      const terms = wantingRows(part, (fields) => short.wanting(fields, () => false));
+      if (part.length > 0) await insertInto(query, part, terms);
+      short.added([...terms.values()].flat());
     }
-    for (const { elements } of entries) common.stored(elements);
     const end = rows.at(-1);
     if (end === undefined) break;
     last = end.id;
   }
   await transaction.unsafe("drop table pessoas_before");
 }
+
+const queryIn =
+  (sql: Pick<postgres.Sql, "unsafe">): Query =>
+  async <T extends object>(text: string, parameters: (string | null)[]) =>
+    await sql.unsafe<T[]>(text, parameters, { prepare: true });

@@ -67,6 +67,9 @@ export function metrics(db: Db, cache: Cache): Metrics {
   gauge("cache_entries", "Persons in the cache", () => cache.stats().entries);
   gauge("cache_bytes", "Memory held by the cache", () => cache.stats().bytes);
 
+  gauge("memory_persons", "Persons whose search text is in memory", () => db.memoryStats().persons);
+  gauge("memory_bytes", "Bytes of these texts", () => db.memoryStats().bytes);
+
   if (db.replicaStats() !== undefined) {
     const read = (name: "asked" | "found" | "up") => () => Number(db.replicaStats()?.[name]);
     gauge(

@@ -17,7 +17,7 @@ alter system set unix_socket_permissions = '0777';
 set client_min_messages = warning; -- not what is there already
 reassign owned by pessoas to postgres;
 select to_regclass('pessoas') is not null
-  and obj_description(to_regclass('pessoas'), 'pg_class') is distinct from 'version 2' as earlier \gset
+  and obj_description(to_regclass('pessoas'), 'pg_class') is distinct from 'version 3' as earlier \gset
 \if :earlier
   alter database pessoas owner to pessoas;
   alter table pessoas owner to pessoas;

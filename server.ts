@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { STATUS_CODES } from "node:http";
 import { type Cache, lru } from "./cache.ts";
-import { type Db, openDb, Unavailable } from "./db.ts";
+import { type Db, type DbOptions, openDb, Unavailable } from "./db.ts";
 import { docs } from "./docs.ts";
 import { type Embedded, EmbeddedError, startEmbedded } from "./embedded.ts";
 import * as log from "./log.ts";
@@ -101,7 +101,7 @@ export function api(db: Db, cache: Cache): Handle {
     const pessoa = parsePessoa(body);
     if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });
     // The id follows from the apelido and nobody is ever removed: who is in the cache has this apelido.
-    const outcome = cache.has(pessoa.id) ? "taken" : await db.insertPessoa(pessoa);
+    const outcome = cache.peek(pessoa.id) !== undefined ? "taken" : await db.insertPessoa(pessoa);
     const location = `/pessoas/${pessoa.id}`;
     if (outcome !== "created") return notCreated(outcome, location);
     const text = JSON.stringify(pessoa);
@@ -298,6 +298,7 @@ export type Running = {
 export async function start(
   settings: Settings,
   gaveUp: AbortSignal = new AbortController().signal,
+  more: Pick<DbOptions, "held"> = {},
 ): Promise<Running> {
   log.setLevel(settings.LOG_LEVEL);
   for (const name of unpatched()) {
@@ -309,7 +310,10 @@ export async function start(
     embedded = await startEmbedded(settings.DATA_DIR, log.info, gaveUp);
     opened.defer(embedded.stop);
   }
+  const cache = lru(settings.CACHE_BYTES);
   const db = openDb({
+    cached: cache.peek,
+    ...more,
     url: settings.DATABASE_URL ?? (embedded as Embedded).url,
     readUrl: settings.DATABASE_URL_READ,
     timeoutMs: settings.DB_TIMEOUT_MS,
@@ -327,7 +331,7 @@ export async function start(
     await atMost(settings.DB_TIMEOUT_MS, migrated).catch(() => {});
   });
   await atMost(databaseWaitMs, Promise.race([migrated, aborted(gaveUp)]));
-  const handle = api(db, lru(settings.CACHE_BYTES));
+  const handle = api(db, cache);
   gaveUp.throwIfAborted();
   const server = await listen(settings, handle);
   opened.defer(() => atMost(settings.DRAIN_MS, server.stop(true)));

@@ -6,8 +6,9 @@ import { parseArgs } from "node:util";
 import postgres from "postgres";
 import { type Db, openDb } from "../db.ts";
 import { startEmbedded } from "../embedded.ts";
-import { mergeUnsearched } from "../merges.ts";
 import { idOf } from "../pessoa.ts";
+import { mergeUnsearched } from "../search/merges.ts";
+import { fullStatement } from "../search/search.ts";
 import { holds, type Pessoa } from "./contract.ts";
 import { randomFrom } from "./generate.ts";
 import { personsOf } from "./options.ts";
@@ -251,14 +252,13 @@ async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
 
 /** Stores so many persons. */
 async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa): Promise<void> {
-  const held = await sql<
-    { termo: string }[]
-  >`select termo from curtos group by termo having count(*) >= ${maxHits}`;
+  const terms = await sql.unsafe<{ termo: string }[]>(fullStatement);
+  const [held] = await sql<{ n: number }[]>`select count(*)::int as n from pessoas where busca is null`;
   const made = function* () {
     for (let i = 0; i < persons; i++) yield next();
   };
-  const full = held.map(({ termo }) => termo);
-  await store((table, lines) => copyInto(sql, table, lines), made(), full);
+  const there = { held: held?.n ?? 0, full: terms.map(({ termo }) => termo) };
+  await store((table, lines) => copyInto(sql, table, lines), made(), there);
 }
 
 async function copyInto(sql: postgres.Sql, table: string, lines: Iterable<string>): Promise<void> {

@@ -1,32 +1,31 @@
-import { commonElements } from "../comuns.ts";
-import { shortTerms, textOf } from "../curtos.ts";
 import { entryOf, storedColumns } from "../db.ts";
 import { idOf } from "../pessoa.ts";
+import { inBulk } from "../search/search.ts";
+import { shortTerms } from "../search/short-terms.ts";
 import type { Pessoa } from "./contract.ts";
 
 /** Runs `copy … from stdin` with these lines as its input. */
 export type CopyInto = (table: string, lines: Iterable<string>) => Promise<unknown>;
 
 /**
- * Stores persons past the server as it would: with those of their short terms that want rows, for `full` are the ones that
- * have enough already, and without what is common among them.
+ * Stores persons past the server as it would: the first 50,000 for the memory of the instances, later ones for the index, with those
+ * of their short terms that want rows. `there`: how many are for the memory already, and the short terms that have rows enough.
  */
 export async function store(
   copyInto: CopyInto,
   persons: Iterable<Pessoa>,
-  full: string[] = [],
+  there: { held: number; full: string[] } = { held: 0, full: [] },
 ): Promise<void> {
   const short = shortTerms(Number.POSITIVE_INFINITY);
-  short.full(full);
-  const common = commonElements(Number.POSITIVE_INFINITY);
+  short.full(there.full);
+  const searchableOf = inBulk(there.held);
   const terms: string[] = [];
   const rows = function* () {
     for (const person of persons) {
-      const { id, row, fields, elements } = entryOf({ id: idOf(person.apelido), ...person }, common);
-      common.stored(elements);
-      const missing = short.missing(fields);
-      short.added(missing);
-      for (const term of missing) terms.push(line([textOf(term), id]));
+      const { id, row, searchable } = entryOf({ id: idOf(person.apelido), ...person }, searchableOf);
+      const wanting = searchable.text === null ? [] : short.wanting(searchable.fields, () => false);
+      short.added(wanting);
+      for (const term of wanting) terms.push(line([term, id]));
       yield line(row);
     }
   };

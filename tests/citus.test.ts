@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { commonElements } from "../comuns.ts";
 import { entryOf, storedColumns } from "../db.ts";
 import { idOf } from "../pessoa.ts";
 import schema from "../schema.sql" with { type: "text" };
+import { inBulk } from "../search/search.ts";
 import { type Found, newPessoa, query, type Registry, serve } from "./support.ts";
 
 // CITUS_URL names an empty database on the coordinator of a real cluster; docs/scaling.md says how to make one.
@@ -24,7 +24,7 @@ describe.skipIf(!coordinator)(title, () => {
     // A registry that was there before Citus: its table is a plain one, and holds persons.
     const [plain = ""] = schema.split(/^-- Citus/m);
     const cells = stored.map((person) =>
-      entryOf(person, commonElements(1)).row.map((text) =>
+      entryOf(person, inBulk(0)).row.map((text) =>
         text === null ? "null" : `'${text.replaceAll("'", "''")}'`,
       ),
     );

@@ -256,7 +256,7 @@ describe("the schema", () => {
       "pg_trgm out of reach",
       `${own} create schema extensions; create extension pg_trgm schema extensions`,
       "&search_path=rinha",
-      /gist_trgm_ops.+; let this role use the schema of pg_trgm, or apply schema\.sql/,
+      /gin_trgm_ops.+; let this role use the schema of pg_trgm, or apply schema\.sql/,
     ],
     [
       "another table of that name",
@@ -272,21 +272,21 @@ describe("the schema", () => {
     ],
     [
       "a column of another kind",
-      `create table pessoas (id uuid primary key, nascimento date, apelido varchar(9), nome text, stack json, busca text, n bigint);
+      `create table pessoas (id uuid primary key, nascimento date, apelido varchar(9), nome text, stack json, busca text, tx xid8);
        alter table pessoas owner to pessoas`,
       "",
       `apelido of pessoas is character varying and not text${owner}`,
     ],
     [
       "ids that are not unique",
-      `create table pessoas (id uuid, nascimento date, apelido text, nome text, stack json, busca text, n bigint);
+      `create table pessoas (id uuid, nascimento date, apelido text, nome text, stack json, busca text, tx xid8);
        alter table pessoas owner to pessoas`,
       "",
       `the column id of pessoas is not unique${owner}`,
     ],
     [
       "a table that this role may only read",
-      `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json, busca text, n bigint);
+      `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json, busca text, tx xid8);
        create table curtos (termo text, id uuid); grant select on pessoas, curtos to pessoas`,
       "",
       `the role pessoas may not insert into pessoas${owner}`,
@@ -294,7 +294,7 @@ describe("the schema", () => {
     [
       "one of two tables",
       `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json,
-       busca text, n bigint); grant select on pessoas to pessoas`,
+       busca text, tx xid8); grant select on pessoas to pessoas`,
       "",
       `relation "curtos" does not exist${owner}`,
     ],

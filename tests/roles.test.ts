@@ -26,7 +26,7 @@ test("a role that may select and insert is enough, once the owner has made the s
     "truncate pessoas",
     "delete from pessoas",
     "update pessoas set nome = 'other'",
-    "select gin_clean_pending_list('pessoas_tarde')",
+    "select gin_clean_pending_list('pessoas_busca')",
   ]) {
     await expect(query(url, statement)).rejects.toMatchObject({ code: "42501" });
   }

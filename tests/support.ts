@@ -35,10 +35,14 @@ export function connect(databaseUrl: string): postgres.Sql {
   return postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
 }
 
-/** A registry in this process, on a port of its own. */
-export async function serve(env: Record<string, string> = {}) {
+/** A registry in this process, on a port of its own. `held`: how many persons it takes into memory. */
+export async function serve(env: Record<string, string> = {}, more: { held?: number } = {}) {
   const databaseUrl = env.DATABASE_URL ?? (await newDatabase());
-  const running = await start(readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }));
+  const running = await start(
+    readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }),
+    undefined,
+    more,
+  );
   return { ...client(running.url), ...running, databaseUrl };
 }
 

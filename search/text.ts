@@ -1,5 +1,5 @@
 /**
- * How a person is found: one text holds all searchable fields, and a term is in a field exactly when the term, written
+ * How the index knows a person: one text holds all searchable fields, and a term is in a field exactly when the term, written
  * the same way, is in the text.
  *
  * A trigram has letters and digits alone, and which characters those are depends on the C library of the database. So a
@@ -31,34 +31,27 @@ function asLetters(character: string): string {
   return asciiLetters[code] ?? String.fromCharCode(lead + (code >> 10), trail + (code & 0x3ff));
 }
 
-const encode = (lowerCased: string) => lowerCased.replace(outside, asLetters);
+/** What is in lower case, as `busca` has it. */
+export const encode = (text: string): string => text.replace(outside, asLetters);
 
-/**
- * The fields that are searched, those of them that are elements of the stack, and the text of all for the column `busca`.
- * Elements that `isCommon` are left out.
- */
+/** The fields that are searched, in lower case, and their text for the column `busca`. Elements that `isCommon` are left out. */
 export function searchable(
   { apelido, nome, stack }: { apelido: string; nome: string; stack: string[] | null },
   isCommon: (element: string) => boolean = () => false,
-) {
+): { fields: string[]; text: string } {
   const elements = new Set<string>();
-  for (const each of stack ?? []) {
-    const element = each.toLowerCase();
-    if (!isCommon(element)) elements.add(element);
-  }
+  for (const element of stack ?? []) if (!isCommon(element)) elements.add(element.toLowerCase());
   const fields = [apelido.toLowerCase(), nome.toLowerCase(), ...elements];
-  return { fields, elements, text: encode(fields.join("\0")) };
+  return { fields, text: encode(fields.join("\0")) };
 }
 
 // The longest field has 100 characters, and lower-casing at most doubles a character (İ becomes i̇).
 const longestMatch = 2 * 100 * 2;
 
-/**
- * What to look for when `term` is searched: itself in lower case where it is short, one or two characters and so no word
- * of the index; otherwise its text, as `busca` has it. Undefined when no storable person can hold it.
- */
-export function wanted(term: string): { short: string } | { text: string } | undefined {
-  if (term.includes("\0") || term.length > longestMatch) return undefined;
-  const lowerCased = term.toLowerCase();
-  return /^..?$/su.test(lowerCased) ? { short: lowerCased } : { text: encode(lowerCased) };
+/** A term in lower case. Undefined when no storable person can hold it. */
+export function lowerCased(term: string): string | undefined {
+  return term.includes("\0") || term.length > longestMatch ? undefined : term.toLowerCase();
 }
+
+/** Whether a term in lower case has one or two characters: too few for a trigram. */
+export const isShort = (term: string): boolean => /^..?$/su.test(term);

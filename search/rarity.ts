@@ -4,17 +4,12 @@ export type Rarity = {
   learn(text: string): void;
   /** A LIKE pattern that all texts with `term` match, and hardly any other: its rarest trigrams, in their order. */
   pattern(term: string): string;
-  /** Whether few persons hold `term`: fewer than one in 400 hold its rarest trigram. */
-  isRare(term: string): boolean;
 };
 
 const sampleSize = 2000;
 const wholeUpTo = 8; // letters
 const mostTrigrams = 6;
 const fewEnough = 1e-4; // of all persons hold all of the trigrams, were these independent
-const rareShare = 1 / 400;
-
-const surrogate = /[\ud800-\udfff]/; // half of a letter is none
 
 /** The three code units from `at` on, as one number. */
 const trigramAt = (text: string, at: number) =>
@@ -49,7 +44,7 @@ export function rarity(): Rarity {
       );
     },
     pattern(term) {
-      if (term.length <= wholeUpTo || surrogate.test(term)) return `%${term}%`;
+      if (term.length <= wholeUpTo) return `%${term}%`;
       const counts = holdersOf(term);
       const chosen: number[] = [];
       for (let expected = 1; expected >= fewEnough && chosen.length < mostTrigrams; ) {
@@ -64,6 +59,5 @@ export function rarity(): Rarity {
       const trigrams = chosen.sort((a, b) => a - b).map((at) => term.slice(at, at + 3));
       return `%${trigrams.join("%")}%`;
     },
-    isRare: (term) => Math.min(...holdersOf(term)) < persons * rareShare,
   };
 }

@@ -1,0 +1,155 @@
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { idOf } from "../pessoa.ts";
+import { connect, type Found, newPessoa, query, type Registry, serve } from "./support.ts";
+
+setDefaultTimeout(60_000);
+
+/** SQL that stores a person whom instances take into memory. */
+const row = (apelido: string, nome = "-", tx = "default") =>
+  `insert into pessoas (id, apelido, nome, nascimento, tx) values ('${idOf(apelido)}', '${apelido}', '${nome}', '2000-01-01', ${tx})`;
+const names = async (registry: Registry, term: string) =>
+  (await registry.search(term)).map(({ apelido }) => apelido).toSorted();
+
+async function twins() {
+  const one = await serve();
+  const other = await serve({ DATABASE_URL: one.databaseUrl });
+  return {
+    one,
+    other,
+    url: one.databaseUrl,
+    both: [one, other],
+    [Symbol.asyncDispose]: async () => void (await Promise.all([one.stop(), other.stop()])),
+  };
+}
+
+test("a person whose 201 was sent is found on the other instance, thousands of times at full speed", async () => {
+  await using it = await twins();
+  const lane = async () => {
+    for (let i = 0; i < 60; i++) {
+      const [to, from] = i % 2 ? [it.one, it.other] : [it.other, it.one];
+      const created = (await (await to.post(newPessoa())).json()) as Found;
+      expect(await names(from, created.apelido)).toEqual([created.apelido]);
+    }
+  };
+  await Promise.all(Array.from({ length: 40 }, lane));
+});
+
+test("transactions that commit late, and in another order than they began, are found from their commit on", async () => {
+  await using it = await twins();
+  const open = await Promise.all(
+    ["cedo", "meio", "tarde"].map(async (apelido) => {
+      const sql = connect(it.url);
+      await sql.unsafe(`begin; ${row(apelido)}`);
+      return { apelido, sql };
+    }),
+  );
+  const committed: string[] = [];
+  for (const { apelido, sql } of [open[2], open[0], open[1]] as typeof open) {
+    for (let i = 0; i < 5; i++) {
+      expect((await it.one.post(newPessoa())).status).toBe(201);
+      for (const registry of it.both) {
+        expect(await names(registry, apelido)).toEqual([]);
+        expect(await names(registry, "-")).toHaveLength(
+          await it.one.count(), // every apelido of newPessoa has one
+        );
+      }
+    }
+    await sql.unsafe("commit");
+    committed.push(apelido);
+    for (const registry of it.both) expect(await names(registry, apelido)).toEqual([apelido]);
+    await sql.end();
+  }
+  for (const registry of it.both) {
+    for (const apelido of committed) expect(await names(registry, apelido)).toEqual([apelido]);
+  }
+});
+
+test("a transaction that is rolled back leaves nobody to be found", async () => {
+  await using it = await twins();
+  const sql = connect(it.url);
+  await sql.unsafe(`begin; ${row("ninguem")}`);
+  expect(await names(it.one, "ninguem")).toEqual([]);
+  await sql.unsafe("rollback");
+  await sql.end();
+  for (const registry of it.both) expect(await names(registry, "ninguem")).toEqual([]);
+});
+
+test("an instance that starts loads persons of many transactions, more than one portion, while others come", async () => {
+  await using it = await twins();
+  const sql = connect(it.url);
+  for (let from = 0; from < 6000; from += 500) {
+    await sql.unsafe(
+      `insert into pessoas (id, apelido, nome, nascimento)
+       select gen_random_uuid(), 'n' || n || 'x', 'muitos', '2000-01-01' from generate_series(${from}, ${from + 499}) n`,
+    );
+  }
+  await sql.unsafe(
+    `insert into pessoas (id, apelido, nome, nascimento)
+     select gen_random_uuid(), 'n' || n || 'x', 'muitos', '2000-01-01' from generate_series(6000, 11999) n`,
+  );
+  const creating = (async () => {
+    const made: Found[] = [];
+    for (let i = 0; i < 50; i++) made.push((await (await it.one.post(newPessoa())).json()) as Found);
+    return made;
+  })();
+  const third = await serve({ DATABASE_URL: it.url });
+  const early = await Promise.all([0, 5999, 6000, 11_999].map((n) => names(third, `n${n}x`)));
+  expect(early).toEqual([["n0x"], ["n5999x"], ["n6000x"], ["n11999x"]]);
+  for (const { apelido } of await creating) expect(await names(third, apelido)).toEqual([apelido]);
+  for (let n = 0; n < 12_000; n += 371) {
+    for (const registry of [it.one, third]) expect(await names(registry, `n${n}x`)).toEqual([`n${n}x`]);
+  }
+  await Promise.all([sql.end(), third.stop()]);
+});
+
+test("rows of a backup have numbers of another server's transactions: each is found, and once", async () => {
+  await using it = await twins();
+  const now = BigInt((await query(it.url, "select pg_current_xact_id()::text as tx"))[0]?.tx as string);
+  const restored = [now - 5n, now + 20n, now + 40n, now + 1_000_000n, 2n ** 63n];
+  const sql = connect(it.url);
+  for (const [i, tx] of restored.entries()) await sql.unsafe(row(`volta${i}`, "-", `'${tx}'`));
+  const expected = restored.map((_, i) => `volta${i}`);
+  const after = await serve({ DATABASE_URL: it.url });
+  expect(await names(after, "volta")).toEqual(expected);
+  // Now transactions of this server get the numbers that these rows have.
+  for (let i = 0; i < 60; i++) {
+    expect((await after.post(newPessoa())).status).toBe(201);
+    expect(await names(after, "volta")).toEqual(expected);
+  }
+  await Promise.all([sql.end(), after.stop()]);
+});
+
+test("a table that was emptied is empty, and one that was made anew is another one", async () => {
+  await using it = await twins();
+  await it.one.post({ ...newPessoa(), nome: "antiga" });
+  for (const registry of it.both) expect(await registry.search("antiga")).toHaveLength(1);
+  await query(it.url, "truncate pessoas, curtos");
+  for (const registry of it.both) expect(await registry.search("antiga")).toEqual([]);
+  await query(it.url, row("nova", "nova"));
+  for (const registry of it.both) expect(await names(registry, "nova")).toEqual(["nova"]);
+});
+
+test("the memory holds each person once, whatever was asked how often", async () => {
+  await using it = await twins();
+  for (let i = 0; i < 10; i++) {
+    await it.one.post(newPessoa());
+    await Promise.all(it.both.flatMap((registry) => [1, 2, 3].map(() => registry.search("x"))));
+  }
+  for (const registry of it.both) {
+    const metrics = await (await registry.get("/metrics")).text();
+    expect(metrics).toMatch(/^pessoas_memory_persons 10$/m);
+    expect(metrics).toMatch(/^pessoas_memory_bytes [1-9]\d+$/m);
+  }
+});
+
+test("a row that was moved is found where it is, and one that was removed is not found", async () => {
+  await using it = await twins();
+  await query(it.url, [row("movida", "rara"), row("tirada", "rara"), row("parada", "rara")].join("; "));
+  for (const registry of it.both)
+    expect(await names(registry, "rara")).toEqual(["movida", "parada", "tirada"]);
+  await query(it.url, "update pessoas set nascimento = '1999-01-01' where apelido = 'movida'");
+  await query(it.url, "delete from pessoas where apelido = 'tirada'");
+  await query(it.url, "vacuum pessoas");
+  await query(it.url, row("nova", "outra")); // where the removed one was
+  for (const registry of it.both) expect(await names(registry, "rara")).toEqual(["movida", "parada"]);
+});

@@ -1,0 +1,112 @@
+import { expect, setDefaultTimeout, test } from "bun:test";
+import fc from "fast-check";
+import { enough } from "../search/common.ts";
+import { openMemory } from "../search/memory.ts";
+import { addRuns, mayHold, newRuns } from "../search/runs.ts";
+import { lowerCased } from "../search/text.ts";
+import { holds } from "../stress-test/contract.ts";
+
+setDefaultTimeout(60_000);
+
+const character = fc.oneof(
+  fc.constantFrom(..."aAbBéÉßİıΣσς😀漢%_\\ \u0001\u00ff\u0080"),
+  fc.string({ unit: "binary", minLength: 1, maxLength: 1 }).filter((c) => c !== "\0" && c.isWellFormed()),
+);
+const text = (maxLength: number) => fc.string({ unit: character, minLength: 1, maxLength });
+const person = fc.record({
+  id: fc.uuid(),
+  apelido: text(8),
+  nome: text(12),
+  stack: fc.option(fc.array(text(4), { maxLength: 4 })),
+});
+
+test("a term finds exactly the persons who hold it, and 50 of more", () => {
+  const asked = fc.array(person, { minLength: 1, maxLength: 200 }).chain((persons) => {
+    const fields = persons.flatMap(({ apelido, nome, stack }) => [apelido, nome, ...(stack ?? [])]);
+    const piece = fc
+      .tuple(fc.constantFrom(...fields, fields.slice(0, 2).join("")), fc.nat(), fc.nat())
+      .map(([field, from, length]) => {
+        const characters = [...field];
+        const start = from % characters.length;
+        return characters.slice(start, start + 1 + (length % characters.length)).join("");
+      });
+    const term = fc.oneof(
+      piece,
+      piece.map((each) => each.toUpperCase()),
+      text(3),
+    );
+    return fc.tuple(fc.constant(persons), fc.array(term, { minLength: 1, maxLength: 20 }));
+  });
+  fc.assert(
+    fc.property(asked, ([persons, terms]) => {
+      const memory = openMemory();
+      for (const each of persons)
+        memory.add({ ...each, ctid: "(0,1)", stack: each.stack && JSON.stringify(each.stack) });
+      for (const term of terms) {
+        const wanted = lowerCased(term);
+        if (wanted === undefined) continue;
+        const found = memory.find(wanted).map(({ id }) => id);
+        const holders = persons.filter((each) => holds(each, term)).map(({ id }) => id);
+        expect(found.filter((id) => !holders.includes(id))).toEqual([]);
+        expect(new Set(found).size).toBe(found.length);
+        expect(found.length).toBe(Math.min(enough, new Set(holders).size));
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test("what 50 persons have in their stacks is left out of later texts, and is still found 50 times", () => {
+  const memory = openMemory();
+  const add = (stack: string[]) =>
+    memory.add({
+      id: crypto.randomUUID(),
+      ctid: "(4294967295,65535)",
+      apelido: "a",
+      nome: "n",
+      stack: JSON.stringify(stack),
+    });
+  for (let i = 0; i < enough; i++) {
+    expect(memory.isCommon("Haskell")).toBe(false);
+    add(["Haskell", "Haskell", `agda${i}`]);
+  }
+  expect([memory.isCommon("Haskell"), memory.isCommon("agda0")]).toEqual([true, false]);
+  const before = memory.bytes();
+  add(["Haskell", "idris"]);
+  expect(memory.bytes() - before).toBe(Buffer.byteLength("a\0n\0idris\0"));
+  expect(memory.find("skel")).toHaveLength(enough);
+  expect([memory.find("idris").length, memory.find("agda7").length]).toEqual([1, 1]);
+});
+
+test("most terms that no text holds are ruled out by their runs of five bytes, and none that one holds", () => {
+  const runs = newRuns();
+  const texts = Array.from({ length: 2000 }, () => Buffer.from(crypto.randomUUID().repeat(2)));
+  const all = Buffer.concat(texts);
+  let end = 0;
+  for (const text of texts) {
+    addRuns(runs, all, end, end + text.length);
+    end += text.length;
+  }
+  for (const text of texts)
+    for (const length of [1, 4, 5, 9, 72]) expect(mayHold(runs, text.subarray(0, length))).toBe(true);
+  const others = Array.from({ length: 1000 }, () => Buffer.from(crypto.randomUUID()));
+  expect(others.filter((other) => mayHold(runs, other)).length).toBeLessThan(10);
+});
+
+test("a person who was added twice is found once", () => {
+  const memory = openMemory();
+  const twice = { id: crypto.randomUUID(), ctid: "(7,12)", apelido: "a", nome: "n", stack: null };
+  memory.add(twice);
+  memory.add(twice);
+  expect(memory.find("a")).toEqual([{ id: twice.id, ctid: "(7,12)" }]);
+});
+
+test("cleared, it finds nobody, and takes persons again", () => {
+  const memory = openMemory();
+  const [one, other] = [crypto.randomUUID(), crypto.randomUUID()];
+  memory.add({ id: one, ctid: "(0,1)", apelido: "a", nome: "n", stack: '["x"]' });
+  memory.clear();
+  expect([memory.find("a"), memory.persons(), memory.bytes()]).toEqual([[], 0, 0]);
+  memory.add({ id: other, ctid: "(0,2)", apelido: "a", nome: "n", stack: null });
+  expect(memory.find("a")).toEqual([{ id: other, ctid: "(0,2)" }]);
+});
