@@ -61,3 +61,62 @@ test("schema.sql alone changes nothing that is of an earlier version, and says w
   expect(await registry.count()).toBe(1);
   await registry.stop();
 });
+
+test("a table of a later version is refused, and one of an earlier version where another role owns it", async () => {
+  const registry = await serve();
+  await registry.stop();
+  const url = new URL(registry.databaseUrl);
+  const name = `r${crypto.randomUUID().replaceAll("-", "")}`;
+  await query(
+    url.href,
+    `create role ${name} login password '${name}'; grant select, insert on pessoas, curtos to ${name}`,
+  );
+  const owner = url.href;
+  url.username = url.password = name;
+  const start = (DATABASE_URL: string) => serve({ DATABASE_URL });
+  await query(owner, "comment on table pessoas is 'version 99'");
+  for (const each of [owner, url.href]) {
+    await expect(start(each)).rejects.toThrow(
+      /^DATABASE_URL: the table pessoas is of version 99, and .+; start a newer one$/,
+    );
+  }
+  await query(owner, "comment on table pessoas is 'version 1'");
+  await expect(start(url.href)).rejects.toThrow(
+    "DATABASE_URL: the table pessoas is of an earlier version; a server whose role owns it converts it at its start",
+  );
+  await (await start(owner)).stop();
+});
+
+// Citus itself is needed for what it does: tests/citus.test.ts.
+test("where the catalog says Citus, persons of the memory get what the index needs, and new ones have it", async () => {
+  const plain = await serve();
+  const before = { ...newPessoa(), nome: "Antes жя" };
+  expect((await plain.post(before)).status).toBe(201);
+  await plain.stop();
+  await query(
+    plain.databaseUrl,
+    `set allow_system_table_mods = on;
+     insert into pg_extension select 4242, 'citus', extowner, extnamespace, false, '1', null, null from pg_extension limit 1;
+     create table pg_dist_partition (logicalrelid regclass);
+     create table pg_dist_node (isactive bool, shouldhaveshards bool, noderole text);
+     create function create_distributed_table(of text, by text, shard_count int default 1, colocate_with text default '')
+       returns void language sql as 'insert into pg_dist_partition values (of::regclass)'`,
+  );
+  const registry = await serve({ DATABASE_URL: plain.databaseUrl });
+  const after = { ...newPessoa(), nome: "Depois юэ" };
+  expect((await registry.post(after)).status).toBe(201);
+  expect((await registry.post(after)).status).toBe(422);
+  expect((await registry.get("/readyz")).status).toBe(200);
+  for (const [term, person] of [
+    ["antes", before],
+    ["жя", before],
+    ["я", before],
+    ["depois", after],
+    ["юэ", after],
+  ] as const) {
+    expect((await registry.search(term)).map(({ apelido }) => apelido)).toEqual([person.apelido]);
+  }
+  const forMemory = await query(plain.databaseUrl, "select from pessoas where busca is null");
+  expect(forMemory).toBeEmpty();
+  await registry.stop();
+});

@@ -88,7 +88,9 @@ async function withDatabase(
 }
 
 /** A name that is never taken for a URL. */
-const quoted = (database: string) => `dbname='${database.replaceAll(/['\\]/g, "\\$&")}'`;
+function quoted(database: string): string {
+  return `dbname='${database.replaceAll(/['\\]/g, "\\$&")}'`;
+}
 
 function fileName(): string {
   const { positionals } = parseArgs({ args, allowPositionals: true, options: {} });
