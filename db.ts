@@ -3,7 +3,7 @@ import { checkSchema, checkServer, checkSessions, convertible, refuse, warnOfIgn
 import { group, Unavailable, whileWorking } from "./group.ts";
 import * as log from "./log.ts";
 import { type Pessoa, toJson } from "./pessoa.ts";
-import { openPool, type Pool, type Query, watched } from "./pool.ts";
+import { openPool, type Pool, type Query, queryOn, watched } from "./pool.ts";
 import { type ReplicaStats, replica } from "./replica.ts";
 import schema from "./schema.sql" with { type: "text" };
 import type { Hit } from "./search/memory.ts";
@@ -172,7 +172,7 @@ export function openDb({
     queued(watcher, queueLimit),
   );
 
-  /** Whether the server works on the latest statement of `of`. Rejects when that is not on a connection yet. */
+  /** Whether the server's process `pid` works, or did a moment ago. Rejects without one: the pool is connecting. */
   async function isWorkingOn(pid: number | undefined): Promise<boolean> {
     if (pid === undefined) throw new Unavailable("connecting");
     return await working.submit(pid);
@@ -209,9 +209,10 @@ export function openDb({
       const all = asked.flat();
       const rows = await reader.query<Row>(hitsStatement, [`{${all.map(({ ctid }) => `"${ctid}"`).join()}}`]);
       const found = new Map(rows.map((row) => [row.id, rowToJson(row)]));
-      // Rows that were moved.
-      const missing = all.filter(({ id }) => !found.has(id)).map(({ id }) => id);
-      if (missing.length > 0) for (const [id, text] of await findAt(reader, missing)) found.set(id, text);
+      await findMissing(
+        found,
+        all.map(({ id }) => id),
+      ); // rows that were moved
       return asked.map((hits) => hits.flatMap(({ id }) => found.get(id) ?? []));
     },
     { ...queued(reader, searchesAtOnce), lanes: 1 },
@@ -324,11 +325,15 @@ export function openDb({
 
   async function findBatch(ids: string[]): Promise<(string | undefined)[]> {
     const found = (await nearest?.find(ids)) ?? new Map<string, string>();
-    const missing = found.size === 0 ? ids : ids.filter((id) => !found.has(id));
-    if (missing.length > 0) {
-      for (const [id, text] of await findAt(reader, missing)) found.set(id, text);
-    }
+    await findMissing(found, ids);
     return ids.map((id) => found.get(id));
+  }
+
+  /** Adds those of `ids` that are not in `found` yet. */
+  async function findMissing(found: Map<string, string>, ids: string[]): Promise<void> {
+    const missing = found.size === 0 ? ids : ids.filter((id) => !found.has(id));
+    if (missing.length === 0) return;
+    for (const [id, text] of await findAt(reader, missing)) found.set(id, text);
   }
 
   async function findAt(from: Pool, ids: string[]): Promise<Map<string, string>> {
@@ -554,11 +559,7 @@ async function look(sql: Pick<postgres.Sql, "unsafe">): Promise<Database> {
 
 const isCurrent = ({ version, whole }: Database) => version === schemaVersion && whole;
 
-function otherVersion({ there, version }: Database): RangeError {
-  if (!there)
-    return new RangeError(
-      "DATABASE_URL: there is no table pessoas; apply schema.sql as the database's owner",
-    );
+function otherVersion({ version }: Database): RangeError {
   return new RangeError(
     version > schemaVersion
       ? `DATABASE_URL: the table pessoas is of version ${version}, and this server knows ${schemaVersion}; start a newer one`
@@ -587,7 +588,7 @@ async function change(sql: postgres.Sql, { there }: Database, timeoutMs: number)
 
 /** Persons who were for the memory of instances before their database became Citus get their texts and short terms. */
 async function moveToIndex(transaction: Pick<postgres.Sql, "unsafe">): Promise<void> {
-  const query = queryIn(transaction);
+  const query = queryOn(transaction);
   const short = shortTerms(Number.POSITIVE_INFINITY);
   for (;;) {
     const rows = await query<Row>(`select ${columns} from pessoas where busca is null limit 500`, []);
@@ -610,7 +611,7 @@ async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void>
     drop index if exists pessoas_cedo, pessoas_tarde, pessoas_busca;
     drop table if exists trechos, curtos;
     ${schema}`);
-  const query = queryIn(transaction);
+  const query = queryOn(transaction);
   const short = shortTerms(Number.POSITIVE_INFINITY);
   const searchableOf = inBulk(0);
   for (let last = "00000000-0000-0000-0000-000000000000"; ; ) {
@@ -633,8 +634,3 @@ async function convert(transaction: Pick<postgres.Sql, "unsafe">): Promise<void>
   }
   await transaction.unsafe("drop table pessoas_before");
 }
-
-const queryIn =
-  (sql: Pick<postgres.Sql, "unsafe">): Query =>
-  async <T extends object>(text: string, parameters: (string | null)[]) =>
-    await sql.unsafe<T[]>(text, parameters, { prepare: true });

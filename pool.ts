@@ -34,19 +34,15 @@ export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOpt
   let latest: Sent | undefined;
   let closed = false;
   let sql = open();
-  const queryOn =
-    (on: Pick<postgres.Sql, "unsafe">): Query =>
-    async <T extends object>(text: string, parameters: (string | null)[]) => {
-      const sent = on.unsafe<T[]>(text, parameters, { prepare: true });
-      latest = sent as unknown as Sent;
-      return await sent;
-    };
+  const note = (sent: Sent) => {
+    latest = sent;
+  };
   return {
     max,
     query: <T extends object>(text: string, parameters: (string | null)[]) =>
-      queryOn(sql)<T>(text, parameters).catch(rethrow),
+      queryOn(sql, note)<T>(text, parameters).catch(rethrow),
     async transaction<T>(run: (query: Query) => Promise<T>): Promise<T> {
-      return (await sql.begin((own) => run(queryOn(own))).catch(rethrow)) as T;
+      return (await sql.begin((own) => run(queryOn(own, note))).catch(rethrow)) as T;
     },
     pid: () => latest?.state?.setup?.at(-1)?.[0]?.pid,
     reopen() {
@@ -64,6 +60,15 @@ export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOpt
 /** What the driver adds to a query once it is on a connection: among it the answers to the setup of the session. */
 type Sent = { state?: { setup?: { pid?: number }[][] } };
 
+/** Runs prepared statements on a connection, or within a transaction. Rejects with what the driver threw. */
+export const queryOn =
+  (on: Pick<postgres.Sql, "unsafe">, note: (sent: Sent) => void = () => {}): Query =>
+  async <T extends object>(text: string, parameters: (string | null)[]) => {
+    const sent = on.unsafe<T[]>(text, parameters, { prepare: true });
+    note(sent as unknown as Sent);
+    return await sent;
+  };
+
 /**
  * Resolves with `work`, however long it takes, while the server works on it: `isWorking` is asked every `everyMs`. Rejects with
  * Unavailable when the server has nothing to do for it, or cannot be asked twice in a row: the connection of `work` is lost.
@@ -76,8 +81,10 @@ export async function watched<T>(
   const { promise: lost, reject } = Promise.withResolvers<never>();
   let timer = setTimeout(look, everyMs);
   let failures = 0;
+  let ended = false;
   async function look() {
     const working = await isWorking().catch(() => undefined);
+    if (ended) return;
     failures = working === undefined ? failures + 1 : 0;
     if (working === false || failures > 1) reject(new Unavailable("the database did not answer in time"));
     else timer = setTimeout(look, everyMs);
@@ -85,6 +92,7 @@ export async function watched<T>(
   try {
     return await Promise.race([work, lost]);
   } finally {
+    ended = true;
     clearTimeout(timer);
   }
 }
