@@ -1,5 +1,5 @@
+import { addPieces, bitsOf, blockBytes, filterBytes, mayHold } from "./blocks.ts";
 import { common, enough } from "./common.ts";
-import { addRuns, mayHold, newRuns } from "./runs.ts";
 
 /** A person, and where its row is: by that Postgres reads it in half of the time that it takes by its id. */
 export type Hit = { id: string; ctid: string };
@@ -29,14 +29,15 @@ const firstBytes = 64 * 1024;
 
 /**
  * One growing buffer of UTF-8, in which each field ends with a zero byte: no field and no term holds one. A byte scan of
- * 3 MB takes 0.3 ms, ten times less than one over strings. An element that 50 persons are found by is left out of the
+ * 3 MB takes 0.3 ms, ten times less than one over strings; most searches scan little of it (blocks.ts). An element that 50 persons are found by is left out of the
  * texts after them: any 50 are an answer, and no person is ever removed.
  */
 export function openMemory(): Memory {
   let text: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let hits: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let starts = new Uint32Array(1024); // of each person's text
-  const runs = newRuns();
+  let filters: Buffer = Buffer.alloc(firstBytes); // of each block
+  let blocks: number[] = []; // where each begins in the text
   let used = 0;
   let persons = 0;
   let emptied = 0; // how often
@@ -57,14 +58,16 @@ export function openMemory(): Memory {
   }
 
   /** Whose text holds the byte at `at`. */
-  function personAt(at: number): number {
-    let [low, high] = [0, persons - 1];
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if ((starts[middle] as number) <= at) low = middle;
-      else high = middle - 1;
+  const personAt = (at: number) => lastUpTo(starts, persons, at);
+  const blockAt = (at: number) => lastUpTo(blocks, blocks.length, at);
+
+  /** Where the filter is for a text that begins at `at`. */
+  function filterFor(at: number): number {
+    if (blocks.length === 0 || at >= (blocks.at(-1) as number) + blockBytes) {
+      filters = grown(filters, blocks.length * filterBytes, filterBytes);
+      blocks.push(at);
     }
-    return low;
+    return (blocks.length - 1) * filterBytes;
   }
 
   function hitOf(person: number): Hit {
@@ -85,22 +88,27 @@ export function openMemory(): Memory {
       starts[persons] = used;
       hits.write(id + ctid.padEnd(hitBytes - idBytes), persons * hitBytes, "latin1");
       const end = used + text.write(fields, used);
-      addRuns(runs, text, used, end);
+      addPieces(filters, filterFor(used), text, used, end);
       used = end;
       persons++;
     },
     find(term, mark = { at: 0, emptied }) {
       const wanted = Buffer.from(term);
-      if (!mayHold(runs, wanted)) return [];
-      const from = mark.emptied === emptied ? mark.at : 0;
-      const all = text.subarray(0, used);
+      const bits = bitsOf(wanted);
+      const start = mark.emptied === emptied ? mark.at : 0;
       const found = new Map<string, Hit>(); // a person may have been added twice (feed.ts)
-      for (let at = all.indexOf(wanted, from); at !== -1 && found.size < enough; ) {
-        const person = personAt(at);
-        const hit = hitOf(person);
-        found.set(hit.id, hit);
-        if (person + 1 === persons) break;
-        at = all.indexOf(wanted, starts[person + 1]);
+      for (let block = blockAt(start); block < blocks.length; block++) {
+        if (!mayHold(filters, block * filterBytes, bits)) continue;
+        const all = text.subarray(0, blocks[block + 1] ?? used);
+        for (let from = Math.max(start, blocks[block] as number); from < all.length; ) {
+          const at = all.indexOf(wanted, from);
+          if (at === -1) break;
+          const person = personAt(at);
+          const hit = hitOf(person);
+          found.set(hit.id, hit);
+          if (found.size === enough) return [...found.values()];
+          from = person + 1 < persons ? (starts[person + 1] as number) : used;
+        }
       }
       return [...found.values()];
     },
@@ -110,17 +118,29 @@ export function openMemory(): Memory {
       emptied++;
       [used, persons] = [0, 0];
       elements = common(elementsKnown);
-      runs.fill(0);
+      blocks = [];
+      filters.fill(0);
     },
     persons: () => persons,
     bytes: () => used,
   };
 }
 
+/** Index of the last of the first `count` ascending `values` that is not above `value`. */
+function lastUpTo(values: ArrayLike<number>, count: number, value: number): number {
+  let [low, high] = [0, count - 1];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if ((values[middle] as number) <= value) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
 /** `buffer` with room for `more` after the first `used` bytes. */
 function grown(buffer: Buffer, used: number, more: number): Buffer {
   if (used + more <= buffer.length) return buffer;
-  const longer = Buffer.allocUnsafeSlow(Math.max(used + more, Math.ceil(buffer.length * 1.5)));
+  const longer = Buffer.alloc(Math.max(used + more, Math.ceil(buffer.length * 1.5)));
   buffer.copy(longer, 0, 0, used);
   return longer;
 }

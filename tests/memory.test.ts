@@ -1,8 +1,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
+import { addPieces, bitsOf, blockBytes, filterBytes, mayHold } from "../search/blocks.ts";
 import { enough } from "../search/common.ts";
 import { openMemory } from "../search/memory.ts";
-import { addRuns, mayHold, newRuns } from "../search/runs.ts";
 import { lowerCased } from "../search/text.ts";
 import { holds } from "../stress-test/contract.ts";
 
@@ -78,19 +78,39 @@ test("what 50 persons have in their stacks is left out of later texts, and is st
   expect([memory.find("idris").length, memory.find("agda7").length]).toEqual([1, 1]);
 });
 
-test("most terms that no text holds are ruled out by their runs of five bytes, and none that one holds", () => {
-  const runs = newRuns();
-  const texts = Array.from({ length: 2000 }, () => Buffer.from(crypto.randomUUID().repeat(2)));
-  const all = Buffer.concat(texts);
-  let end = 0;
-  for (const text of texts) {
-    addRuns(runs, all, end, end + text.length);
-    end += text.length;
-  }
+test("a block may hold every piece of its texts, and few other terms", () => {
+  const filters = new Uint8Array(2 * filterBytes);
+  const texts = Array.from({ length: blockBytes / 64 }, () => Buffer.from(crypto.randomUUID().slice(0, 32)));
+  for (const text of texts) addPieces(filters, filterBytes, text, 0, text.length);
   for (const text of texts)
-    for (const length of [1, 4, 5, 9, 72]) expect(mayHold(runs, text.subarray(0, length))).toBe(true);
-  const others = Array.from({ length: 1000 }, () => Buffer.from(crypto.randomUUID()));
-  expect(others.filter((other) => mayHold(runs, other)).length).toBeLessThan(10);
+    for (let length = 1; length <= 32; length++)
+      expect(mayHold(filters, filterBytes, bitsOf(text.subarray(32 - length)))).toBe(true);
+  expect(mayHold(filters, 0, bitsOf(Buffer.from("ab")))).toBe(false); // the block before it is empty
+  const others = Array.from({ length: 1000 }, () => bitsOf(Buffer.from(crypto.randomUUID())));
+  expect(others.filter((bits) => mayHold(filters, filterBytes, bits)).length).toBeLessThan(10);
+});
+
+test("in texts of many blocks everybody is found, and after a mark only those who came later", () => {
+  const memory = openMemory();
+  const persons = Array.from({ length: 2000 }, (_, i) => ({
+    id: crypto.randomUUID(),
+    ctid: `(${i},1)`,
+    apelido: `apelido ${i} ${crypto.randomUUID()}`,
+    nome: `ñ${String.fromCodePoint(0x4e00 + i)}`,
+    stack: null,
+  }));
+  const ids = (term: string, mark?: ReturnType<typeof memory.mark>) =>
+    memory.find(term, mark).map(({ id }) => id);
+  for (const person of persons.slice(0, 1003)) memory.add(person);
+  const mark = memory.mark();
+  for (const person of persons.slice(1003)) memory.add(person);
+  for (const [i, { id, apelido, nome }] of persons.entries()) {
+    for (const term of [apelido, apelido.slice(-5), nome, nome.slice(1)]) {
+      expect(ids(term)).toContain(id);
+      expect(ids(term, mark).includes(id)).toBe(i >= 1003);
+    }
+  }
+  expect(ids("ñ")).toHaveLength(enough);
 });
 
 test("a person who was added twice is found once", () => {

@@ -1,0 +1,63 @@
+/*
+ * The texts in memory are cut into blocks of some persons each. A block has a Bloom filter of the pieces of two and of four bytes
+ * in its texts, so a search scans only blocks that have all pieces of its term. Of 350 blocks with 50,000 persons a whole apelido
+ * leaves ten, a term that nobody has one.
+ */
+
+/** A block ends with the person who reaches this size. */
+export const blockBytes = 8192;
+const fourBits = 2 ** 14; // of pieces of four bytes: a full block sets three in ten of these bits
+const twoBits = 2 ** 13; // and after them those of two, which have fewer values
+/** Size of a block's filter. */
+export const filterBytes = (fourBits + twoBits) / 8;
+
+function bitOfFour(piece: number): number {
+  const mixed = Math.imul(piece, 0x9e3779b1);
+  return (mixed ^ (mixed >>> 15)) & (fourBits - 1);
+}
+
+function bitOfTwo(piece: number): number {
+  const mixed = Math.imul(piece & 0xffff, 0x9e3779b1);
+  return fourBits + ((mixed ^ (mixed >>> 15)) & (twoBits - 1));
+}
+
+/** Adds the pieces of `bytes` from `from` to `to` to the filter at `filter` in `filters`. */
+export function addPieces(
+  filters: Uint8Array,
+  filter: number,
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+): void {
+  let last = 0; // the last four bytes
+  for (let at = from; at < to; at++) {
+    last = (last << 8) | (bytes[at] as number);
+    if (at > from) set(filters, filter, bitOfTwo(last));
+    if (at >= from + 3) set(filters, filter, bitOfFour(last));
+  }
+}
+
+function set(filters: Uint8Array, filter: number, bit: number): void {
+  const at = filter + (bit >> 3);
+  filters[at] = (filters[at] as number) | (1 << (bit & 7));
+}
+
+/** The bits that a text with `term` sets: those of its longest pieces. None for a single byte. */
+export function bitsOf(term: Uint8Array): number[] {
+  const [length, bitOf] = term.length < 4 ? [2, bitOfTwo] : [4, bitOfFour];
+  const bits: number[] = [];
+  let last = 0;
+  for (let at = 0; at < term.length; at++) {
+    last = (last << 8) | (term[at] as number);
+    if (at >= length - 1) bits.push(bitOf(last));
+  }
+  return bits;
+}
+
+/** False when no text of the block whose filter is at `filter` can have all pieces of a term. */
+export function mayHold(filters: Uint8Array, filter: number, bits: number[]): boolean {
+  for (const bit of bits) {
+    if (!((filters[filter + (bit >> 3)] as number) & (1 << (bit & 7)))) return false;
+  }
+  return true;
+}
