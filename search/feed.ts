@@ -14,25 +14,34 @@ export type Feed = {
   hasLater(): boolean;
 };
 
-/** `from` the first transaction that was not there at the last snapshot, and those before it that were still open. */
+/** `from` the first transaction to ask for, and those before it that were still open. `last`: the highest one whose rows are all read. */
 type Position = {
   store: string;
-  from: string;
-  open: string[];
+  from: bigint;
+  open: bigint[];
+  last: bigint;
   upTo: string | null;
   target: string | undefined;
 };
 
 const portion = 500; // rows: a few milliseconds of an instance
 const lastTransaction = "18446744073709551615";
-const start: Position = { store: "", from: "0", open: [], upTo: lastTransaction, target: undefined };
+const start: Position = {
+  store: "",
+  from: 0n,
+  open: [],
+  last: 0n,
+  upTo: lastTransaction,
+  target: undefined,
+};
 
 /**
  * Each row has the transaction that stored it. What is visible now and was not at an earlier snapshot was stored by a
  * transaction that was open then or had not begun: nothing is missed, in whatever order transactions commit and however
- * long one stays open. Rows of a restored backup have numbers of another server's: the first load takes all there are,
- * later questions end at the present number. A row may come twice, from a load of several portions or when the present
- * number reaches one of another server's.
+ * long one stays open. A question begins behind the last transaction that stored a row, not at the end of the snapshot: a
+ * server that crashes gives out numbers again that stored nothing. Rows of a restored backup have numbers of another
+ * server's: the first load takes all there are, later questions end at the present number. A row may come twice, from a
+ * load of several portions or when the present number reaches one of another server's.
  */
 const statement = `
   select null::uuid as id, null::tid as ctid, pg_current_snapshot()::text as apelido,
@@ -52,9 +61,11 @@ export function openFeed(memory: Memory, query: Query): Feed {
   let position = start;
   let loaded = false;
   let later = false;
+  const again = new Set<string>(); // ids in memory whose rows will come a second time
 
   function forget() {
     memory.clear();
+    again.clear();
     position = start;
     loaded = later = false;
   }
@@ -62,7 +73,7 @@ export function openFeed(memory: Memory, query: Query): Feed {
   return {
     async next() {
       const asked = position;
-      const rows = await query<Row>(statement, [asked.from, `{${asked.open.join()}}`, asked.upTo]);
+      const rows = await query<Row>(statement, [String(asked.from), `{${asked.open.join()}}`, asked.upTo]);
       if (position !== asked) return false; // this question was given up, and asked anew
       const [head, ...persons] = rows as [Row, ...Row[]];
       const { apelido: seen, nome: store } = head;
@@ -72,20 +83,36 @@ export function openFeed(memory: Memory, query: Query): Feed {
         return false;
       }
       later = head.stack === "true";
-      for (const person of persons) memory.add(person);
       const target = asked.target ?? seen;
+      const { end, open } = parse(target);
+      let { from, last } = asked;
+      for (const person of persons) {
+        const tx = BigInt(person.tx);
+        if (!again.has(person.id)) memory.add(person);
+        if (tx >= end || open.includes(tx)) again.add(person.id);
+        else {
+          again.delete(person.id);
+          if (tx > last) last = tx;
+        }
+        if (tx >= from) from = tx + 1n;
+      }
       if (persons.length >= portion) {
-        const next = BigInt(persons.at(-1)?.tx as string) + 1n; // rows come in their order, those that were open first
-        const from = next > BigInt(asked.from) ? String(next) : asked.from;
-        position = { ...asked, store, target, from, open: [] };
+        position = { ...asked, store, target, from, last, open: [] };
         return false;
       }
-      const [, from = "0", open = ""] = target.split(":");
-      position = { store, from, open: open === "" ? [] : open.split(","), upTo: null, target: undefined };
+      if (last >= end) last = end - 1n; // a number of another server's, and this one crashed
+      from = last + 1n;
+      position = { store, from, open: open.filter((tx) => tx < from), last, upTo: null, target: undefined };
       loaded = true;
       return asked.target === undefined; // else the snapshot is older than this call
     },
     isLoaded: () => loaded,
     hasLater: () => later,
   };
+}
+
+/** The first transaction that a snapshot knows nothing of, and those before it that had not ended. */
+function parse(snapshot: string): { end: bigint; open: bigint[] } {
+  const [, end = "", open = ""] = snapshot.split(":");
+  return { end: BigInt(end), open: open === "" ? [] : open.split(",").map(BigInt) };
 }
