@@ -140,11 +140,11 @@ export function openSearch({ held, query, inTurn, read, ask, merge }: SearchOpti
   async function find(term: string): Promise<string[]> {
     const wanted = lowerCased(term);
     if (wanted === undefined) return [];
+    const mark = memory.mark();
     const known = memory.find(wanted);
     const texts = read(known);
     // Any 50 are an answer, whoever is new; unless some are gone.
     if (known.length >= enough && (await texts).length === known.length) return await texts;
-    const mark = memory.mark();
     const later = room === 0 || feed.hasLater() ? findLater(wanted) : undefined;
     const [first, second] = await Promise.all([
       texts,
