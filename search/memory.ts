@@ -88,7 +88,8 @@ export function openMemory(): Memory {
       starts[persons] = used;
       hits.write(id + ctid.padEnd(hitBytes - idBytes), persons * hitBytes, "latin1");
       const end = used + text.write(fields, used);
-      addPieces(filters, filterFor(used), text, used, end);
+      const filter = filterFor(used); // first: it may replace `filters`
+      addPieces(filters, filter, text, used, end);
       used = end;
       persons++;
     },

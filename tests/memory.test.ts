@@ -113,6 +113,14 @@ test("in texts of many blocks everybody is found, and after a mark only those wh
   expect(ids("ñ")).toHaveLength(enough);
 });
 
+test("whoever is in memory is found, however often its buffers have grown", () => {
+  const memory = openMemory();
+  const apelidos = Array.from({ length: 20_000 }, (_, i) => `${i}-${Bun.hash(String(i)).toString(36)}`);
+  for (const apelido of apelidos)
+    memory.add({ id: apelido.padEnd(36), ctid: "(0,1)", apelido, nome: "Pessoa", stack: null });
+  expect(apelidos.filter((apelido) => memory.find(apelido).length !== 1)).toEqual([]);
+});
+
 test("a person who was added twice is found once", () => {
   const memory = openMemory();
   const twice = { id: crypto.randomUUID(), ctid: "(7,12)", apelido: "a", nome: "n", stack: null };
