@@ -24,18 +24,6 @@ async function twins() {
   };
 }
 
-test("a person whose 201 was sent is found on the other instance, thousands of times at full speed", async () => {
-  await using it = await twins();
-  const lane = async () => {
-    for (let i = 0; i < 60; i++) {
-      const [to, from] = i % 2 ? [it.one, it.other] : [it.other, it.one];
-      const created = (await (await to.post(newPessoa())).json()) as Found;
-      expect(await names(from, created.apelido)).toEqual([created.apelido]);
-    }
-  };
-  await Promise.all(Array.from({ length: 40 }, lane));
-});
-
 test("transactions that commit late, and in another order than they began, are found from their commit on", async () => {
   await using it = await twins();
   const open = await Promise.all(
