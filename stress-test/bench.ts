@@ -4,11 +4,9 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import autocannon from "autocannon";
 import { Presets, SingleBar } from "cli-progress";
-import { holds, type Pessoa, readPessoa } from "./contract.ts";
+import { holds, type Pessoa, readPessoa } from "./data/contract.ts";
 import { generate } from "./generate.ts";
-import { numberOf, wholeOf } from "./options.ts";
-import { nameMachine, type Run, writeReport } from "./report.ts";
-import { type Metrics, readMetrics, type Sample } from "./usage.ts";
+import { type Metrics, readMetrics, type Sample } from "./measure/usage.ts";
 import {
   brief,
   describeMachine,
@@ -25,7 +23,9 @@ import {
   summarise,
   type Timed,
   table,
-} from "./verdict.ts";
+} from "./measure/verdict.ts";
+import { numberOf, wholeOf } from "./options.ts";
+import { nameMachine, type Run, writeReport } from "./report/report.ts";
 
 const scenarios = ["create", "get", "search", "mixed", "invalid"] as const;
 type Scenario = (typeof scenarios)[number];
@@ -363,7 +363,7 @@ async function watch(options: Options, project: string | undefined): Promise<Wat
     const command = [
       process.execPath,
       "run",
-      join(import.meta.dir, "usage.ts"),
+      join(import.meta.dir, "measure/usage.ts"),
       "--project",
       project,
       "--out",

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { readPessoa } from "./contract.ts";
 import { costOf, measuresOf, ratiosOf, render, type Slice, spreadOf } from "./cost.ts";
+import { readPessoa } from "./data/contract.ts";
 import { generate, randomFrom } from "./generate.ts";
 import { arrivals, persons, readAnswer } from "./load.ts";
 

@@ -1,12 +1,12 @@
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { type Topology, topology } from "../tests/contest/topology.ts";
+import { people } from "./data/people.ts";
+import { store } from "./data/store.ts";
 import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load.ts";
+import { findServices, readCpuSeconds, readUsage } from "./measure/usage.ts";
+import { describeMachine, mebibytes, number, settledCount, table } from "./measure/verdict.ts";
 import { numberOf, personsOf, wholeOf } from "./options.ts";
-import { people } from "./people.ts";
-import { store } from "./store.ts";
-import { findServices, readCpuSeconds, readUsage } from "./usage.ts";
-import { describeMachine, mebibytes, number, settledCount, table } from "./verdict.ts";
 
 const usage = `Usage: bun run bench:cost [OPTIONS]
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { expectAnswers, expectedFor, type Pessoa, readColumn, readPessoa } from "./contract.ts";
+import { expectAnswers, expectedFor, type Pessoa, readColumn, readPessoa } from "./data/contract.ts";
 import { generate, payloadsFile, renderFiles } from "./generate.ts";
 
 const ana = { apelido: "ana", nome: "Ana", nascimento: "2000-02-29", stack: ["Go", "C#"] };

@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { expectAnswers, expectedFor, type Row, readColumn } from "./contract.ts";
+import { expectAnswers, expectedFor, type Row, readColumn } from "./data/contract.ts";
 import { wholeOf } from "./options.ts";
 
 export const payloadsFile = "pessoas-payloads.tsv";

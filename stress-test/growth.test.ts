@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { holds, type Pessoa, readPessoa } from "./contract.ts";
+import { holds, type Pessoa, readPessoa } from "./data/contract.ts";
+import { crowd, people, searches } from "./data/people.ts";
 import { type Growth, renderMarkdown } from "./growth.ts";
-import { crowd, people, searches } from "./people.ts";
 
 function first(seed: number, n: number): Pessoa[] {
   return people(seed).take(n).toArray();

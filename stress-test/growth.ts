@@ -9,13 +9,13 @@ import { startEmbedded } from "../embedded.ts";
 import { idOf } from "../pessoa.ts";
 import { mergeUnsearched } from "../search/merges.ts";
 import { fullStatement } from "../search/search.ts";
-import { holds, type Pessoa } from "./contract.ts";
+import { holds, type Pessoa } from "./data/contract.ts";
+import { type Crowd, crowd, people, type Search, searches } from "./data/people.ts";
+import { store } from "./data/store.ts";
 import { randomFrom } from "./generate.ts";
+import { describeMachine, number, percentile, table } from "./measure/verdict.ts";
 import { personsOf } from "./options.ts";
-import { type Crowd, crowd, people, type Search, searches } from "./people.ts";
-import { type Chart, logAxis, nameMachine, paint, panels, pictureOf, short, text } from "./report.ts";
-import { store } from "./store.ts";
-import { describeMachine, number, percentile, table } from "./verdict.ts";
+import { type Chart, logAxis, nameMachine, paint, panels, pictureOf, short, text } from "./report/report.ts";
 
 const usage = `Usage: bun run bench:growth [OPTIONS]
 

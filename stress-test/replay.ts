@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 import { Presets, SingleBar } from "cli-progress";
-import { expectAnswers, readColumn } from "./contract.ts";
+import { expectAnswers, readColumn } from "./data/contract.ts";
 
 const usage = `Sends a file of payloads to POST /pessoas and compares every answer with the contract.
 

@@ -108,7 +108,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 if [ -n "$project" ]; then
-  bun run "$here/usage.ts" --project "$project" --out "$run/usage.jsonl" &
+  bun run "$here/measure/usage.ts" --project "$project" --out "$run/usage.jsonl" &
   sampler=$!
   until [ -s "$run/usage.jsonl" ]; do
     kill -0 "$sampler" 2> /dev/null || { sampler=; fail "cannot measure the compose project $project"; }
@@ -139,11 +139,11 @@ find "$run" -mindepth 1 -maxdepth 1 -type f -exec mv -t "$(dirname -- "$log")" -
 mv -T -- "$(dirname -- "$log")" "$result"
 
 code=0
-bun run "$here/verdict.ts" --data "$data" --base-url "$BASE_URL" --count-before "$count_before" \
+bun run "$here/measure/verdict.ts" --data "$data" --base-url "$BASE_URL" --count-before "$count_before" \
   ${against:+--against "$against"} "$result" || code=$?
 command="./stress-test/run-test.sh --seed $seed --seconds-scale $scale${project:+ --project $project} GATLING_DIR"
 if [ "$code" -le 1 ]; then
-  bun run "$here/report.ts" --command "$command" "$result" || fail "no pictures; \"bun install\" gets what draws them"
+  bun run "$here/report/report.ts" --command "$command" "$result" || fail "no pictures; \"bun install\" gets what draws them"
 fi
 echo >&2
 echo "Pictures: $result/report.html" >&2

@@ -2,8 +2,8 @@ import { parseArgs } from "node:util";
 import { startEmbedded } from "../embedded.ts";
 import { server, spawnServer, temporaryFolder } from "../tests/support.ts";
 import { spreadOf } from "./cost.ts";
+import { table } from "./measure/verdict.ts";
 import { wholeOf } from "./options.ts";
-import { table } from "./verdict.ts";
 
 const usage = `Usage: bun run bench:start [OPTIONS] [COMMAND...]
 

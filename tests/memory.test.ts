@@ -4,7 +4,7 @@ import { addPieces, bitsOf, blockBytes, filterBytes, mayHold } from "../search/b
 import { enough } from "../search/common.ts";
 import { openMemory } from "../search/memory.ts";
 import { lowerCased } from "../search/text.ts";
-import { holds } from "../stress-test/contract.ts";
+import { holds } from "../stress-test/data/contract.ts";
 
 setDefaultTimeout(60_000);
 

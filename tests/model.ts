@@ -1,7 +1,7 @@
 import { expect } from "bun:test";
 import fc from "fast-check";
 import { enough } from "../search/common.ts";
-import { holds, type Pessoa } from "../stress-test/contract.ts";
+import { holds, type Pessoa } from "../stress-test/data/contract.ts";
 import type { Registry } from "./support.ts";
 
 // What searching and storing have gone wrong over: wildcards, separators, letters whose case is a story.

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import fc from "fast-check";
 import { isOrdinary, NovaPessoa } from "../pessoa.ts";
-import { readPessoa } from "../stress-test/contract.ts";
+import { readPessoa } from "../stress-test/data/contract.ts";
 import { expectFound, hostile, nascimento, person, termsOf } from "./model.ts";
 import { type Found, type Registry, raw, serve } from "./support.ts";
 import { isControl, targets } from "./targets.ts";

@@ -4,7 +4,7 @@ import { common, enough } from "../search/common.ts";
 import { rarity } from "../search/rarity.ts";
 import { shortTerms } from "../search/short-terms.ts";
 import { encode, isShort, lowerCased, searchable } from "../search/text.ts";
-import { holds } from "../stress-test/contract.ts";
+import { holds } from "../stress-test/data/contract.ts";
 
 setDefaultTimeout(60_000); // on a busy machine 20,000 runs take longer than the 5 s of the default
 

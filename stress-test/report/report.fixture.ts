@@ -1,6 +1,6 @@
+import type { Sample, Usage } from "../measure/usage.ts";
+import type { Timed } from "../measure/verdict.ts";
 import type { Page } from "./report.ts";
-import type { Sample, Usage } from "./usage.ts";
-import type { Timed } from "./verdict.ts";
 
 /** A made-up run in the contest's shape, 205 s with all that can be measured: for tests of the pictures. */
 export function contestPage(): Page {

@@ -2,8 +2,15 @@ import { existsSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { expectAnswers, expectedFor, type Pessoa, type Row, readColumn, readPessoa } from "./contract.ts";
-import { payloadsFile, termsFile } from "./generate.ts";
+import {
+  expectAnswers,
+  expectedFor,
+  type Pessoa,
+  type Row,
+  readColumn,
+  readPessoa,
+} from "../data/contract.ts";
+import { payloadsFile, termsFile } from "../generate.ts";
 import type { Sample } from "./usage.ts";
 
 const usage = `Usage: verdict.ts [OPTIONS] RESULTS_DIR

@@ -2,8 +2,8 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expectAnswers, type Pessoa, readPessoa } from "./contract.ts";
-import { renderFiles } from "./generate.ts";
+import { expectAnswers, type Pessoa, readPessoa } from "../data/contract.ts";
+import { renderFiles } from "../generate.ts";
 import { findCgroups, readCpuSeconds, readUsage, type Sample, type Usage } from "./usage.ts";
 import {
   compare,

@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { findSocket, parseMetrics, readMetrics, type Sample, type Usage } from "../measure/usage.ts";
+import type { Timed } from "../measure/verdict.ts";
 import { contestPage } from "./report.fixture.ts";
 import {
   chartsOf,
@@ -9,8 +11,6 @@ import {
   renderFiles,
   usageOverTime,
 } from "./report.ts";
-import { findSocket, parseMetrics, readMetrics, type Sample, type Usage } from "./usage.ts";
-import type { Timed } from "./verdict.ts";
 
 const request = (atMs: number, ms: number, more: Partial<Timed> = {}): Timed => ({
   kind: "read",

@@ -1,7 +1,7 @@
-import { entryOf, storedColumns } from "../db.ts";
-import { idOf } from "../pessoa.ts";
-import { inBulk } from "../search/search.ts";
-import { shortTerms } from "../search/short-terms.ts";
+import { entryOf, storedColumns } from "../../db.ts";
+import { idOf } from "../../pessoa.ts";
+import { inBulk } from "../../search/search.ts";
+import { shortTerms } from "../../search/short-terms.ts";
 import type { Pessoa } from "./contract.ts";
 
 /** Runs `copy … from stdin` with these lines as its input. */

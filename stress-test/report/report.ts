@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import * as echarts from "echarts";
-import type { Metrics, Sample } from "./usage.ts";
+import type { Metrics, Sample } from "../measure/usage.ts";
 import {
   mebibytes,
   number,
@@ -14,7 +14,7 @@ import {
   sumUsage,
   type Timed,
   type Verdict,
-} from "./verdict.ts";
+} from "../measure/verdict.ts";
 
 const usage = `Usage: report.ts [OPTIONS] RESULTS_DIR
 
