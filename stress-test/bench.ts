@@ -4,28 +4,25 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import autocannon from "autocannon";
 import { Presets, SingleBar } from "cli-progress";
+import { numberOf, wholeOf } from "../tools/arguments.ts";
 import { holds, type Pessoa, readPessoa } from "./data/contract.ts";
-import { generate } from "./generate.ts";
-import { type Metrics, readMetrics, type Sample } from "./measure/usage.ts";
+import { generate } from "./data/payloads.ts";
 import {
   brief,
-  describeMachine,
   inParallel,
   isSame,
-  type Latency,
-  number,
   parse,
   readBack,
-  readSamples,
   type Stored,
   settledCount,
   spread,
-  summarise,
-  type Timed,
-  table,
-} from "./measure/verdict.ts";
-import { numberOf, wholeOf } from "./options.ts";
-import { nameMachine, type Run, writeReport } from "./report/report.ts";
+} from "./measure/audit.ts";
+import { number, table } from "./measure/format.ts";
+import { describeMachine, nameMachine } from "./measure/machine.ts";
+import { type Latency, summarise, type Timed } from "./measure/statistics.ts";
+import { type Metrics, readMetrics, readSamples, type Sample } from "./measure/usage.ts";
+import type { Run } from "./report/charts.ts";
+import { writeReport } from "./report/page.ts";
 
 const scenarios = ["create", "get", "search", "mixed", "invalid"] as const;
 type Scenario = (typeof scenarios)[number];

@@ -1,8 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import { costOf, measuresOf, ratiosOf, render, type Slice, spreadOf } from "./cost.ts";
+import { costOf, measuresOf, ratiosOf, render, type Slice } from "./cost.ts";
 import { readPessoa } from "./data/contract.ts";
-import { generate, randomFrom } from "./generate.ts";
+import { generate, randomFrom } from "./data/payloads.ts";
 import { arrivals, persons, readAnswer } from "./load.ts";
+import { spreadOf } from "./measure/statistics.ts";
 
 describe("answers", () => {
   const plain = 'HTTP/1.1 201 Created\r\nLocation: /pessoas/1\r\nContent-Length: 9\r\n\r\n{"id": 1}';

@@ -1,12 +1,16 @@
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { type Topology, topology } from "../tests/contest/topology.ts";
+import { numberOf, personsOf, wholeOf } from "../tools/arguments.ts";
 import { people } from "./data/people.ts";
 import { store } from "./data/store.ts";
 import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load.ts";
-import { findServices, readCpuSeconds, readUsage } from "./measure/usage.ts";
-import { describeMachine, mebibytes, number, settledCount, table } from "./measure/verdict.ts";
-import { numberOf, personsOf, wholeOf } from "./options.ts";
+import { settledCount } from "./measure/audit.ts";
+import { readCpuSeconds, readUsage } from "./measure/cgroups.ts";
+import { mebibytes, number, table } from "./measure/format.ts";
+import { describeMachine } from "./measure/machine.ts";
+import { type Spread, spreadOf } from "./measure/statistics.ts";
+import { findServices } from "./measure/usage.ts";
 
 const usage = `Usage: bun run bench:cost [OPTIONS]
 
@@ -39,9 +43,6 @@ Exit code: 0 all was as expected, 1 an answer or a count was wrong, 2 could not 
 
 const warmUp = { saturation: 3, reads: 2, official: 2 } satisfies Record<Load, number>;
 const sampleMs = 250;
-
-/** Several slices of the same. */
-export type Spread = { median: number; min: number; max: number };
 
 /** What the first side is of the second, and the standard error of the mean; null with one pair. */
 export type Ratio = Spread & { error: number | null };
@@ -81,16 +82,6 @@ type Side = {
   /** The highest working set of each service, and of "all" at one moment, bytes. */
   peak: Map<string, number>;
 };
-
-/** The median (of an even number: between the two), and the ends. Throws RangeError for none. */
-export function spreadOf(values: readonly number[]): Spread {
-  const sorted = values.toSorted((a, b) => a - b);
-  const [min, max] = [sorted[0], sorted.at(-1)];
-  if (min === undefined || max === undefined) throw new RangeError("values: expected at least one");
-  const middle = (sorted.length - 1) / 2;
-  const at = (index: number) => sorted[index] as number;
-  return { median: (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2, min, max };
-}
 
 /** Pair by pair, so that what changes on the machine from pair to pair falls out. Null where a divisor is 0. */
 export function ratiosOf(ours: readonly number[], theirs: readonly number[]): Ratio | null {

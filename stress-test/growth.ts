@@ -9,13 +9,15 @@ import { startEmbedded } from "../embedded.ts";
 import { idOf } from "../pessoa.ts";
 import { mergeUnsearched } from "../search/merges.ts";
 import { fullStatement } from "../search/search.ts";
+import { personsOf } from "../tools/arguments.ts";
 import { holds, type Pessoa } from "./data/contract.ts";
+import { randomFrom } from "./data/payloads.ts";
 import { type Crowd, crowd, people, type Search, searches } from "./data/people.ts";
 import { store } from "./data/store.ts";
-import { randomFrom } from "./generate.ts";
-import { describeMachine, number, percentile, table } from "./measure/verdict.ts";
-import { personsOf } from "./options.ts";
-import { type Chart, logAxis, nameMachine, paint, panels, pictureOf, short, text } from "./report/report.ts";
+import { number, short, table } from "./measure/format.ts";
+import { describeMachine, nameMachine } from "./measure/machine.ts";
+import { percentile } from "./measure/statistics.ts";
+import { type Chart, logAxis, paint, panels, pictureOf, text } from "./report/charts.ts";
 
 const usage = `Usage: bun run bench:growth [OPTIONS]
 

@@ -1,8 +1,8 @@
 // A process of its own: it sends the loads of cost.ts and tells what came back, over IPC.
 import { readPositionals } from "../tools/arguments.ts";
 import { expectedFor, readPessoa } from "./data/contract.ts";
-import { generate, type Random, randomFrom } from "./generate.ts";
-import { type Latency, summarise } from "./measure/verdict.ts";
+import { generate, type Random, randomFrom } from "./data/payloads.ts";
+import { type Latency, summarise } from "./measure/statistics.ts";
 
 export const loads = ["official", "saturation", "reads"] as const;
 export type Load = (typeof loads)[number];

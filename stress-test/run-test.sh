@@ -143,7 +143,7 @@ bun run "$here/measure/verdict.ts" --data "$data" --base-url "$BASE_URL" --count
   ${against:+--against "$against"} "$result" || code=$?
 command="./stress-test/run-test.sh --seed $seed --seconds-scale $scale${project:+ --project $project} GATLING_DIR"
 if [ "$code" -le 1 ]; then
-  bun run "$here/report/report.ts" --command "$command" "$result" || fail "no pictures; \"bun install\" gets what draws them"
+  bun run "$here/report/page.ts" --command "$command" "$result" || fail "no pictures; \"bun install\" gets what draws them"
 fi
 echo >&2
 echo "Pictures: $result/report.html" >&2

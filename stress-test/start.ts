@@ -1,9 +1,9 @@
 import { parseArgs } from "node:util";
 import { startEmbedded } from "../embedded.ts";
 import { server, spawnServer, temporaryFolder } from "../tests/support.ts";
-import { spreadOf } from "./cost.ts";
-import { table } from "./measure/verdict.ts";
-import { wholeOf } from "./options.ts";
+import { wholeOf } from "../tools/arguments.ts";
+import { table } from "./measure/format.ts";
+import { spreadOf } from "./measure/statistics.ts";
 
 const usage = `Usage: bun run bench:start [OPTIONS] [COMMAND...]
 

@@ -5,7 +5,7 @@ import { delimiter, join } from "node:path";
 import { removeData, runningUrl, startEmbedded } from "../embedded.ts";
 import { scripts as commands } from "../package.json";
 import { listenerOf } from "../port.ts";
-import { generate, renderFiles } from "../stress-test/generate.ts";
+import { generate, renderFiles } from "../stress-test/data/payloads.ts";
 import { type Found, serve, spawnServer, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;

@@ -1,7 +1,7 @@
 import { fakerEL, fakerJA, fakerPL, fakerPT_BR as fakerPT, fakerRU } from "@faker-js/faker";
 import { somebody } from "../../tools/seed.ts";
-import { generate, randomFrom } from "../generate.ts";
 import { type Pessoa, readPessoa } from "./contract.ts";
+import { generate, randomFrom } from "./payloads.ts";
 
 const abroad = [fakerEL, fakerJA, fakerPL, fakerRU];
 const oneBrazilianIn = 500; // has a name from there

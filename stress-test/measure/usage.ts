@@ -1,23 +1,8 @@
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-
-/** What one container has used since it started, and may use. Counters restart at 0 with the container. */
-export type Usage = {
-  /** CPU-seconds in user space and in the kernel. */
-  userS: number;
-  systemS: number;
-  /** Seconds in which it had work but had used up its share of CPU. */
-  throttledS: number;
-  /** Memory now, file cache included; and what of it could not be given back at once. */
-  memoryBytes: number;
-  workingSetBytes: number;
-  /** The highest memory since the start, file cache included; null where the kernel does not say. */
-  peakBytes: number | null;
-  /** Limits; null where there is none. */
-  cpuLimit: number | null;
-  memoryLimitBytes: number | null;
-};
+import { type CgroupDirs, findCgroups, readUsage, type Usage } from "./cgroups.ts";
+import { round } from "./statistics.ts";
 
 /** What a registry tells at /metrics, by name with labels; see parseMetrics. */
 export type Metrics = Record<string, number>;
@@ -44,86 +29,6 @@ every five seconds and at the end, where the volume can be read from outside.
 
 const metricsTimeoutMs = 500;
 const minMetricsIntervalMs = 4990; // five seconds, less what a timer is early
-
-/** Seconds and bytes of the cgroups `pid` is in. Throws when they cannot be read (the process has ended). */
-export function readUsage(groups: CgroupDirs): Usage {
-  return { ...readCpu(groups), ...readMemory(groups) };
-}
-
-export type CgroupDirs = {
-  cpu: string;
-  cpuacct: string;
-  memory: string;
-  v2: { cpu: boolean; memory: boolean };
-};
-
-/** Folders of the cgroups of a process. `proc` is the /proc to read. Throws when there are none. */
-export function findCgroups(pid: number, proc = "/proc"): CgroupDirs {
-  const memberships = read(`${proc}/${pid}/cgroup`).trim().split("\n").map(splitMembership);
-  const mounts = read(`${proc}/self/mountinfo`).trim().split("\n").map(splitMount);
-  // With v1 each controller has a tree of its own; what no v1 tree has is in the single tree of v2.
-  const locate = (controller: string): { dir: string; v2: boolean } => {
-    const v1 = memberships.find((membership) => membership.controllers.includes(controller));
-    const membership = v1 ?? memberships.find(({ controllers }) => controllers.length === 0);
-    const mount = mounts.find(({ type, options }) =>
-      v1 ? type === "cgroup" && options.includes(controller) : type === "cgroup2",
-    );
-    if (!membership || !mount) throw new Error(`process ${pid}: no cgroup for ${controller}`);
-    const inside = mount.root === "/" ? membership.path : membership.path.slice(mount.root.length);
-    const dir = `${mount.point}${inside === "/" ? "" : inside}`;
-    if (!existsSync(dir))
-      throw new Error(`process ${pid}: its ${controller} cgroup is not visible at ${dir}`);
-    return { dir, v2: v1 === undefined };
-  };
-  const [cpu, cpuacct, memory] = [locate("cpu"), locate("cpuacct"), locate("memory")];
-  return { cpu: cpu.dir, cpuacct: cpuacct.dir, memory: memory.dir, v2: { cpu: cpu.v2, memory: memory.v2 } };
-}
-
-function readCpu(groups: CgroupDirs): Pick<Usage, "userS" | "systemS" | "throttledS" | "cpuLimit"> {
-  const stat = readPairs(`${groups.cpu}/cpu.stat`);
-  if (groups.v2.cpu) {
-    const [quota, period] = read(`${groups.cpu}/cpu.max`, "max 100000").trim().split(" ");
-    return {
-      userS: pair(stat, "user_usec") / 1e6,
-      systemS: pair(stat, "system_usec") / 1e6,
-      throttledS: (stat.get("throttled_usec") ?? 0) / 1e6,
-      cpuLimit: quota === "max" ? null : Number(quota) / Number(period),
-    };
-  }
-  const ticksPerSecond = 100; // USER_HZ: 100 on every Linux of today
-  const ticks = readPairs(`${groups.cpuacct}/cpuacct.stat`);
-  const quota = Number(read(`${groups.cpu}/cpu.cfs_quota_us`, "-1"));
-  return {
-    userS: pair(ticks, "user") / ticksPerSecond,
-    systemS: pair(ticks, "system") / ticksPerSecond,
-    throttledS: (stat.get("throttled_time") ?? 0) / 1e9,
-    cpuLimit: quota < 0 ? null : quota / Number(read(`${groups.cpu}/cpu.cfs_period_us`)),
-  };
-}
-
-/** CPU-seconds of the cgroup to the microsecond; those of `readUsage`, which are parted, come in ticks of 10 ms in v1. */
-export function readCpuSeconds({ cpuacct, v2 }: CgroupDirs): number {
-  if (v2.cpu) return pair(readPairs(`${cpuacct}/cpu.stat`), "usage_usec") / 1e6;
-  return Number(read(`${cpuacct}/cpuacct.usage`)) / 1e9;
-}
-
-function readMemory({
-  memory,
-  v2,
-}: CgroupDirs): Pick<Usage, "memoryBytes" | "workingSetBytes" | "peakBytes" | "memoryLimitBytes"> {
-  const stat = readPairs(`${memory}/memory.stat`);
-  const now = Number(read(`${memory}/${v2.memory ? "memory.current" : "memory.usage_in_bytes"}`));
-  const inactive = stat.get(v2.memory ? "inactive_file" : "total_inactive_file") ?? 0;
-  const peak = Number(read(`${memory}/${v2.memory ? "memory.peak" : "memory.max_usage_in_bytes"}`, "NaN"));
-  const limit = Number(read(`${memory}/${v2.memory ? "memory.max" : "memory.limit_in_bytes"}`, "max"));
-  return {
-    memoryBytes: now,
-    workingSetBytes: Math.max(0, now - inactive),
-    peakBytes: Number.isNaN(peak) ? null : peak,
-    // v1 says "no limit" with the largest number of pages.
-    memoryLimitBytes: Number.isNaN(limit) || limit > 2 ** 60 ? null : limit,
-  };
-}
 
 type Service = {
   groups: CgroupDirs;
@@ -216,39 +121,62 @@ function docker(...args: string[]): string {
   return stdout.toString().trim();
 }
 
-function splitMembership(line: string): { controllers: string[]; path: string } {
-  const [, controllers = "", ...path] = line.split(":"); // 4:memory:/docker/<id>, or 0::/... with v2
-  return { controllers: controllers === "" ? [] : controllers.split(","), path: path.join(":") };
+export type ServiceUse = {
+  userS: number;
+  systemS: number;
+  throttledS: number;
+  peakBytes: number;
+  peakWorkingSetBytes: number;
+  cpuLimit: number | null;
+  memoryLimitBytes: number | null;
+  restarts: number;
+};
+
+/**
+ * What each service used between the first sample and the last. Counters that fall mean that the container
+ * started again: what it used before the fall is kept, as far as it was sampled.
+ */
+export function sumUsage(samples: readonly Sample[]): Record<string, ServiceUse> {
+  const names = new Set(samples.flatMap((sample) => Object.keys(sample.services)));
+  const uses: Record<string, ServiceUse> = {};
+  for (const name of names) {
+    const own = samples.flatMap((sample) => sample.services[name] ?? []);
+    let [userS, systemS, throttledS, restarts] = [0, 0, 0, 0];
+    own.slice(1).forEach((now, index) => {
+      const before = own[index];
+      if (!before) return;
+      const restarted = now.userS + now.systemS < before.userS + before.systemS;
+      if (restarted) restarts++;
+      userS += now.userS - (restarted ? 0 : before.userS);
+      systemS += now.systemS - (restarted ? 0 : before.systemS);
+      throttledS += now.throttledS - (restarted ? 0 : before.throttledS);
+    });
+    uses[name] = {
+      userS: round(userS, 3),
+      systemS: round(systemS, 3),
+      throttledS: round(throttledS, 3),
+      peakBytes: Math.max(...own.map((use) => use.peakBytes ?? use.memoryBytes)),
+      peakWorkingSetBytes: Math.max(...own.map((use) => use.workingSetBytes)),
+      cpuLimit: own[0]?.cpuLimit ?? null,
+      memoryLimitBytes: own[0]?.memoryLimitBytes ?? null,
+      restarts,
+    };
+  }
+  return uses;
 }
 
-function splitMount(line: string): { root: string; point: string; type: string; options: string[] } {
-  const [before = "", after = ""] = line.split(" - ");
-  const [, , , root = "", point = ""] = before.split(" ");
-  const [type = "", , options = ""] = after.split(" ");
-  const plain = (text: string) =>
-    text.replaceAll(/\\([0-7]{3})/g, (_, code) => String.fromCharCode(parseInt(code, 8)));
-  return { root: plain(root), point: plain(point), type, options: options.split(",") };
-}
-
-function read(path: string, absent?: string): string {
-  if (absent !== undefined && !existsSync(path)) return absent;
-  return readFileSync(path, "utf8");
-}
-
-function readPairs(path: string): Map<string, number> {
-  const lines = read(path).trim().split("\n");
-  return new Map(
-    lines.map((line) => {
-      const [name = "", value = ""] = line.split(" ");
-      return [name, Number(value)];
-    }),
+/** The most that all services together had at one moment; null for no samples. */
+export function peakOfAll(samples: readonly Sample[]): number | null {
+  const sums = samples.map(({ services }) =>
+    Object.values(services).reduce((sum, use) => sum + use.workingSetBytes, 0),
   );
+  return sums.length === 0 ? null : Math.max(...sums);
 }
 
-function pair(pairs: Map<string, number>, name: string): number {
-  const value = pairs.get(name);
-  if (value === undefined) throw new Error(`no ${name} in the cgroup's CPU accounting`);
-  return value;
+/** The text of usage.jsonl. */
+export function readSamples(text: string): Sample[] {
+  const lines = text.split("\n").filter((line) => line !== "");
+  return lines.map((line) => JSON.parse(line) as Sample);
 }
 
 async function main(): Promise<void> {

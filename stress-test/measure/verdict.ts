@@ -1,17 +1,24 @@
 import { existsSync } from "node:fs";
-import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { expectAnswers, expectedFor, type Row, readColumn, readPessoa } from "../data/contract.ts";
+import { payloadsFile, termsFile } from "../data/payloads.ts";
 import {
-  expectAnswers,
-  expectedFor,
-  type Pessoa,
-  type Row,
-  readColumn,
-  readPessoa,
-} from "../data/contract.ts";
-import { payloadsFile, termsFile } from "../generate.ts";
-import type { Sample } from "./usage.ts";
+  brief,
+  get,
+  inParallel,
+  isSame,
+  parse,
+  readBack,
+  type Stored,
+  settledCount,
+  spread,
+} from "./audit.ts";
+import { mebibytes, number, table } from "./format.ts";
+import { type Created, type Failure, readCreated, readLog } from "./gatling.ts";
+import { describeMachine, type Machine } from "./machine.ts";
+import { type Latency, round, summarise } from "./statistics.ts";
+import { peakOfAll, readSamples, type ServiceUse, sumUsage } from "./usage.ts";
 
 const usage = `Usage: verdict.ts [OPTIONS] RESULTS_DIR
 
@@ -30,29 +37,6 @@ verdict.json. Exit code: 0 passed, 1 failed, 2 could not be judged.
   --json FILE        where to write (default RESULTS_DIR/verdict.json)
   -h, --help         this text`;
 
-/** Milliseconds; percentiles by nearest rank over all answers, failed ones included. */
-export type Latency = {
-  requests: number;
-  failed: number;
-  p50: number;
-  p95: number;
-  p99: number;
-  max: number;
-};
-
-export type Failure = { request: string; message: string; times: number; example: string };
-
-export type ServiceUse = {
-  userS: number;
-  systemS: number;
-  throttledS: number;
-  peakBytes: number;
-  peakWorkingSetBytes: number;
-  cpuLimit: number | null;
-  memoryLimitBytes: number | null;
-  restarts: number;
-};
-
 export type Verdict = {
   passed: boolean;
   /** Why it failed, one sentence each; the first 1,000. */
@@ -60,7 +44,7 @@ export type Verdict = {
   at: string;
   description: string;
   baseUrl: string;
-  machine: { cpus: number; model: string; memoryBytes: number; kernel: string };
+  machine: Machine;
   seconds: number;
   creates: number;
   count: { before: number; after: number; stored: number; maximum: number; answered201: number };
@@ -73,129 +57,6 @@ export type Verdict = {
   peakWorkingSetBytes?: number | null;
   requestsPerCpuSecond: number | null;
 };
-
-/** One request: when it was sent (ms since 1970), how long its answer took, and whether that was a wrong one or none. */
-export type Timed = { kind: string; startMs: number; ms: number; failed: boolean };
-
-/** What simulation.log tells. Times in ms. */
-export type Log = {
-  description: string;
-  startMs: number;
-  endMs: number;
-  requests: Timed[];
-  latencies: Map<string, number[]>;
-  failures: Failure[];
-  failed: Map<string, number>;
-  /** Messages of users that crashed before they could send. */
-  errors: string[];
-};
-
-/** Reads the text of Gatling 3.9's simulation.log. */
-export function readLog(text: string): Log {
-  const log: Log = {
-    description: "",
-    startMs: 0,
-    endMs: 0,
-    requests: [],
-    latencies: new Map(),
-    failures: [],
-    failed: new Map(),
-    errors: [],
-  };
-  const failures = new Map<string, Failure>();
-  for (const line of text.split("\n")) {
-    const [kind, ...fields] = line.split("\t");
-    if (kind === "RUN") {
-      log.startMs = Number(fields[2]);
-      log.description = (fields[3] ?? "").trim();
-    } else if (kind === "REQUEST") {
-      const [, name = "", start, end, answer, message = ""] = fields;
-      const latencies = log.latencies.get(name);
-      const ms = Number(end) - Number(start);
-      if (latencies) latencies.push(ms);
-      else log.latencies.set(name, [ms]);
-      log.requests.push({ kind: name, startMs: Number(start), ms, failed: answer !== "OK" });
-      log.endMs = Math.max(log.endMs, Number(end));
-      if (answer === "OK") continue;
-      log.failed.set(name, (log.failed.get(name) ?? 0) + 1);
-      const short = kindOfFailure(message);
-      const known = failures.get(`${name}\t${short}`);
-      if (known) known.times++;
-      else
-        failures.set(`${name}\t${short}`, {
-          request: name,
-          message: short,
-          times: 1,
-          example: message.trim(),
-        });
-    } else if (kind === "ERROR") {
-      log.errors.push(fields[0] ?? "");
-    }
-  }
-  log.failures = [...failures.values()].sort((a, b) => b.times - a.times);
-  return log;
-}
-
-/** The message without what differs from one request to the next, so that like failures add up. */
-function kindOfFailure(message: string): string {
-  return message
-    .replace(/(bodyString.*?found )/, "")
-    .replace(/: (.*[{[<"].*)$/s, "")
-    .replace(/ the term .*$/s, " the term")
-    .trim();
-}
-
-/** The value at nearest rank. `sorted` ascending and not empty; `p` from 0 to 100. */
-export function percentile(sorted: readonly number[], p: number): number {
-  const rank = Math.max(1, Math.ceil((p / 100) * sorted.length));
-  const value = sorted[rank - 1];
-  if (value === undefined) throw new RangeError(`no value at rank ${rank} of ${sorted.length}`);
-  return value;
-}
-
-/**
- * What each service used between the first sample and the last. Counters that fall mean that the container
- * started again: what it used before the fall is kept, as far as it was sampled.
- */
-export function sumUsage(samples: readonly Sample[]): Record<string, ServiceUse> {
-  const names = new Set(samples.flatMap((sample) => Object.keys(sample.services)));
-  const uses: Record<string, ServiceUse> = {};
-  for (const name of names) {
-    const own = samples.flatMap((sample) => sample.services[name] ?? []);
-    let [userS, systemS, throttledS, restarts] = [0, 0, 0, 0];
-    own.slice(1).forEach((now, index) => {
-      const before = own[index];
-      if (!before) return;
-      const restarted = now.userS + now.systemS < before.userS + before.systemS;
-      if (restarted) restarts++;
-      userS += now.userS - (restarted ? 0 : before.userS);
-      systemS += now.systemS - (restarted ? 0 : before.systemS);
-      throttledS += now.throttledS - (restarted ? 0 : before.throttledS);
-    });
-    uses[name] = {
-      userS: round(userS, 3),
-      systemS: round(systemS, 3),
-      throttledS: round(throttledS, 3),
-      peakBytes: Math.max(...own.map((use) => use.peakBytes ?? use.memoryBytes)),
-      peakWorkingSetBytes: Math.max(...own.map((use) => use.workingSetBytes)),
-      cpuLimit: own[0]?.cpuLimit ?? null,
-      memoryLimitBytes: own[0]?.memoryLimitBytes ?? null,
-      restarts,
-    };
-  }
-  return uses;
-}
-
-/** The most that all services together had at one moment; null for no samples. */
-export function peakOfAll(samples: readonly Sample[]): number | null {
-  const sums = samples.map(({ services }) =>
-    Object.values(services).reduce((sum, use) => sum + use.workingSetBytes, 0),
-  );
-  return sums.length === 0 ? null : Math.max(...sums);
-}
-
-/** One line of created.tsv: the payload of row `row` (from 0) got 201 with this Location. */
-export type Created = { row: number; location: string };
 
 /** Sentences on 201s that cannot be right, given the rows and that the first `sent` of them were sent. */
 export function judgeCreated(rows: readonly Row[], created: readonly Created[], sent: number): string[] {
@@ -220,45 +81,6 @@ export function judgeCreated(rows: readonly Row[], created: readonly Created[], 
     }
   });
   return problems;
-}
-
-/** A person that got 201 with this Location, and the id in it. */
-export type Stored = Pessoa & { id: string; location: string };
-
-/** True when `got` holds exactly the members of the person, with the values that were sent. */
-export function isSame(
-  got: unknown,
-  { id, apelido, nome, nascimento, stack }: Omit<Stored, "location">,
-): boolean {
-  if (typeof got !== "object" || got === null || Object.keys(got).length !== 5) return false;
-  const body = got as Record<string, unknown>;
-  return (
-    typeof body.id === "string" &&
-    body.id.toLowerCase() === id.toLowerCase() &&
-    body.apelido === apelido &&
-    body.nome === nome &&
-    body.nascimento === nascimento &&
-    JSON.stringify(body.stack) === JSON.stringify(stack)
-  );
-}
-
-/** Reads every one of the persons back, and says in `problems` who is not there as it was sent. */
-export async function readBack(baseUrl: string, persons: readonly Stored[], problems: string[]) {
-  const found = { persons: persons.length, lost: 0, changed: 0, unreadable: 0 };
-  await inParallel(16, "reading persons back", persons, async (person) => {
-    const { status, body } = await get(baseUrl, person.location);
-    if (status === 404) {
-      found.lost++;
-      problems.push(`lost: "${person.apelido}" got 201, ${person.location} now answers 404`);
-    } else if (status !== 200) {
-      found.unreadable++;
-      problems.push(`unreadable: ${person.location} answers ${status || body}`);
-    } else if (!isSame(parse(body), person)) {
-      found.changed++;
-      problems.push(`changed: "${person.apelido}" is now ${brief(body)}`);
-    }
-  });
-  return found;
 }
 
 /** Searches that find too little go unseen while persons arrive; afterwards the right answer is known. */
@@ -311,82 +133,6 @@ function pickTerms(terms: readonly string[], stored: readonly Stored[], n: numbe
     return index % 2 === 0 ? piece.toUpperCase() : piece.toLowerCase();
   });
   return [...spread(terms, Math.floor(n / 2)), ...pieces.filter((piece) => piece.trim() !== "")];
-}
-
-/** At most `n` of the items, evenly spread over all of them. */
-export function spread<T>(items: readonly T[], n: number): T[] {
-  if (items.length <= n) return [...items];
-  return Array.from({ length: n }, (_, index) => items[Math.floor((index * items.length) / n)] as T);
-}
-
-/**
- * Writers behind the answers may lag: the count is taken once it stood still for two polls. Throws when the
- * answer is not a number.
- */
-export async function settledCount(baseUrl: string, pollMs: number): Promise<number> {
-  let [last, still] = [-1, 0];
-  for (let polls = 0; polls < 60 && still < 2; polls++) {
-    const { status, body } = await get(baseUrl, "/contagem-pessoas");
-    if (status !== 200 || !/^[0-9]+$/.test(body.trim())) {
-      throw new Error(`GET /contagem-pessoas answers ${status || ""} ${brief(body)}`);
-    }
-    still = Number(body) === last ? still + 1 : 0;
-    last = Number(body);
-    if (still < 2) await Bun.sleep(pollMs);
-  }
-  return last;
-}
-
-/** Status and body; status 0 and the reason when there is no answer. 503 and no answer are asked again. */
-async function get(baseUrl: string, path: string): Promise<{ status: number; body: string }> {
-  for (let attempt = 1; ; attempt++) {
-    let answer = { status: 0, body: "" };
-    try {
-      const response = await fetch(new URL(path, baseUrl), { signal: AbortSignal.timeout(20_000) });
-      answer = { status: response.status, body: await response.text() };
-    } catch (error) {
-      answer.body = error instanceof Error ? error.message : String(error);
-    }
-    if ((answer.status !== 0 && answer.status !== 503) || attempt === 4) return answer;
-    await Bun.sleep(500 * attempt);
-  }
-}
-
-/** Works on the items, `width` at a time. Progress goes to standard error, where that is a terminal. */
-export async function inParallel<T>(
-  width: number,
-  label: string,
-  items: readonly T[],
-  work: (item: T) => Promise<void>,
-) {
-  let next = 0;
-  const worker = async () => {
-    for (let item = items[next++]; item !== undefined; item = items[next++]) {
-      await work(item);
-      if (process.stderr.isTTY && next % 100 === 0)
-        process.stderr.write(`\r${label}: ${next} of ${items.length} `);
-    }
-  };
-  await Promise.all(Array.from({ length: width }, worker));
-  if (process.stderr.isTTY) process.stderr.write(`\r${" ".repeat(60)}\r`);
-}
-
-/** The JSON value, undefined when `text` is not JSON. */
-export function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-/** Short enough for a line. */
-export function brief(text: string): string {
-  return text.length <= 120 ? text : `${text.slice(0, 120)}...`;
-}
-
-function round(value: number, digits: number): number {
-  return Number(value.toFixed(digits));
 }
 
 type Options = {
@@ -459,37 +205,6 @@ export async function judge(options: Options): Promise<Verdict> {
     peakWorkingSetBytes: peakOfAll(samples),
     requestsPerCpuSecond: cpuS > 0 ? round(total / cpuS, 1) : null,
   };
-}
-
-/** This machine, as a verdict names it. */
-export function describeMachine(): Verdict["machine"] {
-  return {
-    cpus: cpus().length,
-    model: cpus()[0]?.model.trim() ?? "",
-    memoryBytes: totalmem(),
-    kernel: release(),
-  };
-}
-
-/** `latencies` in ms, in any order and not none. */
-export function summarise(latencies: readonly number[], failed: number): Latency {
-  const sorted = latencies.toSorted((a, b) => a - b);
-  const [p50, p95, p99] = [percentile(sorted, 50), percentile(sorted, 95), percentile(sorted, 99)];
-  return { requests: sorted.length, failed, p50, p95, p99, max: percentile(sorted, 100) };
-}
-
-function readCreated(text: string): Created[] {
-  const lines = text.split("\n").filter((line) => line !== "");
-  return lines.map((line) => {
-    const [row, location = ""] = line.split("\t");
-    return { row: Number(row), location };
-  });
-}
-
-/** The text of usage.jsonl. */
-export function readSamples(text: string): Sample[] {
-  const lines = text.split("\n").filter((line) => line !== "");
-  return lines.map((line) => JSON.parse(line) as Sample);
 }
 
 /** One screen. With `against`, each number is followed by its multiple of the other run's. */
@@ -590,28 +305,6 @@ function compared(text: string, now: number, then: number | undefined): string {
 function ratio(now: number, then: number): string {
   if (then === 0) return now === 0 ? "×1.00" : "×-";
   return `×${(now / then).toFixed(2)}`;
-}
-
-/** With a comma for every three digits. */
-export function number(value: number): string {
-  return value.toLocaleString("en-US");
-}
-
-/** MiB with one decimal. */
-export function mebibytes(bytes: number): string {
-  return (bytes / 2 ** 20).toFixed(1);
-}
-
-/** Lines with aligned columns: the first to the left, the others to the right. */
-export function table(rows: readonly string[][]): string[] {
-  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
-  return rows.map((row) =>
-    row
-      .map((cell, column) =>
-        column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0),
-      )
-      .join("   "),
-  );
 }
 
 /** This run's numbers as multiples of the other's; null where the other's is 0 or missing. */

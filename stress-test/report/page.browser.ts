@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { launch } from "../../tests/browser.ts";
-import { contestPage } from "./report.fixture.ts";
-import { type Page, writeReport } from "./report.ts";
+import { contestPage } from "./fixture.ts";
+import { type Page, writeReport } from "./page.ts";
 
 // Where to leave what it saw, for people to look at.
 const screenshots = process.env.SCREENSHOTS;
@@ -45,7 +45,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** What report.look.js finds in a page. */
+/** What page.inspect.js finds in a page. */
 type Seen = {
   charts: {
     title: string;
@@ -75,7 +75,7 @@ describe.each([
   beforeAll(async () => {
     const report = await writeReport(join(folder, name), pages[name] as Page);
     const tab = await browser.open(pathToFileURL(report).href, { scheme, width });
-    seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "report.look.js")).text());
+    seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "page.inspect.js")).text());
     events = tab.events;
     barriers = await tab.barriers();
     if (screenshots)

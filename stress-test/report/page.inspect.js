@@ -1,4 +1,4 @@
-// Runs in the browser: what a reader of report.html sees there, as data. See report.browser.ts.
+// Runs in the browser: what a reader of report.html sees there, as data. See page.browser.ts.
 (() => {
   const shown = (element) => element.getClientRects().length > 0;
   const charts = [...document.querySelectorAll("figure")].map((figure) => {

@@ -1,6 +1,7 @@
-import type { Sample, Usage } from "../measure/usage.ts";
-import type { Timed } from "../measure/verdict.ts";
-import type { Page } from "./report.ts";
+import type { Usage } from "../measure/cgroups.ts";
+import type { Timed } from "../measure/statistics.ts";
+import type { Sample } from "../measure/usage.ts";
+import type { Page } from "./page.ts";
 
 /** A made-up run in the contest's shape, 205 s with all that can be measured: for tests of the pictures. */
 export function contestPage(): Page {

@@ -1,0 +1,112 @@
+import type { Pessoa } from "../data/contract.ts";
+
+/** A person that got 201 with this Location, and the id in it. */
+export type Stored = Pessoa & { id: string; location: string };
+
+/** True when `got` holds exactly the members of the person, with the values that were sent. */
+export function isSame(
+  got: unknown,
+  { id, apelido, nome, nascimento, stack }: Omit<Stored, "location">,
+): boolean {
+  if (typeof got !== "object" || got === null || Object.keys(got).length !== 5) return false;
+  const body = got as Record<string, unknown>;
+  return (
+    typeof body.id === "string" &&
+    body.id.toLowerCase() === id.toLowerCase() &&
+    body.apelido === apelido &&
+    body.nome === nome &&
+    body.nascimento === nascimento &&
+    JSON.stringify(body.stack) === JSON.stringify(stack)
+  );
+}
+
+/** Reads every one of the persons back, and says in `problems` who is not there as it was sent. */
+export async function readBack(baseUrl: string, persons: readonly Stored[], problems: string[]) {
+  const found = { persons: persons.length, lost: 0, changed: 0, unreadable: 0 };
+  await inParallel(16, "reading persons back", persons, async (person) => {
+    const { status, body } = await get(baseUrl, person.location);
+    if (status === 404) {
+      found.lost++;
+      problems.push(`lost: "${person.apelido}" got 201, ${person.location} now answers 404`);
+    } else if (status !== 200) {
+      found.unreadable++;
+      problems.push(`unreadable: ${person.location} answers ${status || body}`);
+    } else if (!isSame(parse(body), person)) {
+      found.changed++;
+      problems.push(`changed: "${person.apelido}" is now ${brief(body)}`);
+    }
+  });
+  return found;
+}
+
+/** At most `n` of the items, evenly spread over all of them. */
+export function spread<T>(items: readonly T[], n: number): T[] {
+  if (items.length <= n) return [...items];
+  return Array.from({ length: n }, (_, index) => items[Math.floor((index * items.length) / n)] as T);
+}
+
+/**
+ * Writers behind the answers may lag: the count is taken once it stood still for two polls. Throws when the
+ * answer is not a number.
+ */
+export async function settledCount(baseUrl: string, pollMs: number): Promise<number> {
+  let [last, still] = [-1, 0];
+  for (let polls = 0; polls < 60 && still < 2; polls++) {
+    const { status, body } = await get(baseUrl, "/contagem-pessoas");
+    if (status !== 200 || !/^[0-9]+$/.test(body.trim())) {
+      throw new Error(`GET /contagem-pessoas answers ${status || ""} ${brief(body)}`);
+    }
+    still = Number(body) === last ? still + 1 : 0;
+    last = Number(body);
+    if (still < 2) await Bun.sleep(pollMs);
+  }
+  return last;
+}
+
+/** Status and body; status 0 and the reason when there is no answer. 503 and no answer are asked again. */
+export async function get(baseUrl: string, path: string): Promise<{ status: number; body: string }> {
+  for (let attempt = 1; ; attempt++) {
+    let answer = { status: 0, body: "" };
+    try {
+      const response = await fetch(new URL(path, baseUrl), { signal: AbortSignal.timeout(20_000) });
+      answer = { status: response.status, body: await response.text() };
+    } catch (error) {
+      answer.body = error instanceof Error ? error.message : String(error);
+    }
+    if ((answer.status !== 0 && answer.status !== 503) || attempt === 4) return answer;
+    await Bun.sleep(500 * attempt);
+  }
+}
+
+/** Works on the items, `width` at a time. Progress goes to standard error, where that is a terminal. */
+export async function inParallel<T>(
+  width: number,
+  label: string,
+  items: readonly T[],
+  work: (item: T) => Promise<void>,
+) {
+  let next = 0;
+  const worker = async () => {
+    for (let item = items[next++]; item !== undefined; item = items[next++]) {
+      await work(item);
+      if (process.stderr.isTTY && next % 100 === 0)
+        process.stderr.write(`\r${label}: ${next} of ${items.length} `);
+    }
+  };
+  await Promise.all(Array.from({ length: width }, worker));
+  if (process.stderr.isTTY) process.stderr.write(`\r${" ".repeat(60)}\r`);
+}
+
+/** The JSON value, undefined when `text` is not JSON. */
+export function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Short enough for a line. */
+export function brief(text: string): string {
+  return text.length <= 120 ? text : `${text.slice(0, 120)}...`;
+}

@@ -1,0 +1,30 @@
+/** With a comma for every three digits. */
+export function number(value: number): string {
+  return value.toLocaleString("en-US");
+}
+
+/** MiB with one decimal. */
+export function mebibytes(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
+}
+
+export function milliseconds(ms: number): string {
+  return Number.isInteger(ms) || ms >= 100 ? number(Math.round(ms)) : ms.toFixed(ms < 10 ? 2 : 1);
+}
+
+/** Axis labels without noise: 0.25, 30, 1,500. */
+export function short(value: number): string {
+  return number(Number(value.toPrecision(3)));
+}
+
+/** Lines with aligned columns: the first to the left, the others to the right. */
+export function table(rows: readonly string[][]): string[] {
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+  return rows.map((row) =>
+    row
+      .map((cell, column) =>
+        column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0),
+      )
+      .join("   "),
+  );
+}

@@ -1,0 +1,44 @@
+/** One request: when it was sent (ms since 1970), how long its answer took, and whether that was a wrong one or none. */
+export type Timed = { kind: string; startMs: number; ms: number; failed: boolean };
+
+/** Milliseconds; percentiles by nearest rank over all answers, failed ones included. */
+export type Latency = {
+  requests: number;
+  failed: number;
+  p50: number;
+  p95: number;
+  p99: number;
+  max: number;
+};
+
+/** The value at nearest rank. `sorted` ascending and not empty; `p` from 0 to 100. */
+export function percentile(sorted: readonly number[], p: number): number {
+  const rank = Math.max(1, Math.ceil((p / 100) * sorted.length));
+  const value = sorted[rank - 1];
+  if (value === undefined) throw new RangeError(`no value at rank ${rank} of ${sorted.length}`);
+  return value;
+}
+
+/** `latencies` in ms, in any order and not none. */
+export function summarise(latencies: readonly number[], failed: number): Latency {
+  const sorted = latencies.toSorted((a, b) => a - b);
+  const [p50, p95, p99] = [percentile(sorted, 50), percentile(sorted, 95), percentile(sorted, 99)];
+  return { requests: sorted.length, failed, p50, p95, p99, max: percentile(sorted, 100) };
+}
+
+/** Several slices of the same. */
+export type Spread = { median: number; min: number; max: number };
+
+/** The median (of an even number: between the two), and the ends. Throws RangeError for none. */
+export function spreadOf(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b);
+  const [min, max] = [sorted[0], sorted.at(-1)];
+  if (min === undefined || max === undefined) throw new RangeError("values: expected at least one");
+  const middle = (sorted.length - 1) / 2;
+  const at = (index: number) => sorted[index] as number;
+  return { median: (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2, min, max };
+}
+
+export function round(value: number, digits: number): number {
+  return Number(value.toFixed(digits));
+}

@@ -1,0 +1,542 @@
+import * as echarts from "echarts";
+import { short } from "../measure/format.ts";
+import type { Timed } from "../measure/statistics.ts";
+import type { Sample } from "../measure/usage.ts";
+import {
+  bounds,
+  byKind,
+  histogram,
+  metricsOverTime,
+  overTime,
+  type Point,
+  usageOverTime,
+} from "./figures.ts";
+
+/** One run to draw. */
+export type Run = {
+  /** What was done, in a few words. */
+  title: string;
+  passed: boolean;
+  /** Why it failed, one sentence each. */
+  problems: readonly string[];
+  /** Name and value of what the page tells above the pictures. */
+  facts: readonly (readonly [string, string])[];
+  requests: readonly Timed[];
+  /** Its duration; without it, the time from the first request to the last answer. */
+  seconds?: number;
+  /** CPU, memory and metrics during the run. */
+  samples: readonly Sample[];
+};
+
+// Charts are drawn in these stand-ins. The page then gives them meaning by CSS, so that one drawing serves light and
+// dark; a picture of its own gets fixed colours that can be read on white and on black.
+export const paint = {
+  ink: "#fe0001",
+  line: "#fe0002",
+  failed: "#fe0003",
+  series: ["#fe0010", "#fe0011", "#fe0012", "#fe0013", "#fe0014", "#fe0015"],
+} as const;
+const inPage = new Map<string, string>([
+  [paint.ink, "var(--muted)"],
+  [paint.line, "var(--line)"],
+  [paint.failed, "var(--failed)"],
+  ...paint.series.map((color, index): [string, string] => [color, `var(--c${index})`]),
+]);
+// Okabe and Ito's colours, told apart by colour-blind people, in a lightness for both backgrounds.
+const alone = new Map<string, string>([
+  [paint.ink, "#7b828c"],
+  [paint.line, "#7b828c40"],
+  [paint.failed, "#d9422f"],
+  ...["#2a86cf", "#0f9d78", "#d98a10", "#b56bab", "#3fa9dc", "#8a8f2e"].map(
+    (color, index): [string, string] => [paint.series[index] as string, color],
+  ),
+]);
+
+/** The same thing has the same colour in every picture of every run. */
+function colorOf(name: string): string {
+  const known = {
+    create: 0,
+    insert: 0,
+    read: 1,
+    get: 1,
+    find: 1,
+    search: 2,
+    "search without t": 3,
+    invalid: 3,
+    api1: 0,
+    api2: 4,
+    db: 2,
+    nginx: 1,
+    server: 0,
+  }[name];
+  const other = [...name].reduce((sum, letter) => sum + letter.charCodeAt(0), 0) % paint.series.length;
+  return paint.series[known ?? other] as string;
+}
+
+export type Size = { width: number; narrow: boolean; titled: boolean };
+export type Chart = {
+  id: string;
+  title: string;
+  /** A sentence on how to read it. */
+  note: string;
+  /** As wide as the page. */
+  large?: boolean;
+  draw(size: Size): { height: number; option: echarts.EChartsOption };
+};
+
+type Missing = { title: string; missing: string };
+
+/** The pictures of a run, and for those that cannot be drawn the reason. */
+export function chartsOf(run: Run): (Chart | Missing)[] {
+  if (run.requests.length === 0) return [{ title: "All pictures", missing: "no request was answered." }];
+  const time = overTime(run.requests);
+  const uses = usageOverTime(run.samples, time.startMs);
+  const metrics = metricsOverTime(run.samples, time.startMs);
+  const noUsage =
+    "not measured. That needs the registry in docker compose (--project NAME), or a server whose /metrics can be read.";
+  const noMetrics =
+    "not measured. The registry's /metrics could not be read from here, or the run was too short for two readings.";
+  return [
+    latencyChart(time),
+    throughputChart(time),
+    histogramChart(run.requests),
+    ...(uses.some(({ cpus }) => cpus.length > 0)
+      ? [cpuChart(uses, time.seconds), memoryChart(uses, time.seconds)]
+      : [{ title: "CPU and memory", missing: noUsage }]),
+    metrics.hitRatio.size > 0
+      ? lines({
+          id: "cache",
+          title: "Reads answered from the cache (%)",
+          note: "The others asked Postgres. The contest's clients read a person right after the create, on either instance.",
+          seconds: time.seconds,
+          percent: true,
+          series: toLines(metrics.hitRatio),
+        })
+      : { title: "Cache hit ratio", missing: metrics.told < 2 ? noMetrics : "no person was read." },
+    metrics.batchSize.size > 0
+      ? lines({
+          id: "batches",
+          title: "Requests per database statement",
+          note: "Creates (insert), reads (find) and searches that wait for Postgres share a statement: it grows with the load.",
+          seconds: time.seconds,
+          series: toLines(metrics.batchSize),
+        })
+      : { title: "Batch sizes", missing: metrics.told < 2 ? noMetrics : "no statement was sent." },
+  ];
+}
+
+export const text = { color: paint.ink, fontFamily: "system-ui, sans-serif", fontSize: 12 };
+// Nobody knows here which font the reader has: room for a wide one keeps texts apart in each.
+const textWidth = (value: string, fontSize = text.fontSize) => value.length * fontSize * 0.6;
+echarts.setPlatformAPI({
+  measureText: (value, font) => ({
+    width: textWidth(value, Number.parseFloat(/[\d.]+px/.exec(font ?? "")?.[0] ?? "12")),
+  }),
+});
+const dashes = ["solid", "dashed", "dotted", [8, 3, 2, 3]] as const;
+
+type Line = { name: string; points: readonly Point[]; color: string; dash?: (typeof dashes)[number] };
+
+export const lineOnly = { itemStyle: { opacity: 0 } }; // no dot on the line in the legend
+const legendItem = { mark: 22, gap: 14 };
+
+function toLines(values: ReadonlyMap<string, readonly Point[]>): Line[] {
+  return [...values].sort(byKind).map(([name, points], index) => {
+    return {
+      name,
+      points,
+      color: colorOf(name),
+      dash: dashes[index % dashes.length] as (typeof dashes)[number],
+    };
+  });
+}
+
+/** Legends are laid out by the charting library without asking whether they meet the chart: their rows are counted. */
+export function header(names: readonly string[], size: Size, title: string) {
+  const rowWidth = size.width - 24;
+  let [rows, used] = [1, 0];
+  for (const name of names) {
+    const itemWidth = legendItem.mark + 5 + textWidth(name) + legendItem.gap;
+    if (used + itemWidth > rowWidth && used > 0) [rows, used] = [rows + 1, 0];
+    used += itemWidth;
+  }
+  const titleHeight = size.titled ? 30 : 0;
+  return {
+    bottom: titleHeight + rows * 22 + 16,
+    title: size.titled
+      ? [{ text: title, left: 8, top: 4, textStyle: { ...text, fontSize: 15, fontWeight: 600 } }]
+      : [],
+    legend: {
+      left: 4,
+      top: titleHeight,
+      itemWidth: legendItem.mark,
+      itemGap: legendItem.gap,
+      textStyle: text,
+    },
+  };
+}
+
+function timeAxis(seconds: number, narrow: boolean) {
+  return {
+    type: "value" as const,
+    min: 0,
+    max: Math.ceil(seconds * 4) / 4,
+    splitNumber: narrow ? 4 : 8,
+    axisLabel: { ...text, margin: 12, formatter: "{value} s", showMaxLabel: false, hideOverlap: true },
+    axisLine: { lineStyle: { color: paint.line } },
+    axisTick: { lineStyle: { color: paint.line } },
+    splitLine: { show: false },
+  };
+}
+
+function valueAxis(percent = false) {
+  return {
+    type: "value" as const,
+    min: 0,
+    // Up to 100 %, and further where a service took more for a moment.
+    ...(percent
+      ? { interval: 25, max: ({ max }: { max: number }) => Math.max(100, Math.ceil(max / 25) * 25) }
+      : {}),
+    splitNumber: 4,
+    axisLabel: { ...text, formatter: short },
+    axisLine: { show: false },
+    axisTick: { show: false },
+    splitLine: { lineStyle: { color: paint.line } },
+  };
+}
+
+function lines(chart: {
+  id: string;
+  title: string;
+  note: string;
+  seconds: number;
+  percent?: boolean;
+  /** A line across all of the chart. */
+  limit?: { at: number; label: string } | undefined;
+  series: readonly Line[];
+}): Chart {
+  const { id, title, note, limit } = chart;
+  return {
+    id,
+    title,
+    note,
+    draw(size) {
+      const head = header(
+        chart.series.map(({ name }) => name),
+        size,
+        title,
+      );
+      return {
+        height: head.bottom + 220,
+        option: {
+          title: head.title,
+          legend: { ...head.legend, ...lineOnly },
+          grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+          xAxis: timeAxis(chart.seconds, size.narrow),
+          yAxis: valueAxis(chart.percent),
+          series: chart.series.map(({ name, points, color, dash }, index) => ({
+            type: "line",
+            name,
+            data: [...points],
+            symbol: points.length === 1 ? "circle" : "none",
+            itemStyle: { color },
+            lineStyle: { color, width: 2, type: (dash ?? "solid") as "solid" },
+            ...(limit && index === 0 ? { markLine: limitLine(limit) } : {}),
+          })),
+        },
+      };
+    },
+  };
+}
+
+function limitLine({ at, label }: { at: number; label: string }) {
+  return {
+    symbol: "none",
+    silent: true,
+    lineStyle: { color: paint.failed, type: "dashed" as const, width: 1 },
+    label: { ...text, color: paint.failed, formatter: label, position: "insideStartBottom" as const },
+    data: [{ yAxis: at }],
+  };
+}
+
+type OverTime = ReturnType<typeof overTime>;
+
+/** A panel for each kind, with one scale for all, so that heights compare. */
+function latencyChart({ kinds, seconds, sliceS }: OverTime): Chart {
+  const percentiles = [
+    { name: "p50", width: 2.5, type: "solid" },
+    { name: "p95", width: 1.5, type: "dashed" },
+    { name: "p99", width: 1.5, type: "dotted" },
+  ] as const;
+  const all = kinds.flatMap(({ p50, p99 }) => [...p50, ...p99].map(([, ms]) => ms));
+  const positive = all.filter((ms) => ms > 0);
+  const [fastest, slowest] = positive.length > 0 ? bounds(positive, (ms) => ms) : [1, 1];
+  const min = 10 ** Math.floor(Math.log10(fastest));
+  const max = Math.max(min * 10, 10 ** Math.ceil(Math.log10(slowest)));
+  const title = "Latency over time (ms)";
+  return {
+    id: "latency",
+    title,
+    note:
+      `Percentiles of the requests sent in every ${sliceS} s. Each line up is ten times slower; ` +
+      `what took less than ${short(min)} ms is drawn there.`,
+    large: true,
+    draw(size) {
+      const { panel, height, option } = panels(
+        kinds.map(({ kind }) => ({ name: kind, color: colorOf(kind) })),
+        percentiles,
+        {
+          size,
+          title,
+          columns: size.narrow ? 1 : Math.min(2, kinds.length),
+          panelHeight: size.narrow ? 200 : 220,
+        },
+      );
+      return {
+        height,
+        option: {
+          ...option,
+          xAxis: kinds.map((_, gridIndex) => ({ ...timeAxis(seconds, panel.width < 600), gridIndex })),
+          yAxis: kinds.map((_, gridIndex) => ({ ...logAxis({ min, max }), gridIndex })),
+          series: kinds.flatMap((kind, index) =>
+            percentiles.map(({ name, width, type }) => ({
+              type: "line" as const,
+              name,
+              xAxisIndex: index,
+              yAxisIndex: index,
+              data: kind[name].map(([atS, ms]) => [atS, Math.max(min, ms)]),
+              symbol: kind[name].length === 1 ? "circle" : "none",
+              itemStyle: { color: colorOf(kind.kind) },
+              lineStyle: { color: colorOf(kind.kind), width, type },
+            })),
+          ),
+        },
+      };
+    },
+  };
+}
+
+/** Small charts in rows of `columns`, their names above them, below the legend of the lines that each of them has. */
+export function panels(
+  charts: readonly { name: string; color?: string }[],
+  lines: readonly { name: string; width: number; type: "solid" | "dashed" | "dotted" }[],
+  { size, title, columns, panelHeight }: { size: Size; title: string; columns: number; panelHeight: number },
+) {
+  const head = header(
+    lines.map(({ name }) => name),
+    size,
+    title,
+  );
+  const panel = { width: size.width / columns, height: panelHeight };
+  const at = (index: number) => ({
+    left: (index % columns) * panel.width,
+    top: head.bottom - 8 + Math.floor(index / columns) * panel.height,
+  });
+  return {
+    panel,
+    height: head.bottom + Math.ceil(charts.length / columns) * panel.height,
+    option: {
+      title: [
+        ...head.title,
+        ...charts.map(({ name, color = paint.ink }, index) => ({
+          text: name,
+          left: at(index).left + 8,
+          top: at(index).top,
+          textStyle: { ...text, fontSize: 13, fontWeight: 600 as const, color },
+        })),
+      ],
+      legend: {
+        ...head.legend,
+        ...lineOnly,
+        data: lines.map(({ name, width, type }) => ({
+          name,
+          lineStyle: { color: paint.ink, width, type },
+        })),
+      },
+      grid: charts.map((_, index) => ({
+        left: at(index).left + 52,
+        top: at(index).top + 26,
+        width: panel.width - 68,
+        height: panel.height - 66,
+      })),
+    },
+  };
+}
+
+/** The axis upwards of a panel: each line is ten times the one below. */
+export function logAxis({ min, max }: { min: number; max: number }) {
+  return {
+    type: "log" as const,
+    min,
+    max,
+    axisLabel: { ...text, formatter: short },
+    axisLine: { show: false },
+    axisTick: { show: false },
+    splitLine: { lineStyle: { color: paint.line } },
+  };
+}
+
+function throughputChart({ kinds, failed, seconds }: OverTime): Chart {
+  const title = "Throughput (answers per second)";
+  return {
+    id: "throughput",
+    title,
+    note: "One kind on top of the other: the upper edge is all that was answered. Failed ones are part of it.",
+    draw(size) {
+      const head = header([...kinds.map(({ kind }) => kind), "failed"], size, title);
+      return {
+        height: head.bottom + 220,
+        option: {
+          title: head.title,
+          legend: { ...head.legend, icon: "roundRect", itemHeight: 10, itemWidth: 14 },
+          grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+          xAxis: timeAxis(seconds, size.narrow),
+          yAxis: valueAxis(),
+          series: [
+            ...kinds.map(({ kind, rate }) => ({
+              type: "line" as const,
+              name: kind,
+              stack: "all",
+              data: rate,
+              symbol: rate.length === 1 ? "circle" : "none",
+              itemStyle: { color: colorOf(kind) },
+              lineStyle: { color: colorOf(kind), width: 1 },
+              areaStyle: { color: colorOf(kind), opacity: 0.55 },
+            })),
+            {
+              type: "line",
+              name: "failed",
+              data: failed,
+              symbol: failed.length === 1 ? "circle" : "none",
+              itemStyle: { color: paint.failed },
+              lineStyle: { color: paint.failed, width: 2 },
+            },
+          ],
+        },
+      };
+    },
+  };
+}
+
+function histogramChart(requests: readonly Timed[]): Chart {
+  const { fromMs, counts } = histogram(requests);
+  const title = "Latency histogram (requests, by ms)";
+  return {
+    id: "histogram",
+    title,
+    note: "Each bar reaches from the time below it up to the next one.",
+    draw(size) {
+      const head = header([...counts.keys()], size, title);
+      return {
+        height: head.bottom + 220,
+        option: {
+          title: head.title,
+          legend: { ...head.legend, icon: "roundRect", itemHeight: 10, itemWidth: 14 },
+          grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+          xAxis: {
+            type: "category",
+            data: fromMs.map(short),
+            axisLabel: { ...text, margin: 12, hideOverlap: true },
+            axisLine: { lineStyle: { color: paint.line } },
+            axisTick: { show: false },
+          },
+          yAxis: valueAxis(),
+          series: [...counts].map(([kind, bins]) => ({
+            type: "bar",
+            name: kind,
+            stack: "all",
+            data: bins,
+            barCategoryGap: "12%",
+            itemStyle: { color: colorOf(kind) },
+          })),
+        },
+      };
+    },
+  };
+}
+
+type Uses = ReturnType<typeof usageOverTime>;
+
+function cpuChart(uses: Uses, seconds: number): Chart {
+  return limited({
+    id: "cpu",
+    what: "CPU",
+    unit: "CPUs",
+    seconds,
+    uses: uses.map(({ name, cpuLimit, cpus }) => ({
+      name,
+      limit: cpuLimit,
+      limitText: `${cpuLimit} CPU`,
+      points: cpus,
+    })),
+  });
+}
+
+function memoryChart(uses: Uses, seconds: number): Chart {
+  return limited({
+    id: "memory",
+    what: "Memory",
+    unit: "MiB",
+    seconds,
+    uses: uses.map(({ name, memoryLimitBytes, bytes }) => ({
+      name,
+      limit: memoryLimitBytes === null ? null : memoryLimitBytes / 2 ** 20,
+      limitText: `${Math.round((memoryLimitBytes ?? 0) / 2 ** 20)} MiB`,
+      points: bytes.map(([atS, value]): Point => [atS, value / 2 ** 20]),
+    })),
+  });
+}
+
+/** Percent of each one's limit, or in `unit` where not all have one. */
+function limited(chart: {
+  id: string;
+  what: string;
+  unit: string;
+  seconds: number;
+  uses: readonly { name: string; limit: number | null; limitText: string; points: readonly Point[] }[];
+}): Chart {
+  const { id, what, unit, seconds, uses } = chart;
+  const relative = uses.every(({ limit }) => limit !== null);
+  const cache = id === "memory" ? " Without file cache that can be given back at once." : "";
+  return lines({
+    id,
+    title: relative ? `${what} of each service (% of its limit)` : `${what} (${unit})`,
+    note: relative
+      ? `At 100 % a service would have all that its container may use.${cache}`
+      : `There is no limit to compare with.${cache}`,
+    seconds,
+    ...(relative ? { limit: { at: 100, label: "limit" } } : {}),
+    percent: relative,
+    series: uses.map(({ name, limit, limitText, points }, index) => ({
+      name: relative ? `${name} (of ${limitText})` : name,
+      points: relative
+        ? points.map(([atS, value]): Point => [atS, (100 * value) / (limit as number)])
+        : points,
+      color: colorOf(name),
+      dash: dashes[index % dashes.length] as (typeof dashes)[number],
+    })),
+  });
+}
+
+function toSvg(chart: Chart, size: Size, colors: ReadonlyMap<string, string>): string {
+  const { height, option } = chart.draw(size);
+  const instance = echarts.init(null, null, { renderer: "svg", ssr: true, width: size.width, height });
+  instance.setOption({ animation: false, backgroundColor: "transparent", textStyle: text, ...option });
+  let svg = instance.renderToSVGString();
+  instance.dispose();
+  for (const [standIn, color] of colors) svg = svg.replaceAll(standIn, color);
+  // Left by the charting library for its own script and for the mouse.
+  return svg
+    .replaceAll(/ (ecmeta_\w+|class|pointer-events)="[^"]*"/g, "")
+    .replaceAll(/<style.*?<\/style>\n?/gs, "");
+}
+
+/** The SVG element of a chart in the page, whose style sheet has the colours. */
+export function elementOf(chart: Chart, size: Size): string {
+  return toSvg(chart, size, inPage);
+}
+
+/** The text of an SVG file for use elsewhere. */
+export function pictureOf(chart: Chart, width: number): string {
+  return `${toSvg(chart, { width, narrow: false, titled: true }, alone)}\n`;
+}
