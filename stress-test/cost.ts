@@ -1,7 +1,6 @@
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { type Topology, topology } from "../tests/contest/topology.ts";
-import { numberOf, personsOf, wholeOf } from "../tools/arguments.ts";
+import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { people } from "./data/people.ts";
 import { store } from "./data/store.ts";
 import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load.ts";
@@ -391,23 +390,19 @@ async function describeCheckout(folder: string): Promise<string> {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      against: { type: "string" },
-      override: { type: "string" },
-      "against-override": { type: "string" },
-      people: { type: "string", default: "0" },
-      "against-people": { type: "string" },
-      only: { type: "string" },
-      rounds: { type: "string", default: "6" },
-      seconds: { type: "string", default: "2.5" },
-      rate: { type: "string", default: "300" },
-      seed: { type: "string", default: "1" },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h" },
-    },
+  const { values } = readArguments(usage, {
+    against: { type: "string" },
+    override: { type: "string" },
+    "against-override": { type: "string" },
+    people: { type: "string", default: "0" },
+    "against-people": { type: "string" },
+    only: { type: "string" },
+    rounds: { type: "string", default: "6" },
+    seconds: { type: "string", default: "2.5" },
+    rate: { type: "string", default: "300" },
+    seed: { type: "string", default: "1" },
+    json: { type: "boolean", default: false },
   });
-  if (values.help) return console.log(usage);
   const chosen = loads.filter((load) => load === (values.only ?? load));
   if (chosen.length === 0) {
     throw new RangeError(`--only: expected ${loads.join(", ")}, got "${values.only}"`);
@@ -485,9 +480,4 @@ async function main(): Promise<void> {
   if (problems.length > 0) process.exitCode = 1;
 }
 
-if (import.meta.main) {
-  await main().catch((error: unknown) => {
-    console.error(`cost.ts: ${error instanceof Error ? error.message : error}`);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);

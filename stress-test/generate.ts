@@ -1,7 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
-import { wholeOf } from "../tools/arguments.ts";
+import { readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { expectAnswers, expectedFor, readColumn } from "./data/contract.ts";
 import { payloadsFile, renderFiles, termsFile } from "./data/payloads.ts";
 
@@ -21,41 +20,29 @@ numbers give the same bytes.
   -h, --help         this text`;
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      seed: { type: "string", default: "1" },
-      rows: { type: "string", default: "54700" },
-      terms: { type: "string", default: "5000" },
-      out: { type: "string" },
-      expect: { type: "string" },
-      first: { type: "string" },
-      help: { type: "boolean", short: "h" },
-    },
+  const { values } = readArguments(usage, {
+    seed: { type: "string", default: "1" },
+    rows: { type: "string", default: "54700" },
+    terms: { type: "string", default: "5000" },
+    out: { type: "string" },
+    expect: { type: "string" },
+    first: { type: "string" },
   });
-  if (values.help) return console.log(usage);
   if (values.expect !== undefined) {
     const payloads = readColumn(await Bun.file(values.expect).text());
-    const first =
-      values.first === undefined
-        ? payloads.length
-        : wholeOf("first", values.first, 0, Number.MAX_SAFE_INTEGER);
+    const first = values.first === undefined ? payloads.length : wholeOf("first", values.first, 0);
     const answers = expectedFor(expectAnswers(payloads), first);
     return console.log(JSON.stringify({ rows: first, answers, maximumCount: answers[201] }, null, 2));
   }
   if (values.out === undefined) throw new RangeError("--out: expected a folder; see --help");
   const files = renderFiles(
     wholeOf("seed", values.seed, 0, 2 ** 32 - 1),
-    wholeOf("rows", values.rows, 0, Number.MAX_SAFE_INTEGER),
-    wholeOf("terms", values.terms, 0, Number.MAX_SAFE_INTEGER),
+    wholeOf("rows", values.rows, 0),
+    wholeOf("terms", values.terms, 0),
   );
   await mkdir(values.out, { recursive: true });
   for (const [name, text] of Object.entries(files)) await Bun.write(join(values.out, name), text);
   console.log(files["expected.json"]?.trimEnd());
 }
 
-if (import.meta.main) {
-  await main().catch((error: unknown) => {
-    console.error(`generate.ts: ${error instanceof Error ? error.message : error}`);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);

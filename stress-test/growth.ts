@@ -2,14 +2,13 @@ import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import postgres from "postgres";
 import { type Db, openDb } from "../db.ts";
 import { startEmbedded } from "../embedded.ts";
 import { idOf } from "../pessoa.ts";
 import { mergeUnsearched } from "../search/merges.ts";
 import { fullStatement } from "../search/search.ts";
-import { personsOf } from "../tools/arguments.ts";
+import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { holds, type Pessoa } from "./data/contract.ts";
 import { randomFrom } from "./data/payloads.ts";
 import { type Crowd, crowd, people, type Search, searches } from "./data/people.ts";
@@ -514,32 +513,22 @@ function abbreviate(value: number): string {
   return value >= 1e6 ? `${short(value / 1e6)}M` : value >= 1e3 ? `${short(value / 1e3)}k` : short(value);
 }
 
-function positive(name: string, value: string, max: number): number {
-  const parsed = Number(value);
-  if (parsed > 0 && parsed <= max) return parsed;
-  throw new RangeError(`--${name}: expected a number up to ${max}, got "${value}"`);
-}
-
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      to: { type: "string", default: "1m" },
-      samples: { type: "string", default: "400" },
-      seconds: { type: "string", default: "10" },
-      seed: { type: "string", default: "1" },
-      data: { type: "string" },
-      out: { type: "string" },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h", default: false },
-    },
+  const { values } = readArguments(usage, {
+    to: { type: "string", default: "1m" },
+    samples: { type: "string", default: "400" },
+    seconds: { type: "string", default: "10" },
+    seed: { type: "string", default: "1" },
+    data: { type: "string" },
+    out: { type: "string" },
+    json: { type: "boolean", default: false },
   });
-  if (values.help) return console.log(usage);
   const to = personsOf("to", values.to, 1e4, 1e9);
   const options = {
     sizes: [1e4, 1e5, 1e6, 1e7, 1e8].filter((size) => size < to).concat(to),
-    samples: Math.ceil(positive("samples", values.samples, 1e6)),
-    seconds: positive("seconds", values.seconds, 3600),
-    seed: Math.floor(positive("seed", values.seed, 2 ** 31)),
+    samples: numberOf("samples", values.samples, 1, 1e6),
+    seconds: numberOf("seconds", values.seconds, 0.1, 3600),
+    seed: wholeOf("seed", values.seed, 0, 2 ** 31),
   };
   const { DATABASE_URL: given } = process.env;
   if (given && values.data)
@@ -576,9 +565,4 @@ async function main(): Promise<void> {
   if (growth.problems.length > 0) process.exitCode = 1;
 }
 
-if (import.meta.main) {
-  await main().catch((error: unknown) => {
-    console.error(`growth.ts: ${error instanceof Error ? error.message : error}`);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);

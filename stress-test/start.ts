@@ -1,7 +1,6 @@
-import { parseArgs } from "node:util";
 import { startEmbedded } from "../embedded.ts";
 import { server, spawnServer, temporaryFolder } from "../tests/support.ts";
-import { wholeOf } from "../tools/arguments.ts";
+import { readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { table } from "./measure/format.ts";
 import { spreadOf } from "./measure/statistics.ts";
 
@@ -35,16 +34,16 @@ async function start(command: string[], env: Record<string, string>): Promise<nu
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
+  const { values, positionals } = readArguments(
+    usage,
+    {
       only: { type: "string" },
       times: { type: "string", default: "7" },
       json: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h", default: false },
     },
-  });
-  if (values.help) return console.log(usage);
+    0,
+    Number.POSITIVE_INFINITY,
+  );
   const times = wholeOf("times", values.times, 1, 100);
   const chosen = kinds.filter((kind) => kind === (values.only ?? kind));
   if (chosen.length === 0)
@@ -76,9 +75,4 @@ async function main(): Promise<void> {
   console.log(table([["PostgreSQL", "first, ms", "median", "lowest", "highest"], ...rows]).join("\n"));
 }
 
-if (import.meta.main) {
-  await main().catch((error: unknown) => {
-    console.error(`start.ts: ${error instanceof Error ? error.message : error}`);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);

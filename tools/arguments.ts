@@ -1,29 +1,49 @@
-import { parseArgs } from "node:util";
+import { basename } from "node:path";
+import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
 
 /**
- * The arguments of a script without options, `min` to `max` of them. Ends the process at --help, with `usage` and exit
- * status 0, and at anything else that does not fit, with one line on standard error and exit status 2.
+ * A script's options as `parseArgs` gives them, and its `min` to `max` positional arguments. Ends the process at --help,
+ * with `usage` and exit status 0, and at an unknown option or a wrong number of arguments, with one line on standard
+ * error and exit status 2.
  */
-export function readPositionals(usage: string, min = 0, max = min): string[] {
+export function readArguments<const T extends ParseArgsOptionsConfig>(
+  usage: string,
+  options: T,
+  min = 0,
+  max = min,
+) {
   try {
     const { values, positionals } = parseArgs({
-      allowPositionals: max > 0,
-      options: { help: { type: "boolean", short: "h" } },
+      allowPositionals: true,
+      options: { ...options, help: { type: "boolean", short: "h" } },
     });
-    if (values.help) {
+    if ("help" in values) {
       console.log(usage);
       process.exit(0);
     }
-    if (positionals.length >= min && positionals.length <= max) return positionals;
-    const wanted = min === max ? min : `${min} to ${max}`;
-    throw new RangeError(`expected ${wanted} arguments, got ${positionals.length}; see --help`);
+    if (positionals.length >= min && positionals.length <= max) return { values, positionals };
+    const expected = min === max ? min : `${min} to ${max}`;
+    throw new RangeError(`expected ${expected} arguments, got ${positionals.length}; see --help`);
   } catch (error) {
     console.error((error as Error).message);
     process.exit(2);
   }
 }
 
-/** The number that an option has. Throws RangeError that names the option and what was expected. */
+/** The positional arguments of a script without options, with the same errors. */
+export function readPositionals(usage: string, min = 0, max = min): string[] {
+  return readArguments(usage, {}, min, max).positionals;
+}
+
+/** Runs a script. Where it throws: one line on standard error, after the script's name, and exit status 2. */
+export async function runScript(main: () => Promise<void>): Promise<void> {
+  await main().catch((error: unknown) => {
+    console.error(`${basename(Bun.main)}: ${error instanceof Error ? error.message : error}`);
+    process.exit(2);
+  });
+}
+
+/** The number in an option's value. Throws a RangeError with the option's name and the range. */
 export function numberOf(name: string, value: string, min: number, max: number): number {
   const parsed = Number(value);
   if (value.trim() !== "" && parsed >= min && parsed <= max) return parsed;
@@ -31,7 +51,7 @@ export function numberOf(name: string, value: string, min: number, max: number):
 }
 
 /** The same for a whole number, in digits. */
-export function wholeOf(name: string, value: string, min: number, max: number): number {
+export function wholeOf(name: string, value: string, min: number, max = Number.MAX_SAFE_INTEGER): number {
   const parsed = Number(value);
   if (/^\d+$/.test(value) && parsed >= min && parsed <= max) return parsed;
   throw new RangeError(`--${name}: expected a whole number from ${min} to ${max}, got "${value}"`);

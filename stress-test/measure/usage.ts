@@ -1,6 +1,6 @@
 import { appendFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readArguments, runScript } from "../../tools/arguments.ts";
 import { type CgroupDirs, findCgroups, readUsage, type Usage } from "./cgroups.ts";
 import { round } from "./statistics.ts";
 
@@ -180,18 +180,11 @@ export function readSamples(text: string): Sample[] {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      project: { type: "string" },
-      out: { type: "string" },
-      "interval-ms": { type: "string", default: "1000" },
-      help: { type: "boolean", short: "h" },
-    },
+  const { values } = readArguments(usage, {
+    project: { type: "string" },
+    out: { type: "string" },
+    "interval-ms": { type: "string", default: "1000" },
   });
-  if (values.help) {
-    console.log(usage);
-    return;
-  }
   const { project, out } = values;
   if (!project || !out) throw new RangeError("--project and --out are needed; see --help");
   const intervalMs = Number(values["interval-ms"]);
@@ -216,9 +209,4 @@ async function main(): Promise<void> {
   process.exit(0);
 }
 
-if (import.meta.main) {
-  await main().catch((error: unknown) => {
-    console.error(`usage.ts: ${error instanceof Error ? error.message : error}`);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);

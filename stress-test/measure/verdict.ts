@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readArguments, runScript, wholeOf } from "../../tools/arguments.ts";
 import { expectAnswers, expectedFor, type Row, readColumn, readPessoa } from "../data/contract.ts";
 import { payloadsFile, termsFile } from "../data/payloads.ts";
 import {
@@ -346,9 +346,9 @@ export function compare(now: Verdict, then: Verdict) {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
+  const { values, positionals } = readArguments(
+    usage,
+    {
       data: { type: "string" },
       "base-url": { type: "string", default: "http://127.0.0.1:9999" },
       "count-before": { type: "string", default: "0" },
@@ -356,18 +356,11 @@ async function main(): Promise<void> {
       searches: { type: "string", default: "100" },
       against: { type: "string" },
       json: { type: "string" },
-      help: { type: "boolean", short: "h" },
     },
-  });
-  if (values.help) return console.log(usage);
-  const [results] = positionals;
-  if (results === undefined || positionals.length > 1)
-    throw new RangeError("expected one RESULTS_DIR; see --help");
+    1,
+  );
+  const [results = ""] = positionals;
   if (values.data === undefined) throw new RangeError("--data: expected a folder; see --help");
-  const whole = (name: string, value: string) => {
-    if (/^[0-9]+$/.test(value)) return Number(value);
-    throw new RangeError(`--${name}: expected a whole number, got "${value}"`);
-  };
   // Read first: a wrong file name should not cost a whole verdict.
   const against =
     values.against === undefined ? undefined : ((await Bun.file(values.against).json()) as Verdict);
@@ -378,9 +371,9 @@ async function main(): Promise<void> {
     results,
     data: values.data,
     baseUrl: values["base-url"],
-    countBefore: whole("count-before", values["count-before"]),
-    sample: values.sample === undefined ? undefined : whole("sample", values.sample),
-    searches: whole("searches", values.searches),
+    countBefore: wholeOf("count-before", values["count-before"], 0),
+    sample: values.sample === undefined ? undefined : wholeOf("sample", values.sample, 0),
+    searches: wholeOf("searches", values.searches, 0),
   });
   const ratios = against && { against: { file: values.against, ...compare(verdict, against) } };
   const json = values.json ?? join(results, "verdict.json");
@@ -389,9 +382,4 @@ async function main(): Promise<void> {
   if (!verdict.passed) process.exitCode = 1;
 }
 
-if (import.meta.main) {
-  await main().catch((error: unknown) => {
-    console.error(`verdict.ts: ${error instanceof Error ? error.message : error}`);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readArguments, runScript } from "../../tools/arguments.ts";
 import { mebibytes, milliseconds, number } from "../measure/format.ts";
 import { readLog } from "../measure/gatling.ts";
 import { nameMachine } from "../measure/machine.ts";
@@ -261,23 +261,15 @@ export async function writeReport(folder: string, page: Page): Promise<string> {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
+  const { values, positionals } = readArguments(
+    usage,
+    {
       command: { type: "string", default: "./stress-test/run-test.sh GATLING_DIR" },
-      help: { type: "boolean", short: "h" },
     },
-  });
-  if (values.help) return console.log(usage);
-  const [results] = positionals;
-  if (results === undefined || positionals.length > 1)
-    throw new RangeError("expected one RESULTS_DIR; see --help");
+    1,
+  );
+  const [results = ""] = positionals;
   await writeReport(results, await readRun(results, values.command));
 }
 
-if (import.meta.main) {
-  await main().catch((error: unknown) => {
-    console.error(`page.ts: ${error instanceof Error ? error.message : error}`);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);
