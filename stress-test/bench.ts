@@ -5,18 +5,10 @@ import { parseArgs } from "node:util";
 import autocannon from "autocannon";
 import { Presets, SingleBar } from "cli-progress";
 import { numberOf, wholeOf } from "../tools/arguments.ts";
+import { inParallel } from "../tools/parallel.ts";
 import { holds, type Pessoa, readPessoa } from "./data/contract.ts";
 import { generate } from "./data/payloads.ts";
-import {
-  brief,
-  inParallel,
-  isSame,
-  parse,
-  readBack,
-  type Stored,
-  settledCount,
-  spread,
-} from "./measure/audit.ts";
+import { brief, isSame, parse, readBack, type Stored, settledCount, spread } from "./measure/audit.ts";
 import { number, table } from "./measure/format.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 import { type Latency, summarise, type Timed } from "./measure/statistics.ts";

@@ -13,7 +13,7 @@ import { holds, type Pessoa } from "./data/contract.ts";
 import { randomFrom } from "./data/payloads.ts";
 import { type Crowd, crowd, people, type Search, searches } from "./data/people.ts";
 import { store } from "./data/store.ts";
-import { number, short, table } from "./measure/format.ts";
+import { milliseconds, number, short, table } from "./measure/format.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 import { percentile } from "./measure/statistics.ts";
 import { type Chart, logAxis, paint, panels, pictureOf, text } from "./report/charts.ts";
@@ -346,11 +346,6 @@ function connect(url: string): postgres.Sql {
     idle_timeout: 0,
     onnotice: () => {},
   });
-}
-
-function milliseconds(ms: number | null): string {
-  if (ms === null) return "–";
-  return ms >= 100 ? number(Math.round(ms)) : ms.toFixed(ms < 10 ? 2 : 1);
 }
 
 function megabytes(bytes: number): string {

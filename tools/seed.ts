@@ -1,7 +1,7 @@
 // Plausible Brazilian people to play with, through the API: bun run seed 1000
 import { parseArgs } from "node:util";
 import { fakerPT_BR as faker } from "@faker-js/faker";
-import { SingleBar } from "cli-progress";
+import { inParallel } from "./parallel.ts";
 
 const usage = `bun run seed [N]            creates N people (1000)
   --url http://127.0.0.1:9999   where the registry is
@@ -39,31 +39,15 @@ async function main() {
   if (values.seed !== undefined) faker.seed(positiveInt("--seed", values.seed));
   const target = new URL("/pessoas", values.url);
 
-  // Progress is for people: on stderr, and only on a terminal.
-  const bar = process.stderr.isTTY
-    ? new SingleBar({ format: "{bar} {value} of {total}, {eta_formatted} left", stream: process.stderr })
-    : undefined;
-  bar?.start(wanted, 0);
   const started = performance.now();
-  let left = wanted;
-  let created = 0;
-  let taken = 0;
-  async function lane() {
-    while (left-- > 0) {
-      const response = await send(target, JSON.stringify(somebody()));
-      if (response.status === 201) created++;
-      else if (response.status === 422) taken++;
-      else throw new Error(`${target}: ${response.status} ${await response.text()}`);
-      await response.body?.cancel();
-      bar?.increment();
-    }
-  }
-  try {
-    await Promise.all(Array.from({ length: Math.min(concurrency, wanted) }, lane));
-  } finally {
-    left = 0;
-    bar?.stop();
-  }
+  let [created, taken] = [0, 0];
+  await inParallel(concurrency, "creating people", new Array<undefined>(wanted), async () => {
+    const response = await send(target, JSON.stringify(somebody()));
+    if (response.status === 201) created++;
+    else if (response.status === 422) taken++;
+    else throw new Error(`${target}: ${response.status} ${await response.text()}`);
+    await response.body?.cancel();
+  });
   const seconds = Number(((performance.now() - started) / 1000).toFixed(1));
   console.log(
     values.json

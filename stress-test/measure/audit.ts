@@ -1,3 +1,4 @@
+import { inParallel } from "../../tools/parallel.ts";
 import type { Pessoa } from "../data/contract.ts";
 
 /** A person that got 201 with this Location, and the id in it. */
@@ -76,25 +77,6 @@ export async function get(baseUrl: string, path: string): Promise<{ status: numb
     if ((answer.status !== 0 && answer.status !== 503) || attempt === 4) return answer;
     await Bun.sleep(500 * attempt);
   }
-}
-
-/** Works on the items, `width` at a time. Progress goes to standard error, where that is a terminal. */
-export async function inParallel<T>(
-  width: number,
-  label: string,
-  items: readonly T[],
-  work: (item: T) => Promise<void>,
-) {
-  let next = 0;
-  const worker = async () => {
-    for (let item = items[next++]; item !== undefined; item = items[next++]) {
-      await work(item);
-      if (process.stderr.isTTY && next % 100 === 0)
-        process.stderr.write(`\r${label}: ${next} of ${items.length} `);
-    }
-  };
-  await Promise.all(Array.from({ length: width }, worker));
-  if (process.stderr.isTTY) process.stderr.write(`\r${" ".repeat(60)}\r`);
 }
 
 /** The JSON value, undefined when `text` is not JSON. */
