@@ -1,13 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type Registry, serve } from "../tests/support.ts";
-import { runScript, workplace } from "./e2e.ts";
+import { type Registry, runScript, serve, temporaryFolder } from "../tests/support.ts";
 
-const { folder, remove } = await workplace("bench");
-afterAll(remove);
+const folder = await temporaryFolder();
+afterAll(() => folder[Symbol.asyncDispose]());
 
-const bench = (args: string[], env?: Record<string, string>) => runScript("bench.ts", folder, args, env);
+/** `out` is a folder that is not there yet. */
+async function bench(args: string[], env?: Record<string, string>) {
+  const out = join(folder.path, crypto.randomUUID());
+  return { out, ...(await runScript("stress-test/bench.ts", ["--json", "--out", out, ...args], env)) };
+}
 
 const brief = ["--duration", "0.6", "--warmup", "0.1", "--connections", "8"];
 
@@ -66,7 +69,7 @@ test("without --url and with nothing there, it starts the server itself and leav
   const free = Bun.serve({ port: 0, fetch: () => new Response() });
   const port = String(free.port);
   await free.stop(true);
-  const temporary = join(folder, "own");
+  const temporary = join(folder.path, "own");
   await Bun.write(join(temporary, "kept"), "");
   const { code, json } = await bench([...brief, "--scenario", "create"], { PORT: port, TMPDIR: temporary });
   expect(code).toBe(0);
@@ -151,9 +154,7 @@ test.each([
 );
 
 test("--help tells units and defaults", async () => {
-  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "bench.ts"), "--help"], {
-    stdout: "pipe",
-  });
-  expect(await child.stdout.text()).toContain("--duration S       seconds");
-  expect(await child.exited).toBe(0);
+  const { code, stdout } = await bench(["--help"]);
+  expect(stdout).toContain("--duration S       seconds");
+  expect(code).toBe(0);
 });

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { type Registry, serve } from "../tests/support.ts";
+import { type Registry, runScript, serve } from "../tests/support.ts";
 import { startGenerator } from "./cost.ts";
-import { spawnScript } from "./e2e.ts";
 import type { Load, Sent } from "./load.ts";
 
 /** One slice of each load, one after the other, by a generator of their own. */
@@ -117,7 +116,7 @@ test("a generator that nobody answers ends, and that is told", async () => {
   await expect(send(free.port, ["saturation"])).rejects.toThrow("the load generator has ended");
 }, 60_000);
 
-const run = (...args: string[]) => spawnScript("cost.ts", args);
+const run = (...args: string[]) => runScript("stress-test/cost.ts", args);
 
 test.each([
   [["--only", "all"], "--only: expected official, saturation, reads"],

@@ -1,18 +1,21 @@
 import { afterAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { newDatabase, query } from "../tests/support.ts";
-import { runScript, workplace } from "./e2e.ts";
+import { newDatabase, query, runScript, temporaryFolder } from "../tests/support.ts";
 
-const { folder, remove } = await workplace("growth");
-afterAll(remove);
+const folder = await temporaryFolder();
+afterAll(() => folder[Symbol.asyncDispose]());
 
-const growth = (args: string[], env?: Record<string, string>) => runScript("growth.ts", folder, args, env);
+/** `out` is a folder that is not there yet. */
+async function growth(args: string[], env?: Record<string, string>) {
+  const out = join(folder.path, crypto.randomUUID());
+  return { out, ...(await runScript("stress-test/growth.ts", ["--json", "--out", out, ...args], env)) };
+}
 
 const brief = ["--samples", "5", "--seconds", "1"];
 
 test("an embedded database of its own grows, is measured, and grows on", async () => {
-  const data = join(folder, "data");
+  const data = join(folder.path, "data");
   const own = { DATABASE_URL: "" };
   const first = await growth([...brief, "--to", "10k", "--data", data], own);
   expect([first.code, first.json?.problems]).toEqual([0, []]);

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
-import { spawnScript } from "./e2e.ts";
+import { runScript } from "../tests/support.ts";
 
-const start = (...args: string[]) => spawnScript("start.ts", args);
+const start = (...args: string[]) => runScript("stress-test/start.ts", args);
 
 test("both kinds of start are measured, the first one apart", async () => {
   const { code, stdout } = await start("--times", "2", "--json");

@@ -148,6 +148,21 @@ export async function spawnServer(env: Record<string, string>, command = server)
   };
 }
 
+/**
+ * Runs a script of the project to its end: `path` from the root, with nothing but PATH and `env` in its environment.
+ * `json` is undefined where it printed no JSON object.
+ */
+export async function runScript(path: string, args: string[] = [], env: Record<string, string> = {}) {
+  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "..", path), ...args], {
+    env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), ...env },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { stdout, stderr, code, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
+}
+
 export async function temporaryFolder() {
   const path = await mkdtemp(join(tmpdir(), "pessoas-test-"));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };

@@ -6,30 +6,22 @@ import { removeData, runningUrl, startEmbedded } from "../embedded.ts";
 import { scripts as commands } from "../package.json";
 import { listenerOf } from "../port.ts";
 import { generate, renderFiles } from "../stress-test/data/payloads.ts";
-import { type Found, serve, spawnServer, temporaryFolder } from "./support.ts";
+import { type Found, runScript, serve, spawnServer, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;
 
-async function run(script: string, env: Record<string, string>, ...args: string[]) {
-  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "..", "tools", script), ...args], {
-    env: { PATH: process.env.PATH ?? "", ...env },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-  return { out, problems, code: await child.exited };
-}
+const run = (script: string, env: Record<string, string>, ...args: string[]) =>
+  runScript(`tools/${script}`, args, env);
 
 test("seed: the people that were asked for, by name the same ones again", async () => {
   const registry = await serve();
   const args = ["30", "--url", registry.url, "--seed", "7", "--concurrency", "1", "--json"];
   const first = await run("seed.ts", {}, ...args);
-  expect(first).toMatchObject({ code: 0, problems: "" });
-  expect(JSON.parse(first.out)).toMatchObject({ created: 30, taken: 0 });
+  expect(first).toMatchObject({ code: 0, stderr: "" });
+  expect(JSON.parse(first.stdout)).toMatchObject({ created: 30, taken: 0 });
   expect(await registry.count()).toBe(30);
   const again = await run("seed.ts", {}, ...args);
-  expect(JSON.parse(again.out)).toMatchObject({ created: 0, taken: 30 });
+  expect(JSON.parse(again.stdout)).toMatchObject({ created: 0, taken: 30 });
   const [person] = (await registry.search("a")) as [Found];
   expect(person.nome).toMatch(/^\p{Lu}.* \p{Lu}/u);
   await registry.stop();
@@ -38,15 +30,15 @@ test("seed: the people that were asked for, by name the same ones again", async 
 test("seed: help, a wrong number and a registry that is not there", async () => {
   expect(await run("seed.ts", {}, "--help")).toMatchObject({
     code: 0,
-    out: expect.stringContaining("--url"),
+    stdout: expect.stringContaining("--url"),
   });
   expect(await run("seed.ts", {}, "many")).toMatchObject({
     code: 1,
-    problems: 'N: expected a positive whole number, got "many"\n',
+    stderr: 'N: expected a positive whole number, got "many"\n',
   });
   expect(await run("seed.ts", {}, "--url", "http://127.0.0.1:1")).toMatchObject({
     code: 1,
-    problems: "nobody answers at http://127.0.0.1:1: start the registry, or name it with --url\n",
+    stderr: "nobody answers at http://127.0.0.1:1: start the registry, or name it with --url\n",
   });
 });
 
@@ -58,19 +50,19 @@ test.if(Bun.which("psql") !== null)(
     const { url, child, output } = await spawnServer(env);
     expect(url).toBeDefined();
     const beside = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
-    expect(beside).toMatchObject({ code: 0, out: "0\n" });
+    expect(beside).toMatchObject({ code: 0, stdout: "0\n" });
     child.kill();
     await output();
     const alone = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
-    expect(alone).toMatchObject({ code: 0, out: "0\n" });
+    expect(alone).toMatchObject({ code: 0, stdout: "0\n" });
     expect(await runningUrl(folder.path)).toBeUndefined();
   },
   startupMs,
 );
 
 test("db:shell without psql says where to get it", async () => {
-  const { code, problems } = await run("db.ts", { PATH: "/nowhere" }, "shell");
-  expect([code, problems]).toEqual([1, expect.stringMatching(/^psql is not installed\. [^\n]+\n$/)]);
+  const { code, stderr } = await run("db.ts", { PATH: "/nowhere" }, "shell");
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/^psql is not installed\. [^\n]+\n$/)]);
 });
 
 test(
@@ -83,14 +75,14 @@ test(
     expect(await runningUrl(folder.path)).toBe(embedded.url);
     expect(await run("db.ts", env, "reset")).toMatchObject({
       code: 1,
-      problems: expect.stringContaining("add --yes"),
+      stderr: expect.stringContaining("add --yes"),
     });
     const used = await run("db.ts", env, "reset", "--yes");
-    expect(used).toMatchObject({ code: 1, problems: expect.stringContaining("another server is running") });
+    expect(used).toMatchObject({ code: 1, stderr: expect.stringContaining("another server is running") });
     await expect(removeData(folder.path)).rejects.toThrow("another server is running");
     await embedded.stop();
     const other = await run("db.ts", { ...env, DATABASE_URL: "postgres://a@b/c" }, "reset", "--yes");
-    expect(other).toMatchObject({ code: 1, problems: expect.stringMatching(/^DATABASE_URL: /) });
+    expect(other).toMatchObject({ code: 1, stderr: expect.stringMatching(/^DATABASE_URL: /) });
     expect(existsSync(cluster)).toBe(true);
     expect(await run("db.ts", env, "reset", "--yes")).toMatchObject({ code: 0 });
     expect(existsSync(cluster)).toBe(false);
@@ -184,12 +176,12 @@ describe("the arguments of every script", async () => {
       stdout: "pipe",
       stderr: "pipe",
     });
-    const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
     const code = await child.exited;
     const called = await Bun.file(calls)
       .text()
       .catch(() => "");
-    return { code, out, problems, called, made: await readdir(work) };
+    return { code, stdout, stderr, called, made: await readdir(work) };
   }
   const run = (path: string, ...args: string[]) =>
     started([...(path.endsWith(".ts") ? [process.execPath, "run"] : ["bash"]), join(root, path), ...args]);
@@ -205,19 +197,19 @@ describe("the arguments of every script", async () => {
 
   test.each(scripts)("%s --help prints help and does nothing", async (path) => {
     const asked = await run(path, "--help");
-    expect(asked).toEqual({ code: 0, out: expect.stringMatching(/\S.*\n$/s), problems: "", ...nothing });
+    expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/\S.*\n$/s), stderr: "", ...nothing });
   });
 
   test.each(scripts)("%s refuses what it does not know, in a line", async (path) => {
     for (const args of [["--no-such-option"], ["one", "two", "three"]]) {
       const { code, ...rest } = await run(path, ...args);
       expect([1, 2]).toContain(code);
-      expect(rest).toEqual({ out: "", problems: oneLine, ...nothing });
+      expect(rest).toEqual({ stdout: "", stderr: oneLine, ...nothing });
     }
   });
 
   test.each(modules)("%s is a module: it does nothing when it is run", async (path) => {
-    expect(await run(path, "--help")).toEqual({ code: 0, out: "", problems: "", ...nothing });
+    expect(await run(path, "--help")).toEqual({ code: 0, stdout: "", stderr: "", ...nothing });
   });
 
   test.each(named)("bun run %s: is one of them, or has arguments before yours", async (_, command) => {
@@ -225,10 +217,10 @@ describe("the arguments of every script", async () => {
     expect(scripts).toContain(path);
     if (args.length === 0) return;
     const asked = await run(path, ...args, "--help");
-    expect(asked).toEqual({ code: 0, out: expect.stringMatching(/\S.*\n$/s), problems: "", ...nothing });
+    expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/\S.*\n$/s), stderr: "", ...nothing });
     if (args[0] === "shell") return; // its options are psql's
     const { code, ...rest } = await run(path, ...args, "--no-such-option");
-    expect([code, rest]).toEqual([1, { out: "", problems: oneLine, ...nothing }]);
+    expect([code, rest]).toEqual([1, { stdout: "", stderr: oneLine, ...nothing }]);
   });
 
   test.each([
@@ -240,15 +232,15 @@ describe("the arguments of every script", async () => {
   ] as [string, ...string[]][])("%s refuses %s %s", async (...given) => {
     expect(await run(...given)).toEqual({
       code: expect.any(Number),
-      out: "",
-      problems: oneLine,
+      stdout: "",
+      stderr: oneLine,
       ...nothing,
     });
   });
 });
 
 describe("stress-test/replay.ts", () => {
-  const replay = (...args: string[]) => run("../stress-test/replay.ts", {}, ...args);
+  const replay = (...args: string[]) => runScript("stress-test/replay.ts", args);
   const payloads = generate(1, 200, 1).rows.map(({ payload }) => payload);
 
   test.each([
@@ -260,18 +252,25 @@ describe("stress-test/replay.ts", () => {
     const file = join(folder.path, "payloads.tsv");
     await Bun.write(file, text);
     const registry = await serve();
-    const { code, out, problems } = await replay(file, "--url", registry.url, "--concurrency", "8", "--json");
+    const { code, stdout, stderr } = await replay(
+      file,
+      "--url",
+      registry.url,
+      "--concurrency",
+      "8",
+      "--json",
+    );
     await registry.stop();
-    expect([code, problems]).toEqual([0, ""]);
-    expect(JSON.parse(out)).toMatchObject({ sent: 200, differences: [] });
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(JSON.parse(stdout)).toMatchObject({ sent: 200, differences: [] });
   });
 
   test("refuses a file without payloads", async () => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "terms.tsv");
     await Bun.write(file, "t\tpayload\nx\t{}\n");
-    const { code, problems } = await replay(file);
-    expect([code, problems]).toEqual([
+    const { code, stderr } = await replay(file);
+    expect([code, stderr]).toEqual([
       2,
       expect.stringMatching(/^\S+: expected "payload" as the first column .*\n$/),
     ]);
