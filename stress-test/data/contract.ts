@@ -1,6 +1,6 @@
 /**
- * A second, independent reading of the contract: what the server must answer. It shares no code with the server
- * on purpose, so that tests and measurements compare two readings and not one with itself.
+ * A second reading of the contract: what the server must answer. It shares no code with the server, so that tests and
+ * measurements compare two independent readings.
  */
 
 export type Status = 201 | 400 | 422;
@@ -10,11 +10,11 @@ export type Answers = Record<Status, number>;
 
 /** One request body with what the contract answers to it. */
 export type Row = {
-  /** JSON text, taken as it stands. */
+  /** JSON text, sent as it is. */
   payload: string;
-  /** The answer when all rows are sent one after the other to an empty registry. */
+  /** The answer when all rows are sent in order to an empty registry. */
   status: Status;
-  /** The answers that are right under load, where rows with one apelido may overtake each other. */
+  /** The right answers under load, where rows that share an apelido may arrive in any order. */
   accept: readonly Status[];
 };
 
@@ -41,9 +41,8 @@ export function expectAnswers(payloads: readonly string[]): Row[] {
 }
 
 /**
- * How many of each answer the first `k` rows give. The numbers hold for any order of these k rows, and so
- * also under load: each distinct valid apelido gets 201 once, whichever of its rows comes first.
- * `expectedFor(rows, k)[201]` is the maximum count. Throws a RangeError when there are no `k` rows.
+ * Number of answers of each kind to the first `k` rows. It is the same in any order, and so under load: each valid
+ * apelido gets one 201. `expectedFor(rows, k)[201]` is the maximum count. Throws a RangeError when there are fewer rows.
  */
 export function expectedFor(rows: readonly Pick<Row, "status">[], k: number = rows.length): Answers {
   if (!Number.isInteger(k) || k < 0 || k > rows.length) {
@@ -54,7 +53,7 @@ export function expectedFor(rows: readonly Pick<Row, "status">[], k: number = ro
   return answers;
 }
 
-/** The person in a payload; 400 or 422 when the contract refuses it, whatever apelidos are taken. */
+/** The person in a payload; 400 or 422 where the contract rejects it, apart from taken apelidos. */
 export function readPessoa(payload: string): Pessoa | 400 | 422 {
   let body: unknown;
   try {
@@ -78,16 +77,13 @@ export function readPessoa(payload: string): Pessoa | 400 | 422 {
   return stack.every((entry) => isText(entry, 32)) ? { apelido, nome, nascimento, stack } : 422;
 }
 
-/**
- * The first column of a TSV text, without its header line. Cells are taken literally: no quoting, and where there is one
- * column a cell is the whole line.
- */
+/** The first column of a TSV text without its header line. No quoting; a single column is the whole line. */
 export function readColumn(tsv: string): string[] {
   const [header = "", ...lines] = tsv.replace(/\r?\n$/, "").split(/\r?\n/);
   return header.includes("\t") ? lines.map((line) => line.split("\t", 1)[0] ?? "") : lines;
 }
 
-/** True when a person of the registry holds `term` by the contract's rule. */
+/** Whether the contract's search for `term` finds the person. */
 export function holds(person: Pick<Pessoa, "apelido" | "nome" | "stack">, term: string): boolean {
   const wanted = term.toLowerCase();
   return [person.apelido, person.nome, ...(person.stack ?? [])].some((text) =>

@@ -3,7 +3,7 @@ import { expectAnswers, expectedFor, type Row } from "./contract.ts";
 export const payloadsFile = "pessoas-payloads.tsv";
 export const termsFile = "termos-busca.tsv";
 
-/** `rows` payloads and `terms` search terms in the contest's distribution. Pure: one seed, one result. */
+/** `rows` payloads and `terms` search terms in the contest's distribution. The same seed gives the same result. */
 export function generate(seed: number, rows: number, terms: number): { rows: Row[]; terms: string[] } {
   const random = randomFrom(seed);
   return {
@@ -12,7 +12,7 @@ export function generate(seed: number, rows: number, terms: number): { rows: Row
   };
 }
 
-/** The three files as texts, by name. */
+/** The texts of the three files that generate.ts writes, by name. */
 export function renderFiles(seed: number, rows: number, terms: number): Record<string, string> {
   const made = generate(seed, rows, terms);
   const answers = expectedFor(made.rows);
@@ -27,7 +27,7 @@ export function renderFiles(seed: number, rows: number, terms: number): Record<s
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-// C# twice: the contest's data has it twice as often as any other.
+// C# twice: the contest's data holds it twice as often as any other.
 const languages = [
   ..."C# C# C C++ CSS Clojure Go HTML Java Javascript Kotlin Matlab MySQL NoSQL PHP Perl".split(" "),
   ..."Postgres Python R Ruby Rust SQL Scala Swift TypeScript".split(" "),
@@ -45,14 +45,14 @@ export type Random = {
 function payload(random: Random): string {
   const apelido = random.text(letters, random.oneIn(100) ? 35 : random.int(1, 32));
   const nome = random.text(`${letters} `, random.oneIn(100) ? 120 : random.int(1, 100));
-  // Written with the spaces of the contest's own file.
+  // With the spaces of the contest's file.
   return `{"apelido": "${apelido}", "nome": "${nome}", "nascimento": ${JSON.stringify(nascimento(random))}, "stack": ${stack(random)}}`;
 }
 
 function nascimento(random: Random): string {
   if (random.oneIn(100)) return random.pick(["null", "10", '"?!?!?"', '"12-12-2000"']);
   const two = (n: number) => String(n).padStart(2, "0");
-  // Months up to 13 and days up to 29: about one date in thirteen exists in no year, 29 February in some.
+  // Months up to 13 and days up to 29: about one date in 13 does not exist, and 29 February only in leap years.
   return `${random.int(1940, 2020)}-${two(random.int(1, 13))}-${two(random.int(1, 29))}`;
 }
 
@@ -68,7 +68,7 @@ function term(random: Random): string {
   return text === "" ? term(random) : text;
 }
 
-/** Sfc32, small and well mixed: the numbers of a seed are the same on every machine. */
+/** Sfc32: small, well mixed, and the same numbers on every machine. */
 export function randomFrom(seed: number): Random {
   let [a, b, c, counter] = [seed | 0, 0x9e3779b9 | 0, 0x243f6a88 | 0, 1];
   const next = (): number => {
@@ -79,7 +79,7 @@ export function randomFrom(seed: number): Random {
     c = (((c << 21) | (c >>> 11)) + sum) | 0;
     return (sum >>> 0) / 2 ** 32;
   };
-  for (let warmUp = 0; warmUp < 16; warmUp++) next(); // until the seed has reached all of the state
+  for (let warmUp = 0; warmUp < 16; warmUp++) next(); // spreads the seed over the whole state
   const below = (n: number) => Math.floor(next() * n);
   return {
     oneIn: (n) => below(n) === 0,

@@ -4,13 +4,12 @@ import { type Pessoa, readPessoa } from "./contract.ts";
 import { generate, randomFrom } from "./payloads.ts";
 
 const abroad = [fakerEL, fakerJA, fakerPL, fakerRU];
-const oneBrazilianIn = 500; // has a name from there
+const foreignNameEvery = 500; // Brazilians
 const chunk = 5000;
 
 /**
- * Persons without end and each with another apelido: every second one in the contest's distribution (random
- * letters), the others plausible Brazilians; the name of one in a thousand comes from elsewhere. One seed, one
- * sequence of apelidos.
+ * Endless persons with distinct apelidos: every second one in the contest's distribution (random letters), the others
+ * plausible Brazilians; one name in a thousand is foreign. The same seed gives the same sequence.
  */
 export function* people(seed: number): Generator<Pessoa, never> {
   for (const [index, faker] of [fakerPT, ...abroad].entries()) faker.seed(seed + index);
@@ -22,8 +21,8 @@ export function* people(seed: number): Generator<Pessoa, never> {
       if (typeof fromContest !== "object") continue;
       const brazilian = somebody();
       brazilians++;
-      if (brazilians % oneBrazilianIn === 0) {
-        const faker = abroad[(brazilians / oneBrazilianIn) % abroad.length] as typeof fakerPT;
+      if (brazilians % foreignNameEvery === 0) {
+        const faker = abroad[(brazilians / foreignNameEvery) % abroad.length] as typeof fakerPT;
         brazilian.nome = faker.person.fullName().slice(0, 100);
       }
       for (const person of [fromContest, brazilian]) {
@@ -35,19 +34,19 @@ export function* people(seed: number): Generator<Pessoa, never> {
   }
 }
 
-/** Knows enough of all persons it has been told of to say what a registry must answer. */
+/** Samples and counts of all added persons, from which the right answer of a search follows. */
 export type Crowd = {
   add(person: Pessoa): void;
   size(): number;
-  /** Some of them, each with the same chance. */
+  /** A uniform sample. */
   sample: readonly Pessoa[];
-  /** Letters, and pairs of them, that few hold, and by how many. */
+  /** Letters, or pairs of letters, in at most 20 names, with the number of these names. */
   rare(codePoints: 1 | 2): [term: string, persons: number][];
 };
 
 const sampleSize = 20_000;
 const fewPersons = 20;
-// Neither in the contest's letters nor in Portuguese: only names from elsewhere have them.
+// Neither one of the contest's letters nor Portuguese: only foreign names have them.
 const foreign = /[^\0-\x7fáàâãéêíóôõúüç]/u;
 const letters = /^\p{L}+$/u;
 
@@ -82,14 +81,14 @@ export function crowd(seed: number): Crowd {
   };
 }
 
-/** A search term, and what is known of its answer. */
+/** A search term with the number of its hits and the apelido of one hit, where they are known. */
 export type Search = { term: string; hits?: number; finds?: string };
 
 const maxHits = 50;
 const commonWords = "java python postgres typescript silva santos oliveira maria carlos moreira".split(" ");
 const commonLetters = [..."aeiorsn"];
 
-/** For each class of term: makes the next one, for the people in `crowd`. */
+/** By class of term, a function that makes the next term for the persons in `crowd`. */
 export function searches(crowd: Crowd, seed: number): Record<string, () => Search> {
   const random = randomFrom(seed);
   const somebody = () => random.pick(crowd.sample);
@@ -106,7 +105,7 @@ export function searches(crowd: Crowd, seed: number): Record<string, () => Searc
     return { term: text.slice(from, from + codePoints).join("") };
   };
   const rare = (codePoints: 1 | 2) => {
-    let all: ReturnType<Crowd["rare"]> | undefined; // of those who are there when the first one is asked for
+    let all: ReturnType<Crowd["rare"]> | undefined; // at the first call
     return () => {
       all ??= crowd.rare(codePoints);
       const [term, hits] = random.pick(all);
@@ -121,7 +120,7 @@ export function searches(crowd: Crowd, seed: number): Record<string, () => Searc
     },
     "common word": () => ({ term: random.pick(commonWords) }),
     accents: () => ({ term: random.pick(accented) }),
-    // Made of what many persons hold, together held by nobody: no name begins with a language.
+    // Both parts are common, but never together: no name begins with a language.
     "no hit": () => ({ term: `python${random.pick(surnames).toLowerCase()}`, hits: 0 }),
     "one common letter": () => ({ term: random.pick(commonLetters), hits: maxHits }),
     "one rare letter": rare(1),

@@ -8,8 +8,8 @@ import type { Pessoa } from "./contract.ts";
 export type CopyInto = (table: string, lines: Iterable<string>) => Promise<unknown>;
 
 /**
- * Stores persons past the server as it would: the first 50,000 for the memory of the instances, later ones for the index, with those
- * of their short terms that want rows. `there`: how many are for the memory already, and the short terms that have rows enough.
+ * Stores persons with COPY as the server would: the first 50,000 for the search in memory, later ones for the index, and
+ * rows for their short terms. `there`: persons already stored for the memory, and short terms that need no more rows.
  */
 export async function store(
   copyInto: CopyInto,

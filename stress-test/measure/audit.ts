@@ -21,7 +21,7 @@ export function isSame(
   );
 }
 
-/** Reads every one of the persons back, and says in `problems` who is not there as it was sent. */
+/** Reads all persons back. Adds a sentence to `problems` for each that is lost, changed or unreadable. */
 export async function readBack(baseUrl: string, persons: readonly Stored[], problems: string[]) {
   const found = { persons: persons.length, lost: 0, changed: 0, unreadable: 0 };
   await inParallel(16, "reading persons back", persons, async (person) => {
@@ -47,8 +47,8 @@ export function spread<T>(items: readonly T[], n: number): T[] {
 }
 
 /**
- * Writers behind the answers may lag: the count is taken once it stood still for two polls. Throws when the
- * answer is not a number.
+ * The count once three polls in a row agree, because writes may lag behind the answers; the last of 60 polls otherwise.
+ * Throws when the answer is not a number.
  */
 export async function settledCount(baseUrl: string, pollMs: number): Promise<number> {
   let [last, still] = [-1, 0];
@@ -64,7 +64,7 @@ export async function settledCount(baseUrl: string, pollMs: number): Promise<num
   return last;
 }
 
-/** Status and body; status 0 and the reason when there is no answer. 503 and no answer are asked again. */
+/** Status and body; status 0 and the reason when there is no answer. Retries both that and 503, up to three times. */
 export async function get(baseUrl: string, path: string): Promise<{ status: number; body: string }> {
   for (let attempt = 1; ; attempt++) {
     let answer = { status: 0, body: "" };
@@ -88,7 +88,7 @@ export function parse(text: string): unknown {
   }
 }
 
-/** Short enough for a line. */
+/** The first 120 characters. */
 export function brief(text: string): string {
   return text.length <= 120 ? text : `${text.slice(0, 120)}...`;
 }

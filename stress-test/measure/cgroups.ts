@@ -1,18 +1,18 @@
 import { existsSync, readFileSync } from "node:fs";
 
-/** What one container has used since it started, and may use. Counters restart at 0 with the container. */
+/** What one container has used since its start, and its limits. Counters restart at 0 with the container. */
 export type Usage = {
   /** CPU-seconds in user space and in the kernel. */
   userS: number;
   systemS: number;
-  /** Seconds in which it had work but had used up its share of CPU. */
+  /** Seconds in which it was ready to run but had used up its quota. */
   throttledS: number;
-  /** Memory now, file cache included; and what of it could not be given back at once. */
+  /** Memory now: with file cache, and without inactive file cache. */
   memoryBytes: number;
   workingSetBytes: number;
-  /** The highest memory since the start, file cache included; null where the kernel does not say. */
+  /** The peak of memoryBytes since the start; null where the kernel has none. */
   peakBytes: number | null;
-  /** Limits; null where there is none. */
+  /** Null where there is no limit. */
   cpuLimit: number | null;
   memoryLimitBytes: number | null;
 };
@@ -24,11 +24,11 @@ export type CgroupDirs = {
   v2: { cpu: boolean; memory: boolean };
 };
 
-/** Folders of the cgroups of a process. `proc` is the /proc to read. Throws when there are none. */
+/** Folders of a process's cgroups. `proc` is the /proc to read. Throws when there are none. */
 export function findCgroups(pid: number, proc = "/proc"): CgroupDirs {
   const memberships = read(`${proc}/${pid}/cgroup`).trim().split("\n").map(splitMembership);
   const mounts = read(`${proc}/self/mountinfo`).trim().split("\n").map(splitMount);
-  // With v1 each controller has a tree of its own; what no v1 tree has is in the single tree of v2.
+  // In v1 each controller has its own tree; a controller without one is in the single tree of v2.
   const locate = (controller: string): { dir: string; v2: boolean } => {
     const v1 = memberships.find((membership) => membership.controllers.includes(controller));
     const membership = v1 ?? memberships.find(({ controllers }) => controllers.length === 0);
@@ -46,7 +46,7 @@ export function findCgroups(pid: number, proc = "/proc"): CgroupDirs {
   return { cpu: cpu.dir, cpuacct: cpuacct.dir, memory: memory.dir, v2: { cpu: cpu.v2, memory: memory.v2 } };
 }
 
-/** Seconds and bytes of the cgroups `pid` is in. Throws when they cannot be read (the process has ended). */
+/** Throws when the cgroups cannot be read, because the process has ended. */
 export function readUsage(groups: CgroupDirs): Usage {
   return { ...readCpu(groups), ...readMemory(groups) };
 }
@@ -62,7 +62,7 @@ function readCpu(groups: CgroupDirs): Pick<Usage, "userS" | "systemS" | "throttl
       cpuLimit: quota === "max" ? null : Number(quota) / Number(period),
     };
   }
-  const ticksPerSecond = 100; // USER_HZ: 100 on every Linux of today
+  const ticksPerSecond = 100; // USER_HZ, 100 on every Linux today
   const ticks = readPairs(`${groups.cpuacct}/cpuacct.stat`);
   const quota = Number(read(`${groups.cpu}/cpu.cfs_quota_us`, "-1"));
   return {
@@ -73,7 +73,7 @@ function readCpu(groups: CgroupDirs): Pick<Usage, "userS" | "systemS" | "throttl
   };
 }
 
-/** CPU-seconds of the cgroup to the microsecond; those of `readUsage`, which are parted, come in ticks of 10 ms in v1. */
+/** CPU-seconds to the microsecond; in v1 user and system time in `readUsage` come in ticks of 10 ms. */
 export function readCpuSeconds({ cpuacct, v2 }: CgroupDirs): number {
   if (v2.cpu) return pair(readPairs(`${cpuacct}/cpu.stat`), "usage_usec") / 1e6;
   return Number(read(`${cpuacct}/cpuacct.usage`)) / 1e9;
@@ -92,7 +92,7 @@ function readMemory({
     memoryBytes: now,
     workingSetBytes: Math.max(0, now - inactive),
     peakBytes: Number.isNaN(peak) ? null : peak,
-    // v1 says "no limit" with the largest number of pages.
+    // In v1 "no limit" is the largest number of pages.
     memoryLimitBytes: Number.isNaN(limit) || limit > 2 ** 60 ? null : limit,
   };
 }

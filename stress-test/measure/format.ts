@@ -1,4 +1,4 @@
-/** With a comma for every three digits. */
+/** With a comma every three digits. */
 export function number(value: number): string {
   return value.toLocaleString("en-US");
 }
@@ -14,12 +14,12 @@ export function milliseconds(ms: number | null): string {
   return Number.isInteger(ms) || ms >= 100 ? number(Math.round(ms)) : ms.toFixed(ms < 10 ? 2 : 1);
 }
 
-/** Axis labels without noise: 0.25, 30, 1,500. */
+/** Three significant digits: 0.25, 30, 1,500. */
 export function short(value: number): string {
   return number(Number(value.toPrecision(3)));
 }
 
-/** Lines with aligned columns: the first to the left, the others to the right. */
+/** The lines of a table: the first column aligned left, the others right. */
 export function table(rows: readonly string[][]): string[] {
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
   return rows.map((row) =>

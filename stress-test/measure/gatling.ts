@@ -1,8 +1,9 @@
 import type { Timed } from "./statistics.ts";
 
+/** Requests of one kind that failed for the same reason, with one message in full. */
 export type Failure = { request: string; message: string; times: number; example: string };
 
-/** What simulation.log tells. Times in ms. */
+/** What simulation.log holds. Times in ms. */
 export type Log = {
   description: string;
   startMs: number;
@@ -61,7 +62,7 @@ export function readLog(text: string): Log {
   return log;
 }
 
-/** The message without what differs from one request to the next, so that like failures add up. */
+/** The message without the parts that differ between requests, so that equal failures are counted together. */
 function kindOfFailure(message: string): string {
   return message
     .replace(/(bodyString.*?found )/, "")
@@ -73,6 +74,7 @@ function kindOfFailure(message: string): string {
 /** One line of created.tsv: the payload of row `row` (from 0) got 201 with this Location. */
 export type Created = { row: number; location: string };
 
+/** Reads the text of created.tsv. */
 export function readCreated(text: string): Created[] {
   const lines = text.split("\n").filter((line) => line !== "");
   return lines.map((line) => {

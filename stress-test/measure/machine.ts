@@ -2,7 +2,7 @@ import { cpus, release, totalmem } from "node:os";
 
 export type Machine = { cpus: number; model: string; memoryBytes: number; kernel: string };
 
-/** This machine, as a verdict names it. */
+/** This machine. */
 export function describeMachine(): Machine {
   return {
     cpus: cpus().length,

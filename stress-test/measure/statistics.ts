@@ -1,4 +1,4 @@
-/** One request: when it was sent (ms since 1970), how long its answer took, and whether that was a wrong one or none. */
+/** One request: when it was sent (ms since 1970), its latency, and whether its answer was wrong or missing. */
 export type Timed = { kind: string; startMs: number; ms: number; failed: boolean };
 
 /** Milliseconds; percentiles by nearest rank over all answers, failed ones included. */
@@ -19,17 +19,16 @@ export function percentile(sorted: readonly number[], p: number): number {
   return value;
 }
 
-/** `latencies` in ms, in any order and not none. */
+/** `latencies` in ms, in any order, at least one. */
 export function summarise(latencies: readonly number[], failed: number): Latency {
   const sorted = latencies.toSorted((a, b) => a - b);
   const [p50, p95, p99] = [percentile(sorted, 50), percentile(sorted, 95), percentile(sorted, 99)];
   return { requests: sorted.length, failed, p50, p95, p99, max: percentile(sorted, 100) };
 }
 
-/** Several slices of the same. */
 export type Spread = { median: number; min: number; max: number };
 
-/** The median (of an even number: between the two), and the ends. Throws RangeError for none. */
+/** Median, minimum and maximum. Throws a RangeError without values. */
 export function spreadOf(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b);
   const [min, max] = [sorted[0], sorted.at(-1)];
@@ -39,6 +38,7 @@ export function spreadOf(values: readonly number[]): Spread {
   return { median: (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2, min, max };
 }
 
+/** `value` with at most so many decimals. */
 export function round(value: number, digits: number): number {
   return Number(value.toFixed(digits));
 }

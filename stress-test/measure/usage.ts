@@ -4,14 +4,14 @@ import { readArguments, runScript } from "../../tools/arguments.ts";
 import { type CgroupDirs, findCgroups, readUsage, type Usage } from "./cgroups.ts";
 import { round } from "./statistics.ts";
 
-/** What a registry tells at /metrics, by name with labels; see parseMetrics. */
+/** Values from /metrics, by name with labels; see parseMetrics. */
 export type Metrics = Record<string, number>;
 
-/** One line of the file: every service of the project at one moment (ms since 1970). */
+/** One line of the file: all services of the project at one moment (ms since 1970). */
 export type Sample = {
   atMs: number;
   services: Record<string, Usage>;
-  /** By service, of those whose /metrics could be read. */
+  /** By service, where /metrics could be read. */
   metrics?: Record<string, Metrics>;
 };
 
@@ -28,15 +28,15 @@ every five seconds and at the end, where the volume can be read from outside.
   -h, --help         this text`;
 
 const metricsTimeoutMs = 500;
-const minMetricsIntervalMs = 4990; // five seconds, less what a timer is early
+const minMetricsIntervalMs = 4990; // five seconds, because a timer may fire early
 
 type Service = {
   groups: CgroupDirs;
-  /** The Unix socket it listens on, as a path of this machine. */
+  /** The Unix socket it listens on, as a path on this machine. */
   socket: string | undefined;
 };
 
-/** The project's running containers, by service (with the container's number from 2 on). */
+/** The project's running containers, by service; from the second container of a service on, with its number. */
 export function findServices(project: string): Map<string, Service> {
   const ids = docker("ps", "--quiet", "--filter", `label=com.docker.compose.project=${project}`).split("\n");
   if (ids[0] === "") throw new Error(`no container of the compose project "${project}" is running`);
@@ -60,8 +60,8 @@ export function findServices(project: string): Map<string, Service> {
 }
 
 /**
- * Where a container's SOCKET is on this machine; undefined when it has none, or not in a mount. `env` and `mounts`
- * as "docker inspect" gives them.
+ * The path of a container's SOCKET on this machine; undefined where it has none, or not in a mount. `env` and `mounts`
+ * are as "docker inspect" prints them.
  */
 export function findSocket(
   env: readonly string[] | null,
@@ -72,7 +72,7 @@ export function findSocket(
   return socket && mount ? join(mount.Source, socket.slice(mount.Destination.length)) : undefined;
 }
 
-/** Of the values in Prometheus' text format those of the cache, the group commit and the process. */
+/** The values of the cache, the group commit and the process in Prometheus' text format. */
 export function parseMetrics(text: string): Metrics {
   const lines = text.matchAll(
     /^((?:pessoas_cache|pessoas_group|process_cpu|process_resident)_[a-z_]+(?:\{[^}]*\})?) (\S+)$/gm,
@@ -80,7 +80,7 @@ export function parseMetrics(text: string): Metrics {
   return Object.fromEntries([...lines].map(([, name = "", value]) => [name, Number(value)]));
 }
 
-/** What is told at `url`/metrics, over the Unix socket if given; undefined when nothing usable is. */
+/** The values at `url`/metrics, over the Unix socket if given; undefined where there are none. */
 export async function readMetrics(url: string, unix?: string): Promise<Metrics | undefined> {
   try {
     const init = { signal: AbortSignal.timeout(metricsTimeoutMs), ...(unix ? { unix } : {}) };
@@ -100,15 +100,15 @@ async function sample(services: Map<string, Service>, withMetrics: boolean): Pro
     try {
       used[name] = readUsage(groups);
     } catch {
-      // Stopped or restarting: left out of this line, and there again once its folders are.
+      // Stopped or restarting: it is left out of this line.
     }
   }
   if (withMetrics) {
     const sockets = [...services].flatMap(([name, { socket }]) => (socket ? [{ name, socket }] : []));
     await Promise.all(
       sockets.map(async ({ name, socket }) => {
-        const told = await readMetrics("http://localhost", socket);
-        if (told) metrics[name] = told;
+        const values = await readMetrics("http://localhost", socket);
+        if (values) metrics[name] = values;
       }),
     );
   }
@@ -133,8 +133,8 @@ export type ServiceUse = {
 };
 
 /**
- * What each service used between the first sample and the last. Counters that fall mean that the container
- * started again: what it used before the fall is kept, as far as it was sampled.
+ * What each service used between the first sample and the last. Counters that fall mean that the container restarted;
+ * what was sampled before the fall still counts.
  */
 export function sumUsage(samples: readonly Sample[]): Record<string, ServiceUse> {
   const names = new Set(samples.flatMap((sample) => Object.keys(sample.services)));
@@ -165,7 +165,7 @@ export function sumUsage(samples: readonly Sample[]): Record<string, ServiceUse>
   return uses;
 }
 
-/** The most that all services together had at one moment; null for no samples. */
+/** The highest sum of all working sets at one moment, bytes; null without samples. */
 export function peakOfAll(samples: readonly Sample[]): number | null {
   const sums = samples.map(({ services }) =>
     Object.values(services).reduce((sum, use) => sum + use.workingSetBytes, 0),
@@ -194,7 +194,7 @@ async function main(): Promise<void> {
   const services = findServices(project);
   let askedMs = 0;
   const write = async (last = false) => {
-    // It costs the registry a little: not more often than the pictures need.
+    // Reading /metrics costs the registry CPU: only as often as the charts need.
     const withMetrics = last || Date.now() - askedMs >= minMetricsIntervalMs;
     if (withMetrics) askedMs = Date.now();
     appendFileSync(out, `${JSON.stringify(await sample(services, withMetrics))}\n`);

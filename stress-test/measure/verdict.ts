@@ -44,12 +44,12 @@ export type Verdict = {
   readBack: { persons: number; lost: number; changed: number; unreadable: number };
   searches: { checked: number; wrong: number };
   services: Record<string, ServiceUse>;
-  /** The most that all services had at one moment; null where it was not sampled. Older files lack it. */
+  /** The highest sum of all services at one moment; null where it was not sampled. Older files lack it. */
   peakWorkingSetBytes?: number | null;
   requestsPerCpuSecond: number | null;
 };
 
-/** Sentences on 201s that cannot be right, given the rows and that the first `sent` of them were sent. */
+/** A sentence for each 201 that is wrong or missing after the first `sent` rows. */
 export function judgeCreated(rows: readonly Row[], created: readonly Created[], sent: number): string[] {
   const problems: string[] = [];
   const owners = new Map<string, number>();
@@ -74,7 +74,7 @@ export function judgeCreated(rows: readonly Row[], created: readonly Created[], 
   return problems;
 }
 
-/** Searches that find too little go unseen while persons arrive; afterwards the right answer is known. */
+/** Checks searches against all stored persons: only after the run are all hits of a term known. */
 async function checkSearches(
   baseUrl: string,
   stored: readonly Stored[],
@@ -82,7 +82,7 @@ async function checkSearches(
   problems: string[],
 ) {
   const maxHits = 50;
-  // Generated fields and terms hold no newline, so that no term matches across two fields.
+  // Generated fields and terms have no newline, so no term matches across two fields.
   const texts = stored.map(({ apelido, nome, stack }) =>
     [apelido, nome, ...(stack ?? [])].join("\n").toLowerCase(),
   );
@@ -106,7 +106,7 @@ async function checkSearches(
         const person = matches.get(id);
         if (!person || !isSame(hit, person))
           fault = `gives a person who does not match: ${brief(JSON.stringify(hit))}`;
-        matches.delete(id); // the same person twice is a fault as well
+        matches.delete(id); // the same person twice is wrong, too
       }
     }
     if (fault === "") return;
@@ -116,7 +116,7 @@ async function checkSearches(
   return found;
 }
 
-/** Terms of the run, and pieces of persons in another case, which have to be found. */
+/** Half of them terms of the run, half parts of stored persons in another case. */
 function pickTerms(terms: readonly string[], stored: readonly Stored[], n: number): string[] {
   const pieces = spread(stored, Math.ceil(n / 2)).map(({ apelido, nome, stack }, index) => {
     const field = [apelido, nome, stack?.at(-1) ?? nome][index % 3] ?? apelido;
@@ -131,10 +131,10 @@ type Options = {
   data: string;
   baseUrl: string;
   countBefore: number;
-  /** How many persons to read back, all when undefined, and how many searches to check. */
+  /** Persons to read back (undefined: all), and searches to check. */
   sample: number | undefined;
   searches: number;
-  /** Pause between two looks at the count. */
+  /** Pause between two polls of the count. */
   pollMs?: number;
 };
 
@@ -168,7 +168,7 @@ export async function judge(options: Options): Promise<Verdict> {
     return typeof pessoa === "object" ? [{ ...pessoa, location, id: location.split("/").at(-1) ?? "" }] : [];
   });
   const persons = await readBack(baseUrl, sample === undefined ? stored : spread(stored, sample), problems);
-  // With persons from before the run nobody knows what a search has to find.
+  // With persons stored before the run, the hits of a search are not known.
   const searchTerms = countBefore === 0 ? pickTerms(terms, stored, options.searches) : [];
   const searches = await checkSearches(baseUrl, stored, searchTerms, problems);
 
@@ -198,7 +198,7 @@ export async function judge(options: Options): Promise<Verdict> {
   };
 }
 
-/** One screen. With `against`, each number is followed by its multiple of the other run's. */
+/** The verdict as text. With `against`, each number is followed by its ratio to the other run's. */
 export function render(verdict: Verdict, against?: Verdict, color = false): string {
   const paint = (code: number, text: string) => (color ? `\x1b[${code}m${text}\x1b[0m` : text);
   const { count, readBack, searches, services, requests, machine } = verdict;
@@ -270,7 +270,7 @@ function sumLatency(all: readonly Latency[]): Pick<Latency, "requests" | "failed
   };
 }
 
-/** Of the peaks: those of all at one moment where that is known, else what they come to. */
+/** The sum of all services; the peak working set is that of one moment where it is known. */
 function sumUse({ services, peakWorkingSetBytes }: Verdict): ServiceUse {
   const all = Object.values(services);
   const sum = (key: "userS" | "systemS" | "throttledS" | "peakBytes" | "peakWorkingSetBytes" | "restarts") =>
@@ -292,13 +292,13 @@ function compared(text: string, now: number, then: number | undefined): string {
   return `${text} ${ratio(now, then)}`;
 }
 
-/** "×0.83"; "×-" where the other is 0 and no multiple exists. */
+/** "×0.83"; "×-" where the other is 0. */
 function ratio(now: number, then: number): string {
   if (then === 0) return now === 0 ? "×1.00" : "×-";
   return `×${(now / then).toFixed(2)}`;
 }
 
-/** This run's numbers as multiples of the other's; null where the other's is 0 or missing. */
+/** This run's numbers divided by the other's; null where the other's is 0 or missing. */
 export function compare(now: Verdict, then: Verdict) {
   const multiple = (a: number | null, b: number | null | undefined) =>
     a !== null && b ? round(a / b, 3) : null;
@@ -352,7 +352,7 @@ async function main(): Promise<void> {
   );
   const [results = ""] = positionals;
   if (values.data === undefined) throw new RangeError("--data: expected a folder; see --help");
-  // Read first: a wrong file name should not cost a whole verdict.
+  // Read first, because a wrong file name must not cost a whole verdict.
   const against =
     values.against === undefined ? undefined : ((await Bun.file(values.against).json()) as Verdict);
   if (against && (typeof against.requests !== "object" || typeof against.services !== "object")) {

@@ -14,12 +14,11 @@ import {
 
 /** One run to draw. */
 export type Run = {
-  /** What was done, in a few words. */
   title: string;
   passed: boolean;
-  /** Why it failed, one sentence each. */
+  /** Why it failed, a sentence each. */
   problems: readonly string[];
-  /** Name and value of what the page tells above the pictures. */
+  /** Name and value, shown above the charts. */
   facts: readonly (readonly [string, string])[];
   requests: readonly Timed[];
   /** Its duration; without it, the time from the first request to the last answer. */
@@ -28,8 +27,8 @@ export type Run = {
   samples: readonly Sample[];
 };
 
-// Charts are drawn in these stand-ins. The page then gives them meaning by CSS, so that one drawing serves light and
-// dark; a picture of its own gets fixed colours that can be read on white and on black.
+// Placeholder colours. In the page they become CSS variables, so that one drawing serves light and dark; an SVG file gets
+// fixed colours that are legible on white and on black.
 export const paint = {
   ink: "#fe0001",
   line: "#fe0002",
@@ -42,7 +41,7 @@ const inPage = new Map<string, string>([
   [paint.failed, "var(--failed)"],
   ...paint.series.map((color, index): [string, string] => [color, `var(--c${index})`]),
 ]);
-// Okabe and Ito's colours, told apart by colour-blind people, in a lightness for both backgrounds.
+// Okabe and Ito's colours, which colour-blind people can distinguish, in a lightness for both backgrounds.
 const alone = new Map<string, string>([
   [paint.ink, "#7b828c"],
   [paint.line, "#7b828c40"],
@@ -52,7 +51,7 @@ const alone = new Map<string, string>([
   ),
 ]);
 
-/** The same thing has the same colour in every picture of every run. */
+/** A kind of request or a service has the same colour in every chart of every run. */
 function colorOf(name: string): string {
   const known = {
     create: 0,
@@ -77,7 +76,7 @@ export type Size = { width: number; narrow: boolean; titled: boolean };
 export type Chart = {
   id: string;
   title: string;
-  /** A sentence on how to read it. */
+  /** How to read it. */
   note: string;
   /** As wide as the page. */
   large?: boolean;
@@ -86,7 +85,7 @@ export type Chart = {
 
 type Missing = { title: string; missing: string };
 
-/** The pictures of a run, and for those that cannot be drawn the reason. */
+/** The charts of a run, or the reason why one cannot be drawn. */
 export function chartsOf(run: Run): (Chart | Missing)[] {
   if (run.requests.length === 0) return [{ title: "All pictures", missing: "no request was answered." }];
   const time = overTime(run.requests);
@@ -112,7 +111,7 @@ export function chartsOf(run: Run): (Chart | Missing)[] {
           percent: true,
           series: toLines(metrics.hitRatio),
         })
-      : { title: "Cache hit ratio", missing: metrics.told < 2 ? noMetrics : "no person was read." },
+      : { title: "Cache hit ratio", missing: metrics.readings < 2 ? noMetrics : "no person was read." },
     metrics.batchSize.size > 0
       ? lines({
           id: "batches",
@@ -121,12 +120,12 @@ export function chartsOf(run: Run): (Chart | Missing)[] {
           seconds: time.seconds,
           series: toLines(metrics.batchSize),
         })
-      : { title: "Batch sizes", missing: metrics.told < 2 ? noMetrics : "no statement was sent." },
+      : { title: "Batch sizes", missing: metrics.readings < 2 ? noMetrics : "no statement was sent." },
   ];
 }
 
 export const text = { color: paint.ink, fontFamily: "system-ui, sans-serif", fontSize: 12 };
-// Nobody knows here which font the reader has: room for a wide one keeps texts apart in each.
+// The reader's font is not known: room for a wide one keeps labels apart in every font.
 const textWidth = (value: string, fontSize = text.fontSize) => value.length * fontSize * 0.6;
 echarts.setPlatformAPI({
   measureText: (value, font) => ({
@@ -137,7 +136,8 @@ const dashes = ["solid", "dashed", "dotted", [8, 3, 2, 3]] as const;
 
 type Line = { name: string; points: readonly Point[]; color: string; dash?: (typeof dashes)[number] };
 
-export const lineOnly = { itemStyle: { opacity: 0 } }; // no dot on the line in the legend
+export const lineOnly = { itemStyle: { opacity: 0 } }; // hides the dot on the legend's line
+const squares = { icon: "roundRect", itemHeight: 10, itemWidth: 14 };
 const legendItem = { mark: 22, gap: 14 };
 
 function toLines(values: ReadonlyMap<string, readonly Point[]>): Line[] {
@@ -151,7 +151,7 @@ function toLines(values: ReadonlyMap<string, readonly Point[]>): Line[] {
   });
 }
 
-/** Legends are laid out by the charting library without asking whether they meet the chart: their rows are counted. */
+/** ECharts does not make room for a legend's rows, so they are counted here. */
 export function header(names: readonly string[], size: Size, title: string) {
   const rowWidth = size.width - 24;
   let [rows, used] = [1, 0];
@@ -176,6 +176,19 @@ export function header(names: readonly string[], size: Size, title: string) {
   };
 }
 
+/** A single chart below its title and legend. */
+function frame(names: readonly string[], size: Size, title: string, legend: object) {
+  const head = header(names, size, title);
+  return {
+    height: head.bottom + 220,
+    option: {
+      title: head.title,
+      legend: { ...head.legend, ...legend },
+      grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+    },
+  };
+}
+
 function timeAxis(seconds: number, narrow: boolean) {
   return {
     type: "value" as const,
@@ -193,7 +206,7 @@ function valueAxis(percent = false) {
   return {
     type: "value" as const,
     min: 0,
-    // Up to 100 %, and further where a service took more for a moment.
+    // 100 %, or more where a service took more for a moment.
     ...(percent
       ? { interval: 25, max: ({ max }: { max: number }) => Math.max(100, Math.ceil(max / 25) * 25) }
       : {}),
@@ -211,7 +224,7 @@ function lines(chart: {
   note: string;
   seconds: number;
   percent?: boolean;
-  /** A line across all of the chart. */
+  /** A horizontal line. */
   limit?: { at: number; label: string } | undefined;
   series: readonly Line[];
 }): Chart {
@@ -221,17 +234,12 @@ function lines(chart: {
     title,
     note,
     draw(size) {
-      const head = header(
-        chart.series.map(({ name }) => name),
-        size,
-        title,
-      );
+      const names = chart.series.map(({ name }) => name);
+      const { height, option } = frame(names, size, title, lineOnly);
       return {
-        height: head.bottom + 220,
+        height,
         option: {
-          title: head.title,
-          legend: { ...head.legend, ...lineOnly },
-          grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+          ...option,
           xAxis: timeAxis(chart.seconds, size.narrow),
           yAxis: valueAxis(chart.percent),
           series: chart.series.map(({ name, points, color, dash }, index) => ({
@@ -261,7 +269,7 @@ function limitLine({ at, label }: { at: number; label: string }) {
 
 type OverTime = ReturnType<typeof overTime>;
 
-/** A panel for each kind, with one scale for all, so that heights compare. */
+/** A panel for each kind, all with the same scale. */
 function latencyChart({ kinds, seconds, sliceS }: OverTime): Chart {
   const percentiles = [
     { name: "p50", width: 2.5, type: "solid" },
@@ -316,7 +324,7 @@ function latencyChart({ kinds, seconds, sliceS }: OverTime): Chart {
   };
 }
 
-/** Small charts in rows of `columns`, their names above them, below the legend of the lines that each of them has. */
+/** Small charts in rows of `columns`, each with its name above it, under one legend for the lines of all. */
 export function panels(
   charts: readonly { name: string; color?: string }[],
   lines: readonly { name: string; width: number; type: "solid" | "dashed" | "dotted" }[],
@@ -363,7 +371,7 @@ export function panels(
   };
 }
 
-/** The axis upwards of a panel: each line is ten times the one below. */
+/** The vertical axis of a panel: each line is ten times the one below. */
 export function logAxis({ min, max }: { min: number; max: number }) {
   return {
     type: "log" as const,
@@ -383,13 +391,11 @@ function throughputChart({ kinds, failed, seconds }: OverTime): Chart {
     title,
     note: "One kind on top of the other: the upper edge is all that was answered. Failed ones are part of it.",
     draw(size) {
-      const head = header([...kinds.map(({ kind }) => kind), "failed"], size, title);
+      const { height, option } = frame([...kinds.map(({ kind }) => kind), "failed"], size, title, squares);
       return {
-        height: head.bottom + 220,
+        height,
         option: {
-          title: head.title,
-          legend: { ...head.legend, icon: "roundRect", itemHeight: 10, itemWidth: 14 },
-          grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+          ...option,
           xAxis: timeAxis(seconds, size.narrow),
           yAxis: valueAxis(),
           series: [
@@ -426,13 +432,11 @@ function histogramChart(requests: readonly Timed[]): Chart {
     title,
     note: "Each bar reaches from the time below it up to the next one.",
     draw(size) {
-      const head = header([...counts.keys()], size, title);
+      const { height, option } = frame([...counts.keys()], size, title, squares);
       return {
-        height: head.bottom + 220,
+        height,
         option: {
-          title: head.title,
-          legend: { ...head.legend, icon: "roundRect", itemHeight: 10, itemWidth: 14 },
-          grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+          ...option,
           xAxis: {
             type: "category",
             data: fromMs.map(short),
@@ -487,7 +491,7 @@ function memoryChart(uses: Uses, seconds: number): Chart {
   });
 }
 
-/** Percent of each one's limit, or in `unit` where not all have one. */
+/** In percent of each service's limit, or in `unit` where a service has no limit. */
 function limited(chart: {
   id: string;
   what: string;
@@ -525,7 +529,7 @@ function toSvg(chart: Chart, size: Size, colors: ReadonlyMap<string, string>): s
   let svg = instance.renderToSVGString();
   instance.dispose();
   for (const [standIn, color] of colors) svg = svg.replaceAll(standIn, color);
-  // Left by the charting library for its own script and for the mouse.
+  // For ECharts' own script and for the mouse.
   return svg
     .replaceAll(/ (ecmeta_\w+|class|pointer-events)="[^"]*"/g, "")
     .replaceAll(/<style.*?<\/style>\n?/gs, "");
@@ -536,7 +540,7 @@ export function elementOf(chart: Chart, size: Size): string {
   return toSvg(chart, size, inPage);
 }
 
-/** The text of an SVG file for use elsewhere. */
+/** The text of an SVG file, with its title. */
 export function pictureOf(chart: Chart, width: number): string {
   return `${toSvg(chart, { width, narrow: false, titled: true }, alone)}\n`;
 }

@@ -1,19 +1,19 @@
 import { percentile, type Timed } from "../measure/statistics.ts";
 import type { Metrics, Sample } from "../measure/usage.ts";
 
-/** [seconds since the start, value] */
+/** Value at so many seconds since the start. */
 export type Point = [atS: number, value: number];
 
 /**
- * Latencies (ms) and rates (per second) of each kind in equal slices of the time, at the middle of each. Latencies
- * are those of the requests sent in a slice, rates those of the requests answered in it.
+ * Latencies (ms) and rates (per second) of each kind of request in equal slices of time, at the middle of each slice.
+ * Latencies are of the requests sent in a slice, rates of the requests answered in it.
  */
 export function overTime(requests: readonly Timed[]) {
   const startMs = Math.min(...bounds(requests, ({ startMs }) => startMs));
   const endMs = Math.max(...bounds(requests, ({ startMs, ms }) => startMs + ms));
   const seconds = Math.max(0.001, (endMs - startMs) / 1000);
   const sliceS = sliceSeconds(seconds);
-  const slices = Math.max(1, Math.floor(seconds / sliceS)); // the last one takes the rest too
+  const slices = Math.max(1, Math.floor(seconds / sliceS)); // the last one takes the remainder, too
   const slice = (atMs: number) => Math.min(slices - 1, Math.floor((atMs - startMs) / 1000 / sliceS));
   const width = (index: number) => (index < slices - 1 ? sliceS : seconds - index * sliceS);
   const middle = (index: number) => index * sliceS + width(index) / 2;
@@ -40,7 +40,7 @@ export function overTime(requests: readonly Timed[]) {
   };
 }
 
-/** Math.min(...all) of 100,000 values overflows the stack. */
+/** For more values than Math.min(...all) takes: 100,000 overflow the stack. */
 export function bounds<T>(items: readonly T[], value: (item: T) => number): [min: number, max: number] {
   let [min, max] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   for (const item of items) {
@@ -50,16 +50,16 @@ export function bounds<T>(items: readonly T[], value: (item: T) => number): [min
   return [min, max];
 }
 
-/** A round number of seconds, so that there are at most 110 slices: enough for a shape, and each with some requests. */
+/** A round number of seconds that gives at most 110 slices: enough for a shape, with some requests in each. */
 function sliceSeconds(seconds: number): number {
   const round = [0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
   return round.find((width) => seconds / width <= 110) ?? seconds / 100;
 }
 
-/** How many requests of each kind took how long: [fromMs, below the next fromMs), from fastest to slowest. */
+/** Requests of each kind by latency: bin i counts those from fromMs[i] to below fromMs[i + 1]. */
 export function histogram(requests: readonly Timed[]): { fromMs: number[]; counts: Map<string, number[]> } {
   const edges = [0];
-  // Gatling measures whole milliseconds, which fill each of these from 1 ms on. Finer ones would leave gaps.
+  // Gatling measures whole milliseconds: finer bins than 1 ms would leave gaps.
   const whole = requests.every(({ ms }) => Number.isInteger(ms));
   for (let decade = whole ? 1 : 0.1; decade < 1e6; decade *= 10) {
     for (const step of [1, 2, 3, 4, 6, 8]) edges.push(Number((step * decade).toPrecision(1)));
@@ -76,7 +76,7 @@ export function histogram(requests: readonly Timed[]): { fromMs: number[]; count
   return { fromMs: edges.slice(first, last + 1), counts };
 }
 
-/** CPUs in use between two samples and bytes without inactive file cache, of each service. */
+/** CPUs in use between two samples, and the working set in bytes, of each service. */
 export function usageOverTime(samples: readonly Sample[], startMs: number) {
   const services = new Set(samples.flatMap((sample) => Object.keys(sample.services)));
   return [...services].sort().map((name) => {
@@ -88,7 +88,7 @@ export function usageOverTime(samples: readonly Sample[], startMs: number) {
       const before = own[index] as typeof now;
       const usedS = now.userS + now.systemS - before.userS - before.systemS;
       const tookS = (now.atMs - before.atMs) / 1000;
-      // Fallen: the container has started again. Too close: the counters move in steps of 10 ms.
+      // A counter that falls: the container has restarted. Too close: counters move in steps of 10 ms.
       if (usedS < 0 || tookS < 0.2) return [];
       return [[((now.atMs + before.atMs) / 2 - startMs) / 1000, usedS / tookS]];
     });
@@ -102,15 +102,15 @@ export function usageOverTime(samples: readonly Sample[], startMs: number) {
   });
 }
 
-/** Percent of the reads that the cache answered, by service, and requests per statement, by kind over all services. */
+/** Reads answered from the cache, in percent by service, and requests per statement by kind over all services. */
 export function metricsOverTime(samples: readonly Sample[], startMs: number) {
-  const told = samples.filter((sample) => sample.metrics);
+  const readings = samples.filter((sample) => sample.metrics);
   const hitRatio = new Map<string, Point[]>();
   const batchSize = new Map<string, Point[]>();
   const add = (to: Map<string, Point[]>, name: string, point: Point) =>
     to.set(name, [...(to.get(name) ?? []), point]);
-  told.slice(1).forEach((now, index) => {
-    const before = told[index] as Sample;
+  readings.slice(1).forEach((now, index) => {
+    const before = readings[index] as Sample;
     const atS = ((now.atMs + before.atMs) / 2 - startMs) / 1000;
     const items = new Map<string, { statements: number; items: number }>();
     for (const [service, metrics] of Object.entries(now.metrics ?? {})) {
@@ -118,7 +118,7 @@ export function metricsOverTime(samples: readonly Sample[], startMs: number) {
       if (!earlier) continue;
       const grew = (name: string) => (metrics[name] ?? 0) - (earlier[name] ?? 0);
       const [hits, misses] = [grew("pessoas_cache_hits_total"), grew("pessoas_cache_misses_total")];
-      if (hits < 0 || misses < 0) continue; // it has started again
+      if (hits < 0 || misses < 0) continue; // it has restarted
       if (hits + misses > 0) add(hitRatio, service, [atS, (100 * hits) / (hits + misses)]);
       for (const kind of groupKinds(metrics)) {
         const sum = items.get(kind) ?? { statements: 0, items: 0 };
@@ -131,7 +131,7 @@ export function metricsOverTime(samples: readonly Sample[], startMs: number) {
       if (sum.statements > 0) add(batchSize, kind, [atS, sum.items / sum.statements]);
     }
   });
-  return { told: told.length, hitRatio, batchSize };
+  return { readings: readings.length, hitRatio, batchSize };
 }
 
 function groupKinds(metrics: Metrics): string[] {

@@ -18,10 +18,10 @@ simulation.log, verdict.json and (if there) usage.jsonl in RESULTS_DIR; writes r
   --command TEXT     how the run is repeated, for the page
   -h, --help         this text`;
 
-/** What a page shows: one run, or several one below the other. */
+/** One page with one run, or several below each other. */
 export type Page = { title: string; at: string; machine: string; command: string; runs: readonly Run[] };
 
-/** Files to write beside each other, by name: report.html, and each picture for use elsewhere. */
+/** The texts of report.html and of each chart's SVG file, by name. */
 export function renderFiles(page: Page): Record<string, string> {
   const files: Record<string, string> = { "report.html": renderPage(page) };
   for (const run of page.runs) {
@@ -36,7 +36,7 @@ export function renderFiles(page: Page): Record<string, string> {
 
 const html = (value: string) => Bun.escapeHTML(value);
 
-/** The page. Nothing in it is fetched or run, and the browser is told to allow neither. */
+/** The page. It fetches nothing and has no script; its Content-Security-Policy allows neither. */
 export function renderPage({ title, at, machine, command, runs }: Page): string {
   const passed = runs.every((run) => run.passed);
   return `<!doctype html>
@@ -65,10 +65,10 @@ ${runs.map((run) => renderRun(run, runs.length > 1)).join("\n")}
 `;
 }
 
-/** Names a run in the page's addresses and in the names of its pictures. */
+/** For links to the run and for the names of its SVG files. */
 const idOf = ({ title }: Run) => title.replaceAll(/\W+/g, "-");
 
-/** One table of all runs, a row for each kind of request. Each row leads to its run. */
+/** One table of all runs with a row for each kind of request, linked to its run. */
 function overview(runs: readonly Run[]): string {
   const rows = runs.flatMap((run) => {
     const kinds = [...Map.groupBy(run.requests, ({ kind }) => kind)].sort(byKind);
@@ -211,7 +211,7 @@ figcaption { font-size: 12.5px; line-height: 1.4; margin-top: 4px; }
 @media print { body { background: none; } figure { break-inside: avoid; } }
 `;
 
-/** The page of a finished run of run-test.sh. Throws when `results` does not hold one. */
+/** The page of a finished run of run-test.sh in the folder `results`. Throws when there is none. */
 export async function readRun(results: string, command: string): Promise<Page> {
   const verdict = (await Bun.file(join(results, "verdict.json")).json()) as Verdict;
   const { requests } = readLog(await Bun.file(join(results, "simulation.log")).text());
@@ -253,7 +253,7 @@ export async function readRun(results: string, command: string): Promise<Page> {
   };
 }
 
-/** Writes report.html and the pictures into the folder. Returns the path of the page. */
+/** Writes report.html and the SVG files into the folder. Returns the path of the page. */
 export async function writeReport(folder: string, page: Page): Promise<string> {
   for (const [name, content] of Object.entries(renderFiles(page)))
     await Bun.write(join(folder, name), content);
