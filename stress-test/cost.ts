@@ -390,19 +390,23 @@ async function describeCheckout(folder: string): Promise<string> {
 }
 
 async function main(): Promise<void> {
-  const { values } = readArguments(usage, {
-    against: { type: "string" },
-    override: { type: "string" },
-    "against-override": { type: "string" },
-    people: { type: "string", default: "0" },
-    "against-people": { type: "string" },
-    only: { type: "string" },
-    rounds: { type: "string", default: "6" },
-    seconds: { type: "string", default: "2.5" },
-    rate: { type: "string", default: "300" },
-    seed: { type: "string", default: "1" },
-    json: { type: "boolean", default: false },
-  });
+  const values = readArguments(
+    usage,
+    {
+      against: { type: "string" },
+      override: { type: "string" },
+      "against-override": { type: "string" },
+      people: { type: "string", default: "0" },
+      "against-people": { type: "string" },
+      only: { type: "string" },
+      rounds: { type: "string", default: "6" },
+      seconds: { type: "string", default: "2.5" },
+      rate: { type: "string", default: "300" },
+      seed: { type: "string", default: "1" },
+      json: { type: "boolean", default: false },
+    },
+    (values) => values,
+  );
   const chosen = loads.filter((load) => load === (values.only ?? load));
   if (chosen.length === 0) {
     throw new RangeError(`--only: expected ${loads.join(", ")}, got "${values.only}"`);

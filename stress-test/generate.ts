@@ -20,14 +20,18 @@ numbers give the same bytes.
   -h, --help         this text`;
 
 async function main(): Promise<void> {
-  const { values } = readArguments(usage, {
-    seed: { type: "string", default: "1" },
-    rows: { type: "string", default: "54700" },
-    terms: { type: "string", default: "5000" },
-    out: { type: "string" },
-    expect: { type: "string" },
-    first: { type: "string" },
-  });
+  const values = readArguments(
+    usage,
+    {
+      seed: { type: "string", default: "1" },
+      rows: { type: "string", default: "54700" },
+      terms: { type: "string", default: "5000" },
+      out: { type: "string" },
+      expect: { type: "string" },
+      first: { type: "string" },
+    },
+    (values) => values,
+  );
   if (values.expect !== undefined) {
     const payloads = readColumn(await Bun.file(values.expect).text());
     const first = values.first === undefined ? payloads.length : wholeOf("first", values.first, 0);

@@ -509,15 +509,19 @@ function abbreviate(value: number): string {
 }
 
 async function main(): Promise<void> {
-  const { values } = readArguments(usage, {
-    to: { type: "string", default: "1m" },
-    samples: { type: "string", default: "400" },
-    seconds: { type: "string", default: "10" },
-    seed: { type: "string", default: "1" },
-    data: { type: "string" },
-    out: { type: "string" },
-    json: { type: "boolean", default: false },
-  });
+  const values = readArguments(
+    usage,
+    {
+      to: { type: "string", default: "1m" },
+      samples: { type: "string", default: "400" },
+      seconds: { type: "string", default: "10" },
+      seed: { type: "string", default: "1" },
+      data: { type: "string" },
+      out: { type: "string" },
+      json: { type: "boolean", default: false },
+    },
+    (values) => values,
+  );
   const to = personsOf("to", values.to, 1e4, 1e9);
   const options = {
     sizes: [1e4, 1e5, 1e6, 1e7, 1e8].filter((size) => size < to).concat(to),

@@ -34,14 +34,14 @@ async function start(command: string[], env: Record<string, string>): Promise<nu
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = readArguments(
+  const { positionals, ...values } = readArguments(
     usage,
     {
       only: { type: "string" },
       times: { type: "string", default: "7" },
       json: { type: "boolean", default: false },
     },
-    0,
+    (values, positionals) => ({ ...values, positionals }),
     Number.POSITIVE_INFINITY,
   );
   const times = wholeOf("times", values.times, 1, 100);

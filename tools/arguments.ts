@@ -1,38 +1,44 @@
 import { basename } from "node:path";
 import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
 
+const help = { help: { type: "boolean", short: "h", default: false } } as const;
+type Config<T extends ParseArgsOptionsConfig> = { options: T; allowPositionals: true };
+type Parsed<T extends ParseArgsOptionsConfig> = ReturnType<typeof parseArgs<Config<T>>>;
+
 /**
- * A script's options as `parseArgs` gives them, and its `min` to `max` positional arguments. Ends the process at --help,
- * with `usage` and exit status 0, and at an unknown option or a wrong number of arguments, with one line on standard
- * error and exit status 2.
+ * What `read` makes of a script's options, and of up to `max` positional arguments. Ends the process at --help, with
+ * `usage` and exit status 0, and at what does not fit, `read` throwing included, with one line on standard error and exit
+ * status 2.
  */
-export function readArguments<const T extends ParseArgsOptionsConfig>(
+export function readArguments<T extends ParseArgsOptionsConfig, R>(
   usage: string,
   options: T,
-  min = 0,
-  max = min,
-) {
+  read: (values: Parsed<T>["values"], positionals: string[]) => R,
+  max = 0,
+): R {
   try {
-    const { values, positionals } = parseArgs({
-      allowPositionals: true,
-      options: { ...options, help: { type: "boolean", short: "h" } },
-    });
-    if ("help" in values) {
+    const given = parseArgs({ allowPositionals: max > 0, options: { ...options, ...help } });
+    if ((given.values as { help: boolean }).help) {
       console.log(usage);
       process.exit(0);
     }
-    if (positionals.length >= min && positionals.length <= max) return { values, positionals };
-    const expected = min === max ? min : `${min} to ${max}`;
-    throw new RangeError(`expected ${expected} arguments, got ${positionals.length}; see --help`);
+    const { values, positionals } = given as unknown as Parsed<T>;
+    if (positionals.length > max)
+      throw new RangeError(`expected at most ${max} arguments, got ${positionals.length}; see --help`);
+    return read(values, positionals);
   } catch (error) {
     console.error((error as Error).message);
     process.exit(2);
   }
 }
 
-/** The positional arguments of a script without options, with the same errors. */
+/** The arguments of a script without options, `min` to `max` of them. Ends the process as `readArguments` does. */
 export function readPositionals(usage: string, min = 0, max = min): string[] {
-  return readArguments(usage, {}, min, max).positionals;
+  const read = (_: object, positionals: string[]) => {
+    if (positionals.length >= min) return positionals;
+    throw new RangeError(`expected ${min} to ${max} arguments, got ${positionals.length}; see --help`);
+  };
+  return readArguments(usage, {}, read, max);
 }
 
 /** Runs a script. Where it throws: one line on standard error, after the script's name, and exit status 2. */

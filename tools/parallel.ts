@@ -1,4 +1,4 @@
-import { Presets, SingleBar } from "cli-progress";
+import { progressBar } from "./progress.ts";
 
 /**
  * Runs `work` on all items, `width` at a time, with a progress bar on standard error where that is a terminal. Rejects
@@ -10,17 +10,12 @@ export async function inParallel<T>(
   items: readonly T[],
   work: (item: T, index: number) => Promise<void>,
 ): Promise<void> {
-  const format = `${label} {bar} {value} of {total}, {eta_formatted} left`;
-  const bar = new SingleBar(
-    { format, stream: process.stderr, hideCursor: true, clearOnComplete: true },
-    Presets.shades_classic,
-  );
-  bar.start(items.length, 0);
-  let next = 0;
+  const bar = progressBar(items.length, `${label} `);
+  let [next, done] = [0, 0];
   const worker = async () => {
     for (let index = next++; index < items.length; index = next++) {
       await work(items[index] as T, index);
-      bar.increment();
+      bar.update(++done);
     }
   };
   try {

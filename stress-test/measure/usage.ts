@@ -180,11 +180,15 @@ export function readSamples(text: string): Sample[] {
 }
 
 async function main(): Promise<void> {
-  const { values } = readArguments(usage, {
-    project: { type: "string" },
-    out: { type: "string" },
-    "interval-ms": { type: "string", default: "1000" },
-  });
+  const values = readArguments(
+    usage,
+    {
+      project: { type: "string" },
+      out: { type: "string" },
+      "interval-ms": { type: "string", default: "1000" },
+    },
+    (values) => values,
+  );
   const { project, out } = values;
   if (!project || !out) throw new RangeError("--project and --out are needed; see --help");
   const intervalMs = Number(values["interval-ms"]);

@@ -337,7 +337,7 @@ export function compare(now: Verdict, then: Verdict) {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = readArguments(
+  const { results, ...values } = readArguments(
     usage,
     {
       data: { type: "string" },
@@ -348,9 +348,12 @@ async function main(): Promise<void> {
       against: { type: "string" },
       json: { type: "string" },
     },
+    (values, [results]) => {
+      if (results === undefined) throw new RangeError("expected one RESULTS_DIR; see --help");
+      return { ...values, results };
+    },
     1,
   );
-  const [results = ""] = positionals;
   if (values.data === undefined) throw new RangeError("--data: expected a folder; see --help");
   // Read first, because a wrong file name must not cost a whole verdict.
   const against =

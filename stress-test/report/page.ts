@@ -261,14 +261,17 @@ export async function writeReport(folder: string, page: Page): Promise<string> {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = readArguments(
+  const { results, ...values } = readArguments(
     usage,
     {
       command: { type: "string", default: "./stress-test/run-test.sh GATLING_DIR" },
     },
+    (values, [results]) => {
+      if (results === undefined) throw new RangeError("expected one RESULTS_DIR; see --help");
+      return { ...values, results };
+    },
     1,
   );
-  const [results = ""] = positionals;
   await writeReport(results, await readRun(results, values.command));
 }
 

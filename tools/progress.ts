@@ -1,0 +1,12 @@
+import { Presets, SingleBar } from "cli-progress";
+
+/** A bar on standard error, where that is a terminal, for work of `total` steps. `text` stands behind it. */
+export function progressBar(total: number, label = "") {
+  const format = `${label}{bar} {percentage} %  {text}`;
+  const bar = new SingleBar({ stream: process.stderr, hideCursor: true, format }, Presets.shades_classic);
+  if (process.stderr.isTTY) bar.start(total, 0, { text: "" });
+  return {
+    update: (done: number, text = "") => bar.update(done, { text }),
+    stop: () => bar.stop(),
+  };
+}
