@@ -202,7 +202,8 @@ export async function judge(options: Options): Promise<Verdict> {
 export function render(verdict: Verdict, against?: Verdict, color = false): string {
   const paint = (code: number, text: string) => (color ? `\x1b[${code}m${text}\x1b[0m` : text);
   const { count, readBack, searches, services, requests, machine } = verdict;
-  const total = sumLatency(Object.values(requests));
+  const sum = (key: "requests" | "failed") =>
+    Object.values(requests).reduce((total, latency) => total + latency[key], 0);
   const lines = [
     `${paint(verdict.passed ? 32 : 31, verdict.passed ? "PASSED" : "FAILED")}  ${verdict.description}`,
     `${verdict.at}, ${verdict.seconds} s against ${verdict.baseUrl}, on ${machine.cpus} CPUs (${machine.model})`,
@@ -210,7 +211,7 @@ export function render(verdict: Verdict, against?: Verdict, color = false): stri
     "",
     `count      ${number(count.stored)} of ${number(count.maximum)} persons, ` +
       `${number(verdict.creates)} creates sent, ${number(count.answered201)} answered 201`,
-    `failed     ${number(total.failed)} of ${number(total.requests)} requests`,
+    `failed     ${number(sum("failed"))} of ${number(sum("requests"))} requests`,
     `read back  ${number(readBack.persons)} persons: ${readBack.lost} lost, ${readBack.changed} changed, ` +
       `${readBack.unreadable} unreadable; ${searches.checked} searches: ${searches.wrong} wrong`,
     "",
@@ -263,13 +264,6 @@ export function render(verdict: Verdict, against?: Verdict, color = false): stri
   return lines.join("\n").trimEnd();
 }
 
-function sumLatency(all: readonly Latency[]): Pick<Latency, "requests" | "failed"> {
-  return {
-    requests: all.reduce((sum, { requests }) => sum + requests, 0),
-    failed: all.reduce((sum, { failed }) => sum + failed, 0),
-  };
-}
-
 /** The sum of all services; the peak working set is that of one moment where it is known. */
 function sumUse({ services, peakWorkingSetBytes }: Verdict): ServiceUse {
   const all = Object.values(services);
@@ -302,35 +296,20 @@ function ratio(now: number, then: number): string {
 export function compare(now: Verdict, then: Verdict) {
   const multiple = (a: number | null, b: number | null | undefined) =>
     a !== null && b ? round(a / b, 3) : null;
+  type Numbers<Key extends string> = Record<string, Record<Key, number>>;
+  const multiples = <Key extends string>(keys: readonly Key[], own: Numbers<Key>, others: Numbers<Key>) =>
+    Object.fromEntries(
+      Object.entries(own).map(([name, values]) => [
+        name,
+        Object.fromEntries(keys.map((key) => [key, multiple(values[key], others[name]?.[key])])),
+      ]),
+    );
   return {
-    requests: Object.fromEntries(
-      Object.entries(now.requests).map(([name, { p50, p95, p99, max }]) => {
-        const other = then.requests[name];
-        return [
-          name,
-          {
-            p50: multiple(p50, other?.p50),
-            p95: multiple(p95, other?.p95),
-            p99: multiple(p99, other?.p99),
-            max: multiple(max, other?.max),
-          },
-        ];
-      }),
-    ),
-    services: Object.fromEntries(
-      Object.entries(now.services).map(([name, use]) => {
-        const other = then.services[name];
-        return [
-          name,
-          {
-            userS: multiple(use.userS, other?.userS),
-            systemS: multiple(use.systemS, other?.systemS),
-            throttledS: multiple(use.throttledS, other?.throttledS),
-            peakBytes: multiple(use.peakBytes, other?.peakBytes),
-            peakWorkingSetBytes: multiple(use.peakWorkingSetBytes, other?.peakWorkingSetBytes),
-          },
-        ];
-      }),
+    requests: multiples(["p50", "p95", "p99", "max"], now.requests, then.requests),
+    services: multiples(
+      ["userS", "systemS", "throttledS", "peakBytes", "peakWorkingSetBytes"],
+      now.services,
+      then.services,
     ),
     requestsPerCpuSecond: multiple(now.requestsPerCpuSecond, then.requestsPerCpuSecond),
   };
