@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { enough } from "../search/common.ts";
-import type { Pessoa } from "../stress-test/contract.ts";
+import type { Pessoa } from "../stress-test/data/contract.ts";
 import { startCluster } from "./cluster.ts";
 import { expectExact, expectFound, samplePersons, termsOf } from "./model.ts";
 import {
