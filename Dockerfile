@@ -5,7 +5,7 @@ COPY patches patches
 # Optional is the embedded Postgres: here the database is a container of its own.
 RUN bun install --frozen-lockfile --production --omit=optional
 
-# What docker-compose-tests.yml runs. The embedded Postgres is here only to be tested itself.
+# What tests/docker-compose.yml runs. The embedded Postgres is here only to be tested itself.
 FROM oven/bun:1.4.5-slim AS tests
 WORKDIR /app
 COPY package.json bun.lock ./
@@ -24,7 +24,7 @@ RUN bun build server.ts --target=bun --minify --sourcemap=linked --outdir=dist
 FROM oven/bun:1.4.5-slim
 WORKDIR /app
 # www-data is the one ordinary user that Debian's base gives the same name and number in every image: it is what
-# Postgres, in a container of its own, recognises without a password (see postgres-init.sh).
+# Postgres, in a container of its own, recognises without a password (see database/init.sh).
 # A volume mounted on this folder takes over its owner.
 RUN install -d -o www-data -g www-data /run/api
 COPY --from=build /app/dist ./

@@ -1,10 +1,18 @@
 import type postgres from "postgres";
-import { checkSchema, checkServer, checkSessions, convertible, refuse, warnOfIgnored } from "./checks.ts";
-import { group, Unavailable, whileWorking } from "./group.ts";
-import * as log from "./log.ts";
-import { type Pessoa, toJson } from "./pessoa.ts";
-import { openPool, type Pool, type Query, queryOn, watched } from "./pool.ts";
-import { type ReplicaStats, replica } from "./replica.ts";
+import { type Pessoa, toJson } from "./contract/pessoa.ts";
+import { group, Unavailable, whileWorking } from "./database/batch.ts";
+import {
+  checkSchema,
+  checkServer,
+  checkSessions,
+  convertible,
+  refuse,
+  warnOfIgnored,
+} from "./database/checks.ts";
+import { openPool, type Pool, type Query, queryOn, watched } from "./database/pool.ts";
+import { type ReplicaStats, replica } from "./database/replica.ts";
+import { connect, isRowError } from "./database/session.ts";
+import * as log from "./process/log.ts";
 import schema from "./schema.sql" with { type: "text" };
 import type { Hit } from "./search/memory.ts";
 import {
@@ -20,7 +28,6 @@ import {
 } from "./search/search.ts";
 import { shortTerms } from "./search/short-terms.ts";
 import { searchable } from "./search/text.ts";
-import { connect, isRowError } from "./session.ts";
 
 export { Unavailable };
 

@@ -1,4 +1,4 @@
-import type { Query } from "../pool.ts";
+import type { Query } from "../database/pool.ts";
 import type { Hit, Memory } from "./memory.ts";
 
 /** Keeps a memory equal to what the database shows. */

@@ -1,5 +1,5 @@
-import type { Pessoa } from "../pessoa.ts";
-import type { Query } from "../pool.ts";
+import type { Pessoa } from "../contract/pessoa.ts";
+import type { Query } from "../database/pool.ts";
 import { enough } from "./common.ts";
 import { openFeed } from "./feed.ts";
 import { type Hit, openMemory } from "./memory.ts";

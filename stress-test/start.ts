@@ -1,4 +1,4 @@
-import { startEmbedded } from "../embedded.ts";
+import { startEmbedded } from "../database/embedded.ts";
 import { server, spawnServer, temporaryFolder } from "../tests/support.ts";
 import { readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { table } from "./measure/format.ts";

@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { addressOf, libpqEnvironment, withEnvironment } from "../address.ts";
-import { readSettings } from "../settings.ts";
+import { addressOf, libpqEnvironment, withEnvironment } from "../database/address.ts";
+import { readSettings } from "../process/settings.ts";
 import { temporaryFolder } from "./support.ts";
 
 /** Where it leads, in short. */

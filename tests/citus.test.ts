@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { idOf } from "../contract/pessoa.ts";
 import { entryOf, storedColumns } from "../db.ts";
-import { idOf } from "../pessoa.ts";
 import schema from "../schema.sql" with { type: "text" };
 import { inBulk } from "../search/search.ts";
 import { type Found, newPessoa, query, type Registry, serve } from "./support.ts";

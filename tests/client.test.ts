@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import createClient from "openapi-fetch";
-import type { paths } from "../client/api.d.ts";
-import { openApi } from "../openapi.ts";
+import type { paths } from "../contract/client.d.ts";
+import { openApi } from "../contract/openapi.ts";
 import { newPessoa, type Registry, serve } from "./support.ts";
 
 let registry: Registry;
@@ -35,6 +35,6 @@ test("the typed client creates, reads, searches and counts", async () => {
 });
 
 test('its types are those of this document; if not: "bun run client"', async () => {
-  const types = await Bun.file(join(import.meta.dir, "..", "client", "api.d.ts")).text();
+  const types = await Bun.file(join(import.meta.dir, "..", "contract", "client.d.ts")).text();
   expect(types).toContain(new Bun.CryptoHasher("sha256").update(openApi()).digest("hex"));
 });

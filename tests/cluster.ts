@@ -3,7 +3,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import postgres from "postgres";
-import { postgresRunner } from "../account.ts";
+import { postgresRunner } from "../database/run-as.ts";
 
 export type Cluster = Awaited<ReturnType<typeof startCluster>>;
 

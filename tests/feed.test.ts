@@ -1,5 +1,5 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { idOf } from "../pessoa.ts";
+import { idOf } from "../contract/pessoa.ts";
 import { enough } from "../search/common.ts";
 import { startCluster } from "./cluster.ts";
 import { connect, type Found, newPessoa, query, type Registry, serve } from "./support.ts";

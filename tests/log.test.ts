@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
+import { idOf } from "../contract/pessoa.ts";
+import { startEmbedded } from "../database/embedded.ts";
 import { openDb } from "../db.ts";
-import { startEmbedded } from "../embedded.ts";
-import { forPeople, forPrograms, trace } from "../log.ts";
-import { idOf } from "../pessoa.ts";
+import { forPeople, forPrograms, trace } from "../process/log.ts";
 import { client, newDatabase, query, raw, server, spawnServer, temporaryFolder } from "./support.ts";
 
 const forged = '{"msg":"forged"}';

@@ -3,8 +3,8 @@ import { Validator } from "@seriousme/openapi-schema-validator";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import addFormats from "ajv-formats";
 import fc from "fast-check";
+import { parsePessoa } from "../contract/pessoa.ts";
 import { version } from "../package.json";
-import { parsePessoa } from "../pessoa.ts";
 import { type client, newPessoa, query, type Registry, serve } from "./support.ts";
 
 type Media = { schema: object; example?: unknown; examples?: Record<string, { value: unknown }> };

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { Unavailable } from "../group.ts";
-import { watched } from "../pool.ts";
+import { Unavailable } from "../database/batch.ts";
+import { watched } from "../database/pool.ts";
 
 test("a look that is under way when the work ends is the last one", async () => {
   const work = Promise.withResolvers<string>();

@@ -5,9 +5,9 @@ import { mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { EmbeddedError, startEmbedded } from "../embedded.ts";
+import { EmbeddedError, startEmbedded } from "../database/embedded.ts";
+import { help } from "../process/settings.ts";
 import { main } from "../server.ts";
-import { help } from "../settings.ts";
 import {
   client,
   type Found,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import fc from "fast-check";
-import { isOrdinary, NovaPessoa } from "../pessoa.ts";
+import { isOrdinary, NovaPessoa } from "../contract/pessoa.ts";
 import { readPessoa } from "../stress-test/data/contract.ts";
 import { expectFound, hostile, nascimento, person, termsOf } from "./model.ts";
 import { type Found, type Registry, raw, serve } from "./support.ts";

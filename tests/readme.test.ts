@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import verdict from "../docs/results/verdict.json";
-import { readSettings } from "../settings.ts";
+import { readSettings } from "../process/settings.ts";
 
 const english = await Bun.file("README.md").text();
 const portuguese = await Bun.file("README.pt-BR.md").text();

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import postgres from "postgres";
-import { type Embedded, startEmbedded } from "../embedded.ts";
+import { type Embedded, startEmbedded } from "../database/embedded.ts";
 import { type Found, newPessoa, type Registry, serve, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { describeSettings, help, readSettings } from "../settings.ts";
+import { describeSettings, help, readSettings } from "../process/settings.ts";
 
 test("every setting has a default that works; an empty one counts as not set", () => {
   const defaults = readSettings({});

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { plugin } from "bun";
-import { startEmbedded } from "../embedded.ts";
+import { startEmbedded } from "../database/embedded.ts";
 
 // A test or a hook may take a minute, in every file: on a busy machine Bun's 5 s are too few. In a preload
 // setDefaultTimeout reaches the first file alone (oven-sh/bun#43787), and bunfig.toml has no setting for it (#7789).

@@ -17,12 +17,12 @@ import {
 } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { blame, failureIn } from "../datadir.ts";
-import { removeData, runningUrl, startEmbedded } from "../embedded.ts";
-import { linkLibraries } from "../libraries.ts";
-import { unpatched } from "../patched.ts";
+import { blame, failureIn } from "../database/data-folder.ts";
+import { removeData, runningUrl, startEmbedded } from "../database/embedded.ts";
+import { linkLibraries } from "../database/shared-libraries.ts";
+import { unpatched } from "../process/patched.ts";
+import { readSettings } from "../process/settings.ts";
 import { start } from "../server.ts";
-import { readSettings } from "../settings.ts";
 import {
   client,
   connect,
@@ -109,7 +109,7 @@ describe("a start that rejects", () => {
       ];
       const { out, problems, code } = await script(`
         import { start } from "./server.ts";
-        import { readSettings } from "./settings.ts";
+        import { readSettings } from "./process/settings.ts";
         for (const env of ${JSON.stringify(rejected)}) {
           await start(readSettings({ PORT: "0", ...env })).catch((error) => console.log("rejected: " + error.message));
         }`);
@@ -317,7 +317,7 @@ describe.concurrent("the embedded PostgreSQL never outlives its server", () => {
       await chmod(folder.path, 0o755);
       await chmod(TMPDIR, 0o1777);
       const text = `
-        import { startEmbedded } from "./embedded.ts";
+        import { startEmbedded } from "./database/embedded.ts";
         await startEmbedded(${JSON.stringify(dataDir)}, () => {});
         ${end}`;
       expect((await script(text, { TMPDIR })).code).toBeGreaterThan(0);

@@ -3,8 +3,8 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
+import { readSettings } from "../process/settings.ts";
 import { start } from "../server.ts";
-import { readSettings } from "../settings.ts";
 
 export type Registry = Awaited<ReturnType<typeof serve>>;
 

@@ -2,9 +2,9 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { chmod, mkdir, readdir, symlink } from "node:fs/promises";
 import { delimiter, join } from "node:path";
-import { removeData, runningUrl, startEmbedded } from "../embedded.ts";
+import { removeData, runningUrl, startEmbedded } from "../database/embedded.ts";
 import { scripts as commands } from "../package.json";
-import { listenerOf } from "../port.ts";
+import { listenerOf } from "../process/port.ts";
 import { generate, renderFiles } from "../stress-test/data/payloads.ts";
 import { type Found, runScript, serve, spawnServer, temporaryFolder } from "./support.ts";
 

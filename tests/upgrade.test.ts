@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { idOf } from "../pessoa.ts";
+import { idOf } from "../contract/pessoa.ts";
 import schema from "../schema.sql" with { type: "text" };
 import { type Found, newDatabase, newPessoa, query, serve } from "./support.ts";
 

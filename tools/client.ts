@@ -1,13 +1,15 @@
-// Makes client/api.d.ts, the types of the API for openapi-fetch, anew: bun run client. Needs npm's registry.
+// Makes contract/client.d.ts, the types of the API for openapi-fetch, anew: bun run client. Needs npm's registry.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openApi } from "../openapi.ts";
+import { openApi } from "../contract/openapi.ts";
 import { readPositionals } from "./arguments.ts";
 
-readPositionals(`bun run client   makes client/api.d.ts anew from openapi.ts; needs npm's registry`);
+readPositionals(
+  `bun run client   makes contract/client.d.ts anew from contract/openapi.ts; needs npm's registry`,
+);
 
-const target = join(import.meta.dir, "..", "client", "api.d.ts");
+const target = join(import.meta.dir, "..", "contract", "client.d.ts");
 const folder = await mkdtemp(join(tmpdir(), "pessoas-client-"));
 try {
   const [document, types] = [join(folder, "openapi.json"), join(folder, "api.d.ts")];

@@ -5,10 +5,10 @@ import { constants } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import postgres from "postgres";
-import { addressOf, libpqEnvironment } from "../address.ts";
-import { EmbeddedError, removeData, runningUrl, startEmbedded } from "../embedded.ts";
-import { info } from "../log.ts";
-import { readSettings } from "../settings.ts";
+import { addressOf, libpqEnvironment } from "../database/address.ts";
+import { EmbeddedError, removeData, runningUrl, startEmbedded } from "../database/embedded.ts";
+import { info } from "../process/log.ts";
+import { readSettings } from "../process/settings.ts";
 
 const usage = `bun run db:shell [psql's options]   SQL in psql, on the embedded database or on DATABASE_URL
 bun run db:backup FILE              writes everybody into a file, also while servers run; when it fails, FILE stays as it was

@@ -3,8 +3,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import { readSettings } from "../process/settings.ts";
 import { start } from "../server.ts";
-import { readSettings } from "../settings.ts";
 import { launch, tryItOut } from "../tests/browser.ts";
 import { readPositionals } from "./arguments.ts";
 

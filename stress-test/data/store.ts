@@ -1,5 +1,5 @@
 import { entryOf, storedColumns } from "../../db.ts";
-import { idOf } from "../../pessoa.ts";
+import { idOf } from "../../contract/pessoa.ts";
 import { inBulk } from "../../search/search.ts";
 import { shortTerms } from "../../search/short-terms.ts";
 import type { Pessoa } from "./contract.ts";

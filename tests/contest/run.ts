@@ -794,11 +794,16 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => abandoned.abort(new Error(signal)));
 }
 
-const tiny = ["docker-compose.tiny.yml"];
+const tiny = ["stress-test/limits-0.5.yml"];
 for (const [name, overrides, cpu, memoryBytes] of [
   ["1.5 CPU and 3 GB", [], 1.5, 3e9],
-  ["0.5 CPU and 256 MiB with docker-compose.tiny.yml", tiny, 0.5, 256 * 2 ** 20],
-  ["0.35 CPU with docs/smallest.yml, too", [...tiny, "docs/smallest.yml"], 0.35, 256 * 2 ** 20],
+  ["0.5 CPU and 256 MiB with stress-test/limits-0.5.yml", tiny, 0.5, 256 * 2 ** 20],
+  [
+    "0.35 CPU with stress-test/limits-0.35.yml, too",
+    [...tiny, "stress-test/limits-0.35.yml"],
+    0.35,
+    256 * 2 ** 20,
+  ],
 ] as const) {
   await check(`the limits sum to at most ${name}`, async () => {
     const all = await limits(...overrides);

@@ -30,7 +30,17 @@ try {
   const schemathesis = await install();
   await up();
   status = await run([
-    ...[schemathesis, "run", `${url}/openapi.json`, "--checks", "all", "--seed", seed],
+    ...[
+      schemathesis,
+      "--config-file",
+      join(import.meta.dir, "schemathesis.toml"),
+      "run",
+      `${url}/openapi.json`,
+      "--checks",
+      "all",
+      "--seed",
+      seed,
+    ],
     ...["--max-time", seconds, "--generation-database", "none", "--request-timeout", "5"],
   ]);
   const crashed = await compose("ps", "--all", "--quiet", "--status", "exited");

@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
-import { startEmbedded } from "../../embedded.ts";
+import { startEmbedded } from "../../database/embedded.ts";
 import schema from "../../schema.sql" with { type: "text" };
 import { mostHeld } from "../../search/search.ts";
 import { services, topology } from "../contest/topology.ts";

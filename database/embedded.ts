@@ -3,10 +3,10 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import postgres from "postgres";
-import { postgresRunner } from "./account.ts";
-import { blame, failureIn } from "./datadir.ts";
-import { linkLibraries } from "./libraries.ts";
-import { info } from "./log.ts";
+import { info } from "../process/log.ts";
+import { blame, failureIn } from "./data-folder.ts";
+import { postgresRunner } from "./run-as.ts";
+import { linkLibraries } from "./shared-libraries.ts";
 
 /** A real PostgreSQL 18 that belongs to this process: initialised on first use, restarted when it dies. */
 export type Embedded = {

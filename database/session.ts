@@ -1,6 +1,6 @@
 import postgres from "postgres";
 import { addressOf } from "./address.ts";
-import { Unavailable } from "./group.ts";
+import { Unavailable } from "./batch.ts";
 
 // Dates and json travel as the texts they are: no Date object, no second parsing.
 const asText = { serialize: (text: string) => text, parse: (text: string) => text };

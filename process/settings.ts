@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { z } from "zod";
-import { addressOf, withEnvironment } from "./address.ts";
+import { addressOf, withEnvironment } from "../database/address.ts";
 import { levels } from "./log.ts";
 
 const whole = (min: number, max: number) => {
@@ -44,7 +44,7 @@ const Each = z.object({
     .describe("a replica of it, for reads by id. It may lag or be away; then DATABASE_URL is asked"),
   DATA_DIR: z
     .string()
-    .default(join(import.meta.dir, ".data"))
+    .default(join(import.meta.dir, "..", ".data"))
     .describe("where the embedded PostgreSQL keeps its data"),
   DB_TIMEOUT_MS: whole(50, 60_000)
     .default(1500)

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { version } from "./package.json";
+import { version } from "../package.json";
 import { idOf, NovaPessoa } from "./pessoa.ts";
 
 /** The contract as OpenAPI 3.1, for /openapi.json. Made when first asked for: most servers never are. */

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { type GroupOptions, group, Unavailable } from "../group.ts";
+import { type GroupOptions, group, Unavailable } from "../database/batch.ts";
 
 const options: GroupOptions = { lanes: 1, size: 3, queueLimit: 10, timeoutMs: 60_000, onStuck() {} };
 

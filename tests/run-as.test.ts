@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { chmod, mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { postgresRunner } from "../account.ts";
+import { postgresRunner } from "../database/run-as.ts";
 import { temporaryFolder } from "./support.ts";
 
 const root = process.getuid?.() === 0;
@@ -47,7 +47,7 @@ test("root runs it in a user namespace where that user cannot come, without root
 });
 
 test("the embedded database works in a folder that only its owner may enter", async () => {
-  const { startEmbedded } = await import("../embedded.ts");
+  const { startEmbedded } = await import("../database/embedded.ts");
   await using folder = await temporaryFolder();
   const closed = join(folder.path, "closed");
   await mkdir(closed, { mode: 0o700 });

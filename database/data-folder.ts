@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { nameOf } from "./account.ts";
+import { nameOf } from "./run-as.ts";
 
 /** An operation on a file that failed: its error code, and the path where it is known. */
 export type Failure = { code: string; path?: string | undefined };

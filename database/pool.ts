@@ -1,5 +1,5 @@
 import type postgres from "postgres";
-import { Unavailable } from "./group.ts";
+import { Unavailable } from "./batch.ts";
 import { connect, rethrow } from "./session.ts";
 
 /** Runs one prepared statement. Rejects with Unavailable when the database cannot do it now. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
  * The packages that lack what a file in patches/ adds to them: `bun install` applies those, no other package manager does.
  * None where there is no such folder, as in a bundle, which holds the packages it was built with.
  */
-export function unpatched(project = import.meta.dir): string[] {
+export function unpatched(project = join(import.meta.dir, "..")): string[] {
   const patches = join(project, "patches");
   if (!existsSync(patches)) return [];
   return readdirSync(patches)

@@ -1,6 +1,6 @@
 import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { Cache } from "./cache.ts";
-import type { Db } from "./db.ts";
+import type { Cache } from "../cache.ts";
+import type { Db } from "../db.ts";
 
 export type Metrics = {
   contentType: string;

@@ -1,7 +1,7 @@
 import type postgres from "postgres";
+import * as log from "../process/log.ts";
 import { addressOf } from "./address.ts";
-import { Unavailable } from "./group.ts";
-import * as log from "./log.ts";
+import { Unavailable } from "./batch.ts";
 import { connect, rethrow } from "./session.ts";
 
 /** Names what of libpq's parameters has no meaning here. */
