@@ -38,14 +38,14 @@ export type DbOptions = {
   readUrl?: string | undefined;
   /** After this long a query is given up. */
   timeoutMs: number;
-  /** Persons that one insert may take. */
-  batchSize: number;
+  /** Persons that one insert may take; default 128. */
+  batchSize?: number;
   /** How long a create waits for others while they come more often than every six times that; default 0. */
   gatherMs?: number;
   /** Searches at once, each on a connection. */
   searches: number;
-  /** Creates, reads by id and searches that may wait, each. */
-  queueLimit: number;
+  /** Creates, reads by id and searches that may wait, each; default 4096. */
+  queueLimit?: number;
   /** The JSON text of a person where the server remembers it. */
   cached?: (id: string) => string | undefined;
   /** Persons whose search text is held in memory; default 50,000. */
@@ -115,10 +115,10 @@ export function openDb({
   url,
   readUrl,
   timeoutMs,
-  batchSize,
+  batchSize = 128,
   gatherMs = 0,
   searches: atOnce,
-  queueLimit,
+  queueLimit = 4096,
   cached = () => undefined,
   held = mostHeld,
 }: DbOptions): Db {

@@ -1,18 +1,14 @@
-import { lookup } from "node:dns/promises";
-import { once } from "node:events";
-import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { STATUS_CODES } from "node:http";
 import { type Cache, lru } from "./cache.ts";
 import { docs } from "./contract/docs.ts";
 import { type FieldError, parsePessoa } from "./contract/pessoa.ts";
-import { type Embedded, EmbeddedError, startEmbedded } from "./database/embedded.ts";
 import { loggable } from "./database/session.ts";
 import { type Db, type DbOptions, openDb, Unavailable } from "./db.ts";
 import * as log from "./process/log.ts";
-import { metrics } from "./process/metrics.ts";
-import { unpatched } from "./process/patched.ts";
-import { listenerOf } from "./process/port.ts";
-import { help, readSettings, type Settings } from "./process/settings.ts";
+import { main } from "./process/main.ts";
+import { type Metrics, metrics } from "./process/metrics.ts";
+import type { Settings } from "./process/settings.ts";
+import { type Running, type Service, type StartOptions, start as startProcess } from "./process/start.ts";
 
 type Handle = (request: Request) => Promise<Response>;
 type Handler = (request: Request, target: Target) => Response | Promise<Response>;
@@ -20,27 +16,44 @@ type Handler = (request: Request, target: Target) => Response | Promise<Response
 type Target = { path: string; id: string; query: string };
 
 const maxBodyBytes = 64 * 1024;
-// What clients can make an instance hold that has no nginx before it: 1024 × 64 KB, as nginx.conf has it.
+// Bounds the memory for bodies where no nginx is in front: 1024 × 64 KB, as in nginx.conf.
 const largeBodyBytes = 10_000;
 const maxLargeBodies = 1024;
-// Bun reads what is left of a refused body, so that its sender gets to see why: but not for ever.
+// Bun reads the rest of a refused body, so the client sees the answer; a longer rest closes the connection.
 const maxLeftoverBytes = 16 * 2 ** 20;
-// In characters, of searches' answers: one that clients may leave unread, and all of them together.
-const maxSmallAnswer = 64 * 1024;
-const maxBeingRead = 32 * 2 ** 20;
+// Search answers, in characters: one that is sent whole, and all larger ones that clients have not read yet.
+const maxWholeAnswer = 64 * 1024;
+const maxUnread = 32 * 2 ** 20;
 const json = "application/json";
 const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-store" } };
-// With a database that is away the server is up after this long: alive, not ready, and ready by itself later.
-const databaseWaitMs = 2000;
-const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
 const forEver = "public, max-age=31536000, immutable";
-// Ctrl-C reaches the server and `bun run start`, which passes it on to the server.
-const passedOnMs = 500;
-const tellAgainMs = 10_000; // under load there are thousands of 503s a second
+const logAgainMs = 10_000; // under load there are thousands of 503s a second
+
+/** What tests make smaller. */
+export type Limits = StartOptions & Pick<DbOptions, "held" | "batchSize" | "queueLimit">;
+
+/** Serves until it is stopped; rejects as process/start.ts says. */
+export function start(settings: Settings, { gaveUp, drainMs, ...limits }: Limits = {}): Promise<Running> {
+  const open = (url: string): Service => {
+    const cache = lru(settings.CACHE_BYTES);
+    const db = openDb({
+      url,
+      readUrl: settings.DATABASE_URL_READ,
+      timeoutMs: settings.DB_TIMEOUT_MS,
+      gatherMs: settings.GATHER_MS,
+      searches: settings.SEARCHES,
+      cached: cache.peek,
+      ...limits,
+    });
+    const { memoryStats: memory, stats: batches, replicaStats: replica } = db;
+    const handle = api(db, cache, metrics({ cache: cache.stats, memory, batches, replica }));
+    return { handle, failed, migrate: db.migrate, close: db.close };
+  };
+  return startProcess(settings, open, { gaveUp, drainMs });
+}
 
 /** The whole API: what each request gets. */
-export function api(db: Db, cache: Cache): Handle {
-  const { observe: count, render, contentType } = metrics(db, cache);
+export function api(db: Db, cache: Cache, { observe: count, render, contentType }: Metrics): Handle {
   const observe = log.logs("debug") ? countAndLog : count;
   const routes: Record<string, Record<string, Handler>> = {
     "/pessoas": { GET: searchPessoas, POST: createPessoa },
@@ -54,7 +67,7 @@ export function api(db: Db, cache: Cache): Handle {
     ...docs,
   };
 
-  let beingRead = 0;
+  let unread = 0;
 
   return async function handle(request) {
     const started = performance.now();
@@ -95,12 +108,12 @@ export function api(db: Db, cache: Cache): Handle {
         headers: { "Accept-Encoding": "identity" },
       });
     }
-    // To validate one takes milliseconds, in which nobody else is served.
+    // Validating a large body takes milliseconds, in which no other request is served.
     if (body.length >= largeBodyBytes && db.fullOfLong())
       throw new Unavailable("too many huge persons are waiting");
     const pessoa = parsePessoa(body);
     if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });
-    // The id follows from the apelido and nobody is ever removed: who is in the cache has this apelido.
+    // The id follows from the apelido, and no person is ever removed: an id in the cache is a taken apelido.
     const outcome = cache.peek(pessoa.id) !== undefined ? "taken" : await db.insertPessoa(pessoa);
     const location = `/pessoas/${pessoa.id}`;
     if (outcome !== "created") return notCreated(outcome, location);
@@ -131,18 +144,18 @@ export function api(db: Db, cache: Cache): Handle {
     return new Response(list(found), { headers: { "Content-Type": json } });
   }
 
-  /** What is too large for the buffers on its way waits here until the client reads: 50 persons can be 3 MB. */
+  /** A JSON array. A large one is written as the client reads it: 50 persons can be 3 MB. */
   function list(found: string[]): string | AsyncIterable<string> {
     const length = found.reduce((sum, text) => sum + text.length, 0);
-    if (length <= maxSmallAnswer) return `[${found.join()}]`;
-    if (beingRead + length > maxBeingRead) throw new Unavailable("too many large answers are being read");
+    if (length <= maxWholeAnswer) return `[${found.join()}]`;
+    if (unread + length > maxUnread) throw new Unavailable("too many large answers are being read");
     return (async function* () {
-      beingRead += length;
+      unread += length;
       try {
         for (const [i, text] of found.entries()) yield (i === 0 ? "[" : ",") + text;
         yield "]";
       } finally {
-        beingRead -= length;
+        unread -= length;
       }
     })();
   }
@@ -161,7 +174,7 @@ const slash = "/".charCodeAt(0);
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /**
- * By hand and not with URL: it is on the way of every request, and `url` is a bare path when Host is unusable. One slash
+ * By hand and not with URL: every request passes here, and `url` is a bare path when the Host header is unusable. One slash
  * at the end of a path is ignored; "//" is another path than "/".
  */
 function split(url: string): Target {
@@ -190,7 +203,7 @@ function searchTerm(query: string): string | undefined {
 
 let largeBodies = 0;
 
-/** Undefined when it is too large. What is beyond the limit is not read. */
+/** Undefined when the body is too large; then no more than the limit is read. */
 async function readBody(request: Request): Promise<Uint8Array | undefined> {
   const length = request.headers.get("content-length");
   if (length !== null && Number(length) < largeBodyBytes) return await request.bytes();
@@ -268,266 +281,19 @@ function notCreated(outcome: "taken" | "refused", location: string): Response {
   return problem(422, `apelido: ${message}`, { errors: [{ field: "apelido", message }], location });
 }
 
-let toldAt = -tellAgainMs;
+let loggedAt = -logAgainMs;
 function unavailable({ message, cause }: Error): Response {
-  if (performance.now() - toldAt >= tellAgainMs) {
-    toldAt = performance.now();
+  if (performance.now() - loggedAt >= logAgainMs) {
+    loggedAt = performance.now();
     log.warn(`503: ${message}`, loggable(cause));
   }
   return problem(503, `${message}; send the same request again`, { headers: { "Retry-After": "1" } });
 }
 
-/** The answer to a mistake of ours: everything to the log, nothing of it to the client. */
+/** The answer to a bug: the log gets everything, the client nothing of it. */
 function failed(error: Error): Response {
   log.error("500: a mistake of the server", log.trace(error));
   return problem(500, "the server made a mistake; it is logged");
 }
 
-export type Running = {
-  url: string;
-  /** Stops accepting, answers what is in flight, then lets go of the database. */
-  stop(): Promise<void>;
-  /** Stops at once. */
-  kill(): void;
-};
-
-/**
- * Serves until it is stopped. Rejects with a message for people when a setting or the surroundings prevent it, and with
- * the reason of `gaveUp` when that aborts first. Of a start that rejects nothing is left behind.
- */
-export async function start(
-  settings: Settings,
-  gaveUp: AbortSignal = new AbortController().signal,
-  more: Pick<DbOptions, "held"> = {},
-): Promise<Running> {
-  log.setLevel(settings.LOG_LEVEL);
-  for (const name of unpatched()) {
-    log.warn(`${name} is not patched, and may end the server when a connection is lost: run "bun install"`);
-  }
-  await using opened = new AsyncDisposableStack();
-  let embedded: Embedded | undefined;
-  if (settings.DATABASE_URL === undefined) {
-    embedded = await startEmbedded(settings.DATA_DIR, log.info, gaveUp);
-    opened.defer(embedded.stop);
-  }
-  const cache = lru(settings.CACHE_BYTES);
-  const db = openDb({
-    cached: cache.peek,
-    ...more,
-    url: settings.DATABASE_URL ?? (embedded as Embedded).url,
-    readUrl: settings.DATABASE_URL_READ,
-    timeoutMs: settings.DB_TIMEOUT_MS,
-    batchSize: settings.BATCH_SIZE,
-    gatherMs: settings.GATHER_MS,
-    searches: settings.SEARCHES,
-    queueLimit: settings.QUEUE_LIMIT,
-  });
-  const ending = new AbortController();
-  const migrated = migrate(db, AbortSignal.any([gaveUp, ending.signal]));
-  migrated.catch(() => {}); // once nobody waits for it any more
-  opened.defer(async () => {
-    ending.abort();
-    await db.close();
-    await atMost(settings.DB_TIMEOUT_MS, migrated).catch(() => {});
-  });
-  await atMost(databaseWaitMs, Promise.race([migrated, aborted(gaveUp)]));
-  const handle = api(db, cache);
-  gaveUp.throwIfAborted();
-  const server = await listen(settings, handle);
-  opened.defer(() => atMost(settings.DRAIN_MS, server.stop(true)));
-  gaveUp.throwIfAborted();
-  // nginx is another user; who may reach the socket is up to its folder.
-  if (settings.SOCKET !== undefined) chmodSync(settings.SOCKET, 0o666);
-  const closing = opened.move();
-  return {
-    url: settings.SOCKET ?? server.url.href,
-    async stop() {
-      ending.abort();
-      if (settings.SOCKET !== undefined) await leave(server, handle, settings.SOCKET);
-      // A client that never ends its request must not keep the server from ending.
-      await atMost(settings.DRAIN_MS, server.stop());
-      await closing.disposeAsync();
-    },
-    kill() {
-      void server.stop(true);
-      embedded?.kill();
-    },
-  };
-}
-
-/** Resolves or rejects as `done` does; after `ms` it resolves all the same. */
-async function atMost(ms: number, done: Promise<unknown>): Promise<void> {
-  const { promise: late, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  try {
-    await Promise.race([done, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-function aborted(signal: AbortSignal): Promise<unknown> {
-  return signal.aborted ? Promise.resolve() : once(signal, "abort");
-}
-
-/**
- * Applies the schema as soon as the database can be reached, until `gaveUp`. Rejects when the database refuses
- * to be used at all; once the server is up, it goes on trying even then.
- */
-async function migrate(db: Db, gaveUp: AbortSignal): Promise<void> {
-  const patienceEnds = performance.now() + databaseWaitMs;
-  for (let told = ""; !gaveUp.aborted; await Bun.sleep(100)) {
-    try {
-      return await db.migrate();
-    } catch (error) {
-      if (gaveUp.aborted) return;
-      if (!(error instanceof Unavailable) && performance.now() < patienceEnds) throw error;
-      const { message, cause = error } = error as Error;
-      const { code, reason } = loggable(cause);
-      const why = `${message}${reason === undefined ? "" : ` (${reason})`}`;
-      if (why !== told) log.warn(`${why}: trying again`, { code });
-      told = why;
-    }
-  }
-}
-
-async function listen({ HOST, PORT, SOCKET }: Settings, fetch: Handle) {
-  const common = { fetch, error: failed, maxRequestBodySize: Number.MAX_SAFE_INTEGER }; // readBody has the limit
-  if (SOCKET === undefined) {
-    // Longer than nginx keeps an idle connection: the upstream must not be the one that closes it.
-    try {
-      return Bun.serve({ ...common, hostname: HOST, port: PORT, idleTimeout: 75 });
-    } catch (error) {
-      throw await cannotListen(error as NodeJS.ErrnoException, HOST, PORT);
-    }
-  }
-  try {
-    await removeStaleSocket(SOCKET);
-    return Bun.serve({ ...common, unix: SOCKET });
-  } catch (error) {
-    if (error instanceof RangeError) throw error;
-    throw new RangeError(`SOCKET: ${(error as Error).message}; set a path in a folder that is writable`);
-  }
-}
-
-/** Bun's code does not tell the two settings apart: a port of 0 is free at any address that can be listened on. */
-async function cannotListen(error: NodeJS.ErrnoException, host: string, port: number): Promise<Error> {
-  const advice = "set HOST to 127.0.0.1, or to 0.0.0.0 for all addresses";
-  try {
-    await Bun.serve({ hostname: host, port: 0, fetch: () => new Response() }).stop(true);
-  } catch {
-    const resolved = await lookup(host).catch(() => undefined);
-    if (resolved) return new RangeError(`HOST: "${host}" is not an address of this machine; ${advice}`);
-    return new RangeError(`HOST: "${host}" cannot be resolved; ${advice}`);
-  }
-  if (error.code === "EACCES") {
-    return new RangeError(`PORT: no permission to listen on ${port}; set a PORT from 1024 to 65535`);
-  }
-  if (error.code !== "EADDRINUSE") return error;
-  const holder = listenerOf(port);
-  const by = holder ? ` by ${holder.name} (pid ${holder.pid})` : "";
-  return new RangeError(`PORT: port ${port} is in use${by}; stop that, or set another PORT`);
-}
-
-/**
- * Lets nginx be the one that closes every connection: it may write a request in the moment in which this end
- * closes, and a POST that was sent is not sent again. Without the socket's file it connects to the other instance;
- * a connection that is used ends with its answer; one that is not nginx drops by itself.
- */
-async function leave(server: Bun.Server<undefined>, handle: Handle, socket: string): Promise<void> {
-  rmSync(socket, { force: true });
-  server.reload({
-    async fetch(request) {
-      const response = await handle(request);
-      response.headers.set("Connection", "close");
-      return response;
-    },
-    error: failed,
-  });
-  await Bun.sleep(upstreamKeepAliveMs * 1.5);
-}
-
-/** A killed server leaves its socket behind, and then nobody can listen there. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const alive = await Bun.connect({ unix: path, socket: { data() {} } }).catch(() => undefined);
-  if (alive) {
-    alive.end();
-    throw new RangeError(`SOCKET: another server is listening on ${path}`);
-  }
-  rmSync(path, { force: true });
-}
-
-type Host = Pick<NodeJS.Process, "argv" | "env"> & {
-  on(signal: NodeJS.Signals, listener: () => void): unknown;
-  on(event: "unhandledRejection" | "uncaughtException", listener: (thrown: unknown) => void): unknown;
-  exit(code: number): void;
-};
-
-/**
- * Serves until a signal. The first lets it finish what it has begun, the start included, with status 0. A second ends it
- * at once, with status 1.
- */
-export async function main(host: Host): Promise<void> {
-  const [unknown] = host.argv.slice(2);
-  if (unknown === "--help" || unknown === "-h") return console.log(help());
-  const gaveUp = new AbortController();
-  let running: Running | undefined;
-  const tell = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
-  let first: { signal: NodeJS.Signals; at: number } | undefined;
-  async function stop(signal: NodeJS.Signals) {
-    if (first) {
-      const again = signal === first.signal && performance.now() - first.at < passedOnMs;
-      if (again && host.env.npm_lifecycle_event !== undefined) return;
-      log.info(`stopping at once: ${signal}, the second signal`);
-      running?.kill();
-      return host.exit(1);
-    }
-    first = { signal, at: performance.now() };
-    log.info(`stopping: ${signal}`);
-    gaveUp.abort(); // a start rejects then, and ends below
-    if (!running) return;
-    try {
-      await running.stop();
-    } catch (error) {
-      tell(error);
-      return host.exit(1);
-    }
-    log.info("stopped");
-    host.exit(0);
-  }
-  // A tick later: `bun --watch` calls the listeners of SIGTERM before a reload, and runs nothing after them.
-  for (const signal of endingSignals()) host.on(signal, () => setImmediate(stop, signal));
-  // Bun does the same with them, but prints them as they are.
-  host.on("unhandledRejection", tell);
-  host.on("uncaughtException", (thrown) => {
-    tell(thrown);
-    host.exit(1);
-  });
-  try {
-    if (unknown) throw new RangeError(`${unknown}: settings are environment variables; --help lists them`);
-    running = await start(readSettings(host.env), gaveUp.signal);
-    log.info(`listening on ${running.url}`);
-  } catch (error) {
-    if (error === gaveUp.signal.reason) {
-      log.info("stopped");
-      return host.exit(0);
-    }
-    const forPeople =
-      error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
-    log.error((error as Error).message, forPeople ? {} : log.trace(error)); // no client has said anything yet
-    host.exit(1);
-  }
-}
-
-/** Without SIGHUP where it is ignored already, as nohup has it. */
-function endingSignals(): NodeJS.Signals[] {
-  const status = "/proc/self/status";
-  const [, ignored = "0"] = existsSync(status)
-    ? (/^SigIgn:\s+(\w+)$/m.exec(readFileSync(status, "utf8")) ?? [])
-    : [];
-  return BigInt(`0x${ignored}`) & 1n
-    ? ["SIGTERM", "SIGINT", "SIGQUIT"]
-    : ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"];
-}
-
-if (import.meta.main) await main(process);
+if (import.meta.main) await main(process, start);

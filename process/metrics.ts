@@ -1,6 +1,4 @@
 import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { Cache } from "../cache.ts";
-import type { Db } from "../db.ts";
 
 export type Metrics = {
   contentType: string;
@@ -10,15 +8,36 @@ export type Metrics = {
   observe(route: string, status: number, seconds: number): void;
 };
 
-const notedAtOnce = 256; // a quarter of a millisecond's work
+const blockSize = 256; // a quarter of a millisecond's work
 
-/** What the server counts, and what the cache, the insert queue and the process say of themselves when asked. */
-export function metrics(db: Db, cache: Cache): Metrics {
+/** What is read at each scrape. */
+export type Sources = {
+  cache(): { hits: number; misses: number; entries: number; bytes: number };
+  /** The search texts in memory. */
+  memory(): { persons: number; bytes: number };
+  /** By kind of statement. */
+  batches(): Record<string, Batches>;
+  /** Undefined without a replica. */
+  replica(): { asked: number; found: number; up: boolean } | undefined;
+};
+
+type Batches = {
+  statements: number;
+  items: number;
+  waiting: number;
+  inFlight: number;
+  oldestMs: number;
+  lanes: number;
+  busy: number;
+};
+
+/** Request durations, what `sources` say, and the process' own figures. */
+export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
   const registry = new Registry();
   const registers = [registry];
-  // Coarse: the default looks at the event loop a hundred times a second, also when there is nothing to do.
+  // 250 ms: the default wakes an idle process a hundred times a second.
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 250 });
-  // V8's heap spaces, which Bun has none of: made up from a walk through the whole heap, half of the cost of a scrape.
+  // Bun has no heap spaces; it computes these by walking the whole heap, which is half of the cost of a scrape.
   for (const of of ["total", "used", "available"]) {
     registry.removeSingleMetric(`nodejs_heap_space_size_${of}_bytes`);
   }
@@ -29,29 +48,29 @@ export function metrics(db: Db, cache: Cache): Metrics {
     labelNames: ["route", "status"],
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
     registers,
-    collect: countNoted,
+    collect: record,
   });
 
-  // Counted many at once: between two requests the processor has forgotten how, and prom-client does a lot for each.
+  // Recorded in blocks of 256: one at a time runs in cold caches.
   const routes: string[] = [];
-  const statuses = new Uint16Array(notedAtOnce);
-  const times = new Float64Array(notedAtOnce);
+  const statuses = new Uint16Array(blockSize);
+  const times = new Float64Array(blockSize);
 
   function note(route: string, status: number, seconds: number) {
     const at = routes.push(route) - 1;
     statuses[at] = status;
     times[at] = seconds;
-    if (routes.length === notedAtOnce) countNoted();
+    if (routes.length === blockSize) record();
   }
 
-  function countNoted() {
+  function record() {
     for (const [i, route] of routes.entries()) {
       requests.observe({ route, status: statuses[i] as number }, times[i] as number);
     }
     routes.length = 0;
   }
 
-  /** A value that is read when somebody asks. Prometheus takes a gauge that only grows for a counter. */
+  /** A value that is read at each scrape. Prometheus accepts a gauge that only grows as a counter. */
   function gauge(name: string, help: string, read: () => number) {
     new Gauge({
       name: `pessoas_${name}`,
@@ -62,52 +81,44 @@ export function metrics(db: Db, cache: Cache): Metrics {
       },
     });
   }
-  gauge("cache_hits_total", "Reads answered from the cache", () => cache.stats().hits);
-  gauge("cache_misses_total", "Reads that had to ask the database", () => cache.stats().misses);
-  gauge("cache_entries", "Persons in the cache", () => cache.stats().entries);
-  gauge("cache_bytes", "Memory held by the cache", () => cache.stats().bytes);
+  gauge("cache_hits_total", "Reads answered from the cache", () => cache().hits);
+  gauge("cache_misses_total", "Reads that had to ask the database", () => cache().misses);
+  gauge("cache_entries", "Persons in the cache", () => cache().entries);
+  gauge("cache_bytes", "Memory held by the cache", () => cache().bytes);
 
-  gauge("memory_persons", "Persons whose search text is in memory", () => db.memoryStats().persons);
-  gauge("memory_bytes", "Bytes of these texts", () => db.memoryStats().bytes);
+  gauge("memory_persons", "Persons whose search text is in memory", () => memory().persons);
+  gauge("memory_bytes", "Bytes of these texts", () => memory().bytes);
 
-  if (db.replicaStats() !== undefined) {
-    const read = (name: "asked" | "found" | "up") => () => Number(db.replicaStats()?.[name]);
-    gauge(
-      "replica_up",
-      "1 when the replica is asked, 0 when it is left out for it does not answer",
-      read("up"),
-    );
+  if (replica() !== undefined) {
+    const read = (name: "asked" | "found" | "up") => () => Number(replica()?.[name]);
+    gauge("replica_up", "1 while the replica answers, 0 while it is left out", read("up"));
     gauge("replica_asked_total", "Reads that the replica was asked for", read("asked"));
     gauge("replica_found_total", "Reads that it answered; the others asked the primary, too", read("found"));
   }
 
-  function groupGauge(
-    name: string,
-    help: string,
-    read: (stats: ReturnType<Db["stats"]>["insert"]) => number,
-  ) {
+  function batchGauge(name: string, help: string, read: (stats: Batches) => number) {
     new Gauge({
-      name: `pessoas_group_${name}`,
+      name: `pessoas_batch_${name}`,
       help,
       labelNames: ["kind"],
       registers,
       collect() {
-        for (const [kind, stats] of Object.entries(db.stats())) this.set({ kind }, read(stats));
+        for (const [kind, stats] of Object.entries(batches())) this.set({ kind }, read(stats));
       },
     });
   }
-  groupGauge("statements_total", "Statements sent, each for one or more requests", (s) => s.statements);
-  groupGauge("items_total", "Requests that these statements served", (s) => s.items);
-  groupGauge("waiting", "Requests that wait for a statement", (s) => s.waiting);
-  groupGauge("in_flight", "Requests whose statement is at the database", (s) => s.inFlight);
-  groupGauge(
+  batchGauge("statements_total", "Statements sent, each for one or more requests", (s) => s.statements);
+  batchGauge("items_total", "Requests that these statements served", (s) => s.items);
+  batchGauge("waiting", "Requests that wait for a statement", (s) => s.waiting);
+  batchGauge("in_flight", "Requests whose statement is at the database", (s) => s.inFlight);
+  batchGauge(
     "oldest_seconds",
     "Age of the oldest request that waits or is in flight",
     (s) => s.oldestMs / 1000,
   );
 
-  groupGauge("connections", "Connections to the database that there may be", (s) => s.lanes);
-  groupGauge("connections_busy", "Connections with a statement in flight", (s) => s.busy);
+  batchGauge("connections", "Connections to the database that there may be", (s) => s.lanes);
+  batchGauge("connections_busy", "Connections with a statement in flight", (s) => s.busy);
 
   return {
     contentType: registry.contentType,

@@ -51,10 +51,6 @@ const Each = z.object({
     .describe(
       "how long a request waits for the database, 50 to 60000. A create up to twice that, while the database answers others",
     ),
-  DRAIN_MS: whole(0, 3_600_000)
-    .default(5000) // containers are killed after 10 s
-    .describe("how long a stopping server waits for requests in flight"),
-  BATCH_SIZE: whole(1, 1000).default(128).describe("persons that one insert may take, 1 to 1000"),
   GATHER_MS: whole(0, 100)
     .default(5)
     .describe(
@@ -63,9 +59,6 @@ const Each = z.object({
   SEARCHES: whole(1, 16)
     .default(2)
     .describe("searches that the database does at once, 1 to 16; each takes a connection"),
-  QUEUE_LIMIT: whole(1, 1_000_000)
-    .default(4096)
-    .describe("creates, reads and searches that may wait, each; one more gets 503"),
   CACHE_BYTES: whole(1024, 2 ** 34)
     .default(32 * 2 ** 20)
     .describe("memory for cached answers"),

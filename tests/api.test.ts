@@ -803,11 +803,11 @@ describe("everything else", () => {
       "pessoas_cache_hits_total 1",
       "pessoas_cache_misses_total 1",
       "pessoas_cache_entries 1",
-      'pessoas_group_statements_total{kind="insert"} 1',
-      'pessoas_group_items_total{kind="find"} 1',
-      'pessoas_group_waiting{kind="insert"} 0',
-      'pessoas_group_connections{kind="search"} 2',
-      'pessoas_group_connections_busy{kind="search"} 0',
+      'pessoas_batch_statements_total{kind="insert"} 1',
+      'pessoas_batch_items_total{kind="find"} 1',
+      'pessoas_batch_waiting{kind="insert"} 0',
+      'pessoas_batch_connections{kind="search"} 2',
+      'pessoas_batch_connections_busy{kind="search"} 0',
     ]) {
       expect(lines).toContain(line);
     }
@@ -893,7 +893,7 @@ describe("at the same time", () => {
   });
 
   test("503 with Retry-After when more wait than may; the same request sent again succeeds", async () => {
-    const tiny = await serve({ QUEUE_LIMIT: "2", BATCH_SIZE: "1" });
+    const tiny = await serve({}, { queueLimit: 2, batchSize: 1 });
     const persons = Array.from({ length: 60 }, newPessoa);
     const answers = await Promise.all(persons.map((person) => tiny.post(person)));
     const refused = persons.filter((_, i) => answers[i]?.status === 503);
@@ -912,7 +912,7 @@ describe("at the same time", () => {
   test("SEARCHES are at the database at once, the others wait, and all are answered", async () => {
     const three = await serve({ SEARCHES: "3" }, { held: 0 }); // each search is a statement of its own
     const metric = async (name: string) => {
-      const line = new RegExp(`^pessoas_group_${name}{kind="search"} (\\d+)$`, "m");
+      const line = new RegExp(`^pessoas_batch_${name}{kind="search"} (\\d+)$`, "m");
       return Number(line.exec(await (await three.get("/metrics")).text())?.[1]);
     };
     const sql = connect(three.databaseUrl);
@@ -947,7 +947,7 @@ describe("at the same time", () => {
   });
 
   test("while as many huge persons wait as may, one more gets 503 before it is read, and a small one is taken", async () => {
-    const tiny = await serve({ QUEUE_LIMIT: "1" });
+    const tiny = await serve({}, { queueLimit: 1 });
     const huge = (person: object) => tiny.post({ ...person, stack: new Array(1500).fill("huge") });
     const sql = connect(tiny.databaseUrl);
     await sql.begin(async (held) => {

@@ -261,7 +261,7 @@ describe("what the server answers", () => {
   });
 
   test("when too much is waiting is what the document says", async () => {
-    const tiny = await serve({ QUEUE_LIMIT: "1", BATCH_SIZE: "1" });
+    const tiny = await serve({}, { queueLimit: 1, batchSize: 1 });
     const created = await Promise.all(Array.from({ length: 60 }, () => tiny.post(newPessoa())));
     const refused = created.find(({ status }) => status === 503) as Response;
     const body = await check("POST", "/pessoas", 503, refused);

@@ -6,8 +6,9 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EmbeddedError, startEmbedded } from "../database/embedded.ts";
+import { main } from "../process/main.ts";
 import { help } from "../process/settings.ts";
-import { main } from "../server.ts";
+import { start } from "../server.ts";
 import {
   client,
   type Found,
@@ -409,7 +410,7 @@ describe("start", () => {
   test(
     "a client that never ends its request does not keep the server from ending",
     async () => {
-      const registry = await serve({ DRAIN_MS: "100" });
+      const registry = await serve({}, { drainMs: 100 });
       const { hostname, port } = new URL(registry.url);
       const socket = net.connect(Number(port), hostname);
       const closed = once(socket, "close");
@@ -440,7 +441,7 @@ describe("main", () => {
 
   test("the first signal ends it in order", async () => {
     const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
-    await main(process);
+    await main(process, start);
     signals.emit("SIGTERM");
     expect(await exited).toBe(0);
   });
@@ -450,7 +451,7 @@ describe("main", () => {
     async () => {
       await using folder = await temporaryFolder();
       const { signals, exited, process } = host({ PORT: "0", DATA_DIR: folder.path });
-      await main(process);
+      await main(process, start);
       signals.emit("SIGINT");
       signals.emit("SIGINT");
       expect(await exited).toBe(1);
@@ -462,7 +463,7 @@ describe("main", () => {
 
   test("a mistake that nobody caught is logged without what it quotes; an exception ends it with status 1", async () => {
     const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
-    await main(process);
+    await main(process, start);
     const { error } = console;
     const logged: string[] = [];
     console.error = (line: string) => logged.push(line);
@@ -481,13 +482,13 @@ describe("main", () => {
 
   test("a wrong setting ends it with status 1", async () => {
     const { exited, process } = host({ PORT: "x" });
-    await main(process);
+    await main(process, start);
     expect(await exited).toBe(1);
   });
 
   test("an argument ends it with status 1, and --help with 0", async () => {
     const { exited, process } = host({}, "--port=80");
-    await main(process);
+    await main(process, start);
     expect(await exited).toBe(1);
     const { child, output } = await spawnServer({}, [...server, "--help"]);
     expect(await output()).toBe(`${help()}\n`);

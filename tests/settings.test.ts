@@ -14,9 +14,9 @@ test("reads what is given and ignores the rest", () => {
     PORT: "0",
     DATABASE_URL: "postgresql://u:p@host:5432/db",
     PATH: "/bin",
-    BATCH_SIZE: "1",
+    SEARCHES: "1",
   });
-  expect(settings).toMatchObject({ PORT: 0, DATABASE_URL: "postgresql://u:p@host:5432/db", BATCH_SIZE: 1 });
+  expect(settings).toMatchObject({ PORT: 0, DATABASE_URL: "postgresql://u:p@host:5432/db", SEARCHES: 1 });
   expect(settings).not.toHaveProperty("PATH");
 });
 
@@ -26,10 +26,10 @@ test.each([
   [{ PORT: "-1" }, 'PORT: expected a whole number from 0 to 65535, got "-1"'],
   [{ PORT: "1e3" }, 'PORT: expected a whole number from 0 to 65535, got "1e3"'],
   [{ CACHE_BYTES: "32MB" }, 'CACHE_BYTES: expected a whole number from 1024 to 17179869184, got "32MB"'],
-  [{ QUEUE_LIMIT: "0" }, 'QUEUE_LIMIT: expected a whole number from 1 to 1000000, got "0"'],
+  [{ SEARCHES: "0" }, 'SEARCHES: expected a whole number from 1 to 16, got "0"'],
   [{ SOCKET: `/${"x".repeat(100)}` }, "SOCKET: expected a path of at most 100 bytes"],
-  [{ PORT: "x", BATCH_SIZE: "x" }, "PORT: "],
-  [{ PORT: "x", BATCH_SIZE: "x" }, "BATCH_SIZE: "],
+  [{ PORT: "x", GATHER_MS: "x" }, "PORT: "],
+  [{ PORT: "x", GATHER_MS: "x" }, "GATHER_MS: "],
 ])("%j is refused in one line that names it", (env, message) => {
   expect(() => readSettings(env)).toThrow(message);
   expect(() => readSettings(env)).toThrow(/^[^\n]+$/);

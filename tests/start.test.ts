@@ -234,7 +234,9 @@ describe.concurrent("a signal during the start", () => {
       const abortAt = async (place: string, prefix: string) => {
         const gaveUp = new AbortController();
         const seen = appears(place, prefix).then(() => gaveUp.abort(enough));
-        await expect(start(readSettings({ PORT: "0", DATA_DIR }), gaveUp.signal)).rejects.toThrow(enough);
+        await expect(start(readSettings({ PORT: "0", DATA_DIR }), { gaveUp: gaveUp.signal })).rejects.toThrow(
+          enough,
+        );
         await seen;
         expect(processesOn(folder.path)).toEqual([]);
       };
@@ -243,9 +245,9 @@ describe.concurrent("a signal during the start", () => {
       expect(await readdir(DATA_DIR)).toEqual([]);
       await (await startEmbedded(DATA_DIR, quiet)).stop();
       await abortAt(join(DATA_DIR, "pg18"), "postmaster.pid");
-      await expect(start(readSettings({ PORT: "0", DATA_DIR }), AbortSignal.abort(enough))).rejects.toThrow(
-        enough,
-      );
+      await expect(
+        start(readSettings({ PORT: "0", DATA_DIR }), { gaveUp: AbortSignal.abort(enough) }),
+      ).rejects.toThrow(enough);
     },
     startupMs,
   );
@@ -410,7 +412,10 @@ test(
   async () => {
     await using folder = await temporaryFolder();
     const entry = join(folder.path, "entry.ts");
-    await Bun.write(entry, `import { main } from "${project}/server.ts";\nawait main(process);\n`);
+    await Bun.write(
+      entry,
+      `import { main } from "${project}/process/main.ts";\nimport { start } from "${project}/server.ts";\nawait main(process, start);\n`,
+    );
     const command = [process.execPath, "--watch", "--no-clear-screen", entry];
     const child = Bun.spawn(command, {
       env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: join(folder.path, "data") },
@@ -598,7 +603,7 @@ test(
     await using folder = await temporaryFolder();
     const files = (await readdir(project, { withFileTypes: true })).filter((entry) => entry.isFile());
     for (const { name } of files) await cp(join(project, name), join(folder.path, name));
-    for (const name of ["patches", "search"]) {
+    for (const name of ["patches", "search", "contract", "database", "process"]) {
       await cp(join(project, name), join(folder.path, name), { recursive: true });
     }
     const [from, to] = [project, folder.path].map((each) => join(each, "node_modules")) as [string, string];
@@ -645,7 +650,7 @@ test.if(Bun.which("git") !== null && git("rev-parse", "HEAD").success)(
       const stored = git("show", `HEAD:${name}`).stdout;
       return !stored.equals(readFileSync(join(clone, name)));
     });
-    expect(files).toContain("postgres-init.sh");
+    expect(files).toContain("database/init.sh");
     expect(changed).toEqual([]);
   },
   startupMs,

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
 import { readSettings } from "../process/settings.ts";
-import { start } from "../server.ts";
+import { type Limits, start } from "../server.ts";
 
 export type Registry = Awaited<ReturnType<typeof serve>>;
 
@@ -35,14 +35,10 @@ export function connect(databaseUrl: string): postgres.Sql {
   return postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
 }
 
-/** A registry in this process, on a port of its own. `held`: how many persons it takes into memory. */
-export async function serve(env: Record<string, string> = {}, more: { held?: number } = {}) {
+/** A registry in this process, on a port of its own. */
+export async function serve(env: Record<string, string> = {}, limits: Limits = {}) {
   const databaseUrl = env.DATABASE_URL ?? (await newDatabase());
-  const running = await start(
-    readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }),
-    undefined,
-    more,
-  );
+  const running = await start(readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }), limits);
   return { ...client(running.url), ...running, databaseUrl };
 }
 

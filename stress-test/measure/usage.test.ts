@@ -106,12 +106,12 @@ describe("usage", () => {
 describe("metrics", () => {
   test("metrics are read from the text, those of others left out", () => {
     const text =
-      '# HELP pessoas_cache_hits_total x\npessoas_cache_hits_total 3\npessoas_group_waiting{kind="find"} 2.5\n' +
+      '# HELP pessoas_cache_hits_total x\npessoas_cache_hits_total 3\npessoas_batch_waiting{kind="find"} 2.5\n' +
       "process_cpu_user_seconds_total 1e-3\nnodejs_version_info 1\n" +
       'pessoas_http_request_duration_seconds_bucket{le="1",route="x"} 4\n';
     expect(parseMetrics(text)).toEqual({
       pessoas_cache_hits_total: 3,
-      'pessoas_group_waiting{kind="find"}': 2.5,
+      'pessoas_batch_waiting{kind="find"}': 2.5,
       process_cpu_user_seconds_total: 0.001,
     });
   });

@@ -75,7 +75,7 @@ export function findSocket(
 /** The values of the cache, the group commit and the process in Prometheus' text format. */
 export function parseMetrics(text: string): Metrics {
   const lines = text.matchAll(
-    /^((?:pessoas_cache|pessoas_group|process_cpu|process_resident)_[a-z_]+(?:\{[^}]*\})?) (\S+)$/gm,
+    /^((?:pessoas_cache|pessoas_batch|process_cpu|process_resident)_[a-z_]+(?:\{[^}]*\})?) (\S+)$/gm,
   );
   return Object.fromEntries([...lines].map(([, name = "", value]) => [name, Number(value)]));
 }

@@ -134,8 +134,8 @@ describe("samples over time", () => {
     const told = (hits: number, misses: number, statements: number, items: number) => ({
       pessoas_cache_hits_total: hits,
       pessoas_cache_misses_total: misses,
-      'pessoas_group_statements_total{kind="insert"}': statements,
-      'pessoas_group_items_total{kind="insert"}': items,
+      'pessoas_batch_statements_total{kind="insert"}': statements,
+      'pessoas_batch_items_total{kind="insert"}': items,
     });
     const samples: Sample[] = [
       { atMs: 0, services: {}, metrics: { api1: told(0, 0, 0, 0), api2: told(10, 10, 5, 5) } },

@@ -122,8 +122,8 @@ export function metricsOverTime(samples: readonly Sample[], startMs: number) {
       if (hits + misses > 0) add(hitRatio, service, [atS, (100 * hits) / (hits + misses)]);
       for (const kind of groupKinds(metrics)) {
         const sum = items.get(kind) ?? { statements: 0, items: 0 };
-        sum.statements += grew(`pessoas_group_statements_total{kind="${kind}"}`);
-        sum.items += grew(`pessoas_group_items_total{kind="${kind}"}`);
+        sum.statements += grew(`pessoas_batch_statements_total{kind="${kind}"}`);
+        sum.items += grew(`pessoas_batch_items_total{kind="${kind}"}`);
         items.set(kind, sum);
       }
     }
@@ -136,7 +136,7 @@ export function metricsOverTime(samples: readonly Sample[], startMs: number) {
 
 function groupKinds(metrics: Metrics): string[] {
   return Object.keys(metrics).flatMap(
-    (name) => /^pessoas_group_items_total\{kind="(\w+)"\}$/.exec(name)?.[1] ?? [],
+    (name) => /^pessoas_batch_items_total\{kind="(\w+)"\}$/.exec(name)?.[1] ?? [],
   );
 }
 

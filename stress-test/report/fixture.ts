@@ -49,12 +49,12 @@ export function contestPage(): Page {
     const told = (share: number) => ({
       pessoas_cache_hits_total: Math.floor(s * s * share),
       pessoas_cache_misses_total: Math.floor(s * s * 0.5),
-      'pessoas_group_statements_total{kind="insert"}': s * 20,
-      'pessoas_group_items_total{kind="insert"}': s * 20 + s * s * 0.3,
-      'pessoas_group_statements_total{kind="find"}': s * 22,
-      'pessoas_group_items_total{kind="find"}': s * 22 + s * s * 0.1,
-      'pessoas_group_statements_total{kind="search"}': s * 9,
-      'pessoas_group_items_total{kind="search"}': s * 9 + s * s * 0.01,
+      'pessoas_batch_statements_total{kind="insert"}': s * 20,
+      'pessoas_batch_items_total{kind="insert"}': s * 20 + s * s * 0.3,
+      'pessoas_batch_statements_total{kind="find"}': s * 22,
+      'pessoas_batch_items_total{kind="find"}': s * 22 + s * s * 0.1,
+      'pessoas_batch_statements_total{kind="search"}': s * 9,
+      'pessoas_batch_items_total{kind="search"}': s * 9 + s * s * 0.01,
     });
     return {
       atMs: startMs + 1000 * s,

@@ -1,0 +1,84 @@
+import { existsSync, readFileSync } from "node:fs";
+import { EmbeddedError } from "../database/embedded.ts";
+import * as log from "./log.ts";
+import { help, readSettings, type Settings } from "./settings.ts";
+import type { Running } from "./start.ts";
+
+// Ctrl-C reaches the server and `bun run start`, which passes it on to the server.
+const passedOnMs = 500;
+
+type Host = Pick<NodeJS.Process, "argv" | "env"> & {
+  on(signal: NodeJS.Signals, listener: () => void): unknown;
+  on(event: "unhandledRejection" | "uncaughtException", listener: (thrown: unknown) => void): unknown;
+  exit(code: number): void;
+};
+
+/**
+ * Serves until a signal. The first lets it finish what it has begun, the start included, with status 0. A second ends it
+ * at once, with status 1.
+ */
+export async function main(
+  host: Host,
+  start: (settings: Settings, options: { gaveUp: AbortSignal }) => Promise<Running>,
+): Promise<void> {
+  const [unknown] = host.argv.slice(2);
+  if (unknown === "--help" || unknown === "-h") return console.log(help());
+  const gaveUp = new AbortController();
+  let running: Running | undefined;
+  const tell = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
+  let first: { signal: NodeJS.Signals; at: number } | undefined;
+  async function stop(signal: NodeJS.Signals) {
+    if (first) {
+      const again = signal === first.signal && performance.now() - first.at < passedOnMs;
+      if (again && host.env.npm_lifecycle_event !== undefined) return;
+      log.info(`stopping at once: ${signal}, the second signal`);
+      running?.kill();
+      return host.exit(1);
+    }
+    first = { signal, at: performance.now() };
+    log.info(`stopping: ${signal}`);
+    gaveUp.abort(); // a start rejects then, and ends below
+    if (!running) return;
+    try {
+      await running.stop();
+    } catch (error) {
+      tell(error);
+      return host.exit(1);
+    }
+    log.info("stopped");
+    host.exit(0);
+  }
+  // A tick later: `bun --watch` calls the listeners of SIGTERM before a reload, and runs nothing after them.
+  for (const signal of endingSignals()) host.on(signal, () => setImmediate(stop, signal));
+  // Bun does the same with them, but prints them as they are.
+  host.on("unhandledRejection", tell);
+  host.on("uncaughtException", (thrown) => {
+    tell(thrown);
+    host.exit(1);
+  });
+  try {
+    if (unknown) throw new RangeError(`${unknown}: settings are environment variables; --help lists them`);
+    running = await start(readSettings(host.env), { gaveUp: gaveUp.signal });
+    log.info(`listening on ${running.url}`);
+  } catch (error) {
+    if (error === gaveUp.signal.reason) {
+      log.info("stopped");
+      return host.exit(0);
+    }
+    const forPeople =
+      error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
+    log.error((error as Error).message, forPeople ? {} : log.trace(error)); // no client has said anything yet
+    host.exit(1);
+  }
+}
+
+/** Without SIGHUP where it is ignored already, as nohup has it. */
+function endingSignals(): NodeJS.Signals[] {
+  const status = "/proc/self/status";
+  const [, ignored = "0"] = existsSync(status)
+    ? (/^SigIgn:\s+(\w+)$/m.exec(readFileSync(status, "utf8")) ?? [])
+    : [];
+  return BigInt(`0x${ignored}`) & 1n
+    ? ["SIGTERM", "SIGINT", "SIGQUIT"]
+    : ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"];
+}

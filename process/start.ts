@@ -1,0 +1,120 @@
+import { once } from "node:events";
+import { Unavailable } from "../database/batch.ts";
+import { type Embedded, startEmbedded } from "../database/embedded.ts";
+import { loggable } from "../database/session.ts";
+import { type Service as Handler, listen } from "./listen.ts";
+import * as log from "./log.ts";
+import { unpatched } from "./patched.ts";
+import type { Settings } from "./settings.ts";
+
+/** What is served, on a database. */
+export type Service = Handler & {
+  /** Makes the database ready. Rejects with Unavailable while that is not possible yet. */
+  migrate(): Promise<void>;
+  close(): Promise<void>;
+};
+
+export type Running = {
+  url: string;
+  /** Stops accepting, answers what is in flight, then lets go of the database. */
+  stop(): Promise<void>;
+  /** Stops at once. */
+  kill(): void;
+};
+
+export type StartOptions = {
+  /** Aborts the start. */
+  gaveUp?: AbortSignal | undefined;
+  /** How long a stopping server waits for requests in flight; default 5000. */
+  drainMs?: number | undefined;
+};
+
+// A database that is away delays the listening for this long: then the server is alive, and ready by itself later.
+const databaseWaitMs = 2000;
+const retryMs = 100;
+
+/**
+ * Starts the embedded Postgres where no DATABASE_URL is set, opens the service on the database, and listens. Rejects with a message
+ * for people when a setting or the surroundings prevent it, and with the reason of `gaveUp` when that aborts first. Of a start
+ * that rejects nothing is left behind.
+ */
+export async function start(
+  settings: Settings,
+  open: (databaseUrl: string) => Service,
+  { gaveUp = new AbortController().signal, drainMs = 5000 }: StartOptions = {},
+): Promise<Running> {
+  log.setLevel(settings.LOG_LEVEL);
+  for (const name of unpatched()) {
+    log.warn(`${name} is not patched, and may end the server when a connection is lost: run "bun install"`);
+  }
+  await using opened = new AsyncDisposableStack();
+  let embedded: Embedded | undefined;
+  if (settings.DATABASE_URL === undefined) {
+    embedded = await startEmbedded(settings.DATA_DIR, log.info, gaveUp);
+    opened.defer(embedded.stop);
+  }
+  const service = open(settings.DATABASE_URL ?? (embedded as Embedded).url);
+  const ending = new AbortController();
+  const migrated = migrate(service, AbortSignal.any([gaveUp, ending.signal]));
+  migrated.catch(() => {}); // once nobody waits for it any more
+  opened.defer(async () => {
+    ending.abort();
+    await service.close();
+    await atMost(settings.DB_TIMEOUT_MS, migrated).catch(() => {});
+  });
+  await atMost(databaseWaitMs, Promise.race([migrated, aborted(gaveUp)]));
+  gaveUp.throwIfAborted();
+  const listening = await listen(settings, service);
+  opened.defer(() => atMost(drainMs, listening.kill()));
+  gaveUp.throwIfAborted();
+  const closing = opened.move();
+  return {
+    url: listening.url,
+    async stop() {
+      ending.abort();
+      // A client that never ends its request must not keep the server from ending.
+      await atMost(drainMs, listening.close());
+      await closing.disposeAsync();
+    },
+    kill() {
+      void listening.kill();
+      embedded?.kill();
+    },
+  };
+}
+
+/** Resolves or rejects as `done` does; after `ms` it resolves all the same. */
+async function atMost(ms: number, done: Promise<unknown>): Promise<void> {
+  const { promise: late, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  try {
+    await Promise.race([done, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<unknown> {
+  return signal.aborted ? Promise.resolve() : once(signal, "abort");
+}
+
+/**
+ * Applies the schema as soon as the database can be reached, until `gaveUp`. Rejects when the database refuses
+ * to be used at all; once the server is up, it goes on trying even then.
+ */
+async function migrate(service: Service, gaveUp: AbortSignal): Promise<void> {
+  const patienceEnds = performance.now() + databaseWaitMs;
+  for (let told = ""; !gaveUp.aborted; await Bun.sleep(retryMs)) {
+    try {
+      return await service.migrate();
+    } catch (error) {
+      if (gaveUp.aborted) return;
+      if (!(error instanceof Unavailable) && performance.now() < patienceEnds) throw error;
+      const { message, cause = error } = error as Error;
+      const { code, reason } = loggable(cause);
+      const why = `${message}${reason === undefined ? "" : ` (${reason})`}`;
+      if (why !== told) log.warn(`${why}: trying again`, { code });
+      told = why;
+    }
+  }
+}
