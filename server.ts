@@ -30,7 +30,7 @@ const forEver = "public, max-age=31536000, immutable";
 const logAgainMs = 10_000; // under load there are thousands of 503s a second
 
 /** What tests make smaller. */
-export type Limits = StartOptions & Pick<DbOptions, "held" | "batchSize" | "queueLimit">;
+export type Limits = StartOptions & Partial<Pick<DbOptions, "maxInMemory" | "batchSize" | "queueLimit">>;
 
 /** Serves until it is stopped; rejects as process/start.ts says. */
 export function start(settings: Settings, { gaveUp, drainMs, ...limits }: Limits = {}): Promise<Running> {
@@ -40,7 +40,7 @@ export function start(settings: Settings, { gaveUp, drainMs, ...limits }: Limits
       url,
       readUrl: settings.DATABASE_URL_READ,
       timeoutMs: settings.DB_TIMEOUT_MS,
-      gatherMs: settings.GATHER_MS,
+      windowMs: settings.BATCH_WINDOW_MS,
       searches: settings.SEARCHES,
       cached: cache.peek,
       ...limits,
@@ -109,7 +109,7 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
       });
     }
     // Validating a large body takes milliseconds, in which no other request is served.
-    if (body.length >= largeBodyBytes && db.fullOfLong())
+    if (body.length >= largeBodyBytes && db.isFullOfHuge())
       throw new Unavailable("too many huge persons are waiting");
     const pessoa = parsePessoa(body);
     if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });

@@ -1,50 +1,50 @@
-/** The database is away or too slow, or this instance has enough to do: the same request may be sent again. */
+/** The database is away or too slow, or too many requests are waiting: the same request may be sent again. */
 export class Unavailable extends Error {
   override name = "Unavailable";
 }
 
-/** Factor by which an item's deadline grows while the server works on what is in flight. */
-export const whileWorking = 2;
+/** Factor by which an item's deadline grows while the database works on its statement. */
+export const workingFactor = 2;
 
-export type GroupOptions = {
-  /** Statements in flight at once. */
-  lanes: number;
-  /** Items that one statement may take. */
-  size: number;
-  /** Items that may wait; one more is refused at once. */
+export type BatchOptions = {
+  /** Statements in flight at once, each on a connection of its own. */
+  connections: number;
+  /** Items that one statement takes at most. */
+  batchSize: number;
+  /** Items that may wait. One more is rejected at once. */
   queueLimit: number;
   /**
-   * Age at which an item is given up, whether it waits or is in flight. One that would wait for more than half of that, at
-   * the present pace and behind many others, is refused at once.
+   * Deadline of an item, whether it waits or is in flight. An item that would wait for more than half of it, at the present
+   * throughput and behind many others, is rejected at once.
    */
   timeoutMs: number;
   /**
-   * Whether the server works on what is in flight; asked repeatedly once an item is nearly too old. True: the deadline grows
-   * by `whileWorking`. False: the answer was lost, and the statement is abandoned. A rejection says nothing.
+   * Whether the database works on the statement in flight. Called repeatedly when an item is near its deadline. True extends
+   * the deadline by `workingFactor`. False abandons the statement: its answer was lost. A rejection changes nothing.
    */
   isWorking?: () => Promise<boolean>;
-  /** So long an item waits for others, at most, while items come more often than every six times that; 0: never. */
-  gatherMs?: number;
+  /** Longest wait to fill a batch. Used only while the mean gap between items is below 6 × this; 0: never. */
+  windowMs?: number;
   /**
-   * Called when a statement is abandoned, because its answer was lost or is later than the server's own timeout would allow.
-   * Its lane is free again: the next statement has to go over a new connection.
+   * Called when a statement is abandoned, because its answer was lost or is later than the database's own timeout allows. The
+   * next statement has to use a new connection.
    */
-  onStuck(): void;
+  onAbandoned(): void;
 };
 
-export type Group<I, O> = {
-  /** Rejects with Unavailable when too many wait or the item gets too old, else with what `run` threw. */
+export type Batches<I, O> = {
+  /** Rejects with Unavailable when too many items wait or the deadline passes, else with what `run` threw. */
   submit(item: I): Promise<O>;
-  /** Whether one more would be refused at once. */
-  full(): boolean;
+  /** Whether one more item would be rejected at once. */
+  isFull(): boolean;
   stats(): {
     waiting: number;
     inFlight: number;
     oldestMs: number;
     statements: number;
     items: number;
-    /** Lanes, and how many of them have a statement in flight. */
-    lanes: number;
+    /** Connections, and how many of them have a statement in flight. */
+    connections: number;
     busy: number;
   };
 };
@@ -57,53 +57,53 @@ type Entry<I, O> = {
 };
 type Flight<I, O> = { entries: Entry<I, O>[]; since: number; abandon: (reason: Unavailable) => void };
 
-// The database cuts a statement by itself when its items are too old. No answer this much later: the connection is dead.
+// The database cancels a statement at its deadline. Without an answer this much later the connection is dead.
 const graceMs = 500;
-// From this share of timeoutMs on the server is asked whether it is working; an answer holds for a while.
+// From this share of timeoutMs on the database is asked whether it works; an answer is valid for a while.
 const askShare = 3 / 4;
 const workingShare = 1 / 4;
-const mostWorkingMs = 400;
-const mostAgainMs = 100;
+const maxWorkingMs = 400;
+const maxAgainMs = 100;
 const againShare = 1 / 8;
-// The mean of the gaps between items: over so many of them, none counted as longer than idleGapMs.
+// The mean gap between items: over this many, each counted as idleGapMs at most.
 const gapsInMean = 16;
-const leastIdleGapMs = 100;
-const leastTimerMs = 1; // what a timer can wait
-const gatherGaps = 6; // with a mean gap of so many times gatherMs, every sixth that waits meets another one
-// The mean time of statements: over so many of them, none counted as longer than this share of timeoutMs. One that takes
-// long is a pause, several are the pace.
+const minIdleGapMs = 100;
+const minTimerMs = 1; // the resolution of a timer
+const windowGaps = 6; // at a mean gap of 6 windows one item in six meets another in its window
+// The mean time of statements: over this many, each counted as this share of timeoutMs at most, so one slow statement is not
+// taken for the throughput.
 const flightsInMean = 64;
-const longestShare = 1 / 4;
-const mostWaitShare = 1 / 2; // of timeoutMs; the rest is for a pace that gets slower
-const few = 128; // let them wait: refused at once they come back at once, and have to be read and checked again
+const maxFlightShare = 1 / 4;
+const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve for a lower throughput
+const neverShed = 128; // items: a rejected one comes back at once and has to be validated again
 
 /**
- * Group commit, and the same for reads: while `lanes` statements are in flight new items gather, and the next
- * statement takes up to `size` of them. An item that comes when a lane is free leaves at once, alone, unless items
- * come so often that others will join it within `gatherMs`: batches grow with the load.
+ * Group commit, and the same for reads. While all `connections` have a statement in flight, items queue, and the next statement
+ * takes up to `batchSize` of them. An item that finds a free connection is sent at once, unless items come so often that
+ * others will join it within `windowMs`. So batches grow with the load.
  *
- * `run` answers its items in their order. When it rejects, all items of that batch do.
+ * `run` resolves with one answer for each item, in their order. When it rejects, so do all items of the batch.
  */
-export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOptions): Group<I, O> {
-  const { lanes, size, queueLimit, timeoutMs, isWorking, gatherMs = 0, onStuck } = options;
+export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchOptions): Batches<I, O> {
+  const { connections, batchSize, queueLimit, timeoutMs, isWorking, windowMs = 0, onAbandoned } = options;
   const askMs = isWorking ? timeoutMs * askShare : timeoutMs;
-  const workingMs = Math.min(timeoutMs * workingShare, mostWorkingMs);
-  const againMs = Math.min(timeoutMs * againShare, mostAgainMs);
-  const oftenMs = gatherMs * gatherGaps;
-  const idleGapMs = Math.max(leastIdleGapMs, 2 * oftenMs);
+  const workingMs = Math.min(timeoutMs * workingShare, maxWorkingMs);
+  const againMs = Math.min(timeoutMs * againShare, maxAgainMs);
+  const maxGapMs = windowMs * windowGaps;
+  const idleGapMs = Math.max(minIdleGapMs, 2 * maxGapMs);
   const queue: Entry<I, O>[] = [];
   const flights = new Set<Flight<I, O>>();
   let statements = 0;
   let items = 0;
   let watching = false;
   let workingAt = -timeoutMs;
-  let gathering: Timer | undefined;
+  let windowTimer: Timer | undefined;
   let last = 0;
   let meanGapMs = idleGapMs;
   let meanFlightMs = 0;
 
   function submit(item: I): Promise<O> {
-    if (full()) return Promise.reject(new Unavailable("too many requests are waiting"));
+    if (isFull()) return Promise.reject(new Unavailable("too many requests are waiting"));
     const now = performance.now();
     meanGapMs += (Math.min(now - last, idleGapMs) - meanGapMs) / gapsInMean;
     last = now;
@@ -114,35 +114,37 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     });
   }
 
-  function full(): boolean {
-    return queue.length >= queueLimit || (queue.length >= few && expectedMs() > timeoutMs * mostWaitShare);
+  function isFull(): boolean {
+    return (
+      queue.length >= queueLimit || (queue.length >= neverShed && expectedMs() > timeoutMs * maxWaitShare)
+    );
   }
 
   function flush() {
-    while (flights.size < lanes && queue.length > 0) {
-      const waitMs = queue.length < size ? gatheringMs() : 0;
-      if (waitMs >= leastTimerMs) {
-        if (gathering === undefined) gathering = setTimeout(gathered, waitMs);
+    while (flights.size < connections && queue.length > 0) {
+      const waitMs = queue.length < batchSize ? windowLeftMs() : 0;
+      if (waitMs >= minTimerMs) {
+        if (windowTimer === undefined) windowTimer = setTimeout(windowEnded, waitMs);
         return;
       }
-      void fly(queue.splice(0, size));
+      void fly(queue.splice(0, batchSize));
     }
   }
 
-  /** How long those ahead of a new item will keep it waiting, at the present pace. */
+  /** How long a new item would wait for those ahead of it, at the present throughput. */
   function expectedMs(): number {
-    return (Math.floor(queue.length / size) * meanFlightMs) / lanes;
+    return (Math.floor(queue.length / batchSize) * meanFlightMs) / connections;
   }
 
-  function gathered() {
-    gathering = undefined;
+  function windowEnded() {
+    windowTimer = undefined;
     flush();
   }
 
-  /** How much longer the oldest is to wait for others. */
-  function gatheringMs(): number {
-    if (meanGapMs >= oftenMs) return 0;
-    return (queue[0]?.since ?? 0) + gatherMs - performance.now();
+  /** What is left of the oldest item's window. */
+  function windowLeftMs(): number {
+    if (meanGapMs >= maxGapMs) return 0;
+    return (queue[0]?.since ?? 0) + windowMs - performance.now();
   }
 
   async function fly(entries: Entry<I, O>[]) {
@@ -159,18 +161,17 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
       for (const entry of entries) entry.reject(error);
     }
     flights.delete(flight);
-    const tookMs = Math.min(performance.now() - flight.since, timeoutMs * longestShare);
+    const tookMs = Math.min(performance.now() - flight.since, timeoutMs * maxFlightShare);
     meanFlightMs += (tookMs - meanFlightMs) / flightsInMean;
     flush();
   }
 
-  // One clock for all items instead of one timer each: it looks again when the oldest will be too old, and stops when
-  // there is nothing to watch.
+  // One timer for all items: it fires when the oldest item is near its deadline, and stops when no item is left.
   function tick() {
     const now = performance.now();
-    const patienceMs = now - workingAt < workingMs ? whileWorking * timeoutMs : timeoutMs;
+    const patienceMs = now - workingAt < workingMs ? workingFactor * timeoutMs : timeoutMs;
     const expired = (entry: Entry<I, O>) => now - entry.since >= patienceMs;
-    const firstYoung = queue.findIndex((entry) => !expired(entry)); // oldest first: all behind it are younger
+    const firstYoung = queue.findIndex((entry) => !expired(entry)); // the queue is ordered by age
     const late = queue.splice(0, firstYoung === -1 ? queue.length : firstYoung);
     for (const flight of flights) late.push(...flight.entries.filter(expired));
     for (const entry of late) entry.reject(new Unavailable("the database did not answer in time"));
@@ -181,7 +182,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     if (ageMs >= 0) watch(Math.max(askMs - ageMs, againMs));
   }
 
-  /** A statement that is younger than `askMs` now may not have reached the server yet. */
+  /** A statement that is younger than `askMs` may not have reached the database yet, so it is not judged. */
   function ask(now: number) {
     const old = new Set([...flights].filter((flight) => now - flight.since >= askMs));
     isWorking?.().then(
@@ -193,20 +194,20 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
     );
   }
 
-  /** Their items are rejected, and their lanes are free. */
+  /** Rejects their items and frees their connections. */
   function abandon(isLost: (flight: Flight<I, O>) => boolean) {
     const lost = [...flights].filter(isLost);
     if (lost.length === 0) return;
-    onStuck();
+    onAbandoned();
     for (const flight of lost) flight.abandon(new Unavailable("the database did not answer in time"));
   }
 
   function watch(ms: number) {
     watching = true;
-    setTimeout(tick, ms).unref(); // who has nothing else to do need not wait for it
+    setTimeout(tick, ms).unref(); // the process may end before it fires
   }
 
-  /** Since when the oldest item has been here; Infinity when there is none. */
+  /** When the oldest item came; Infinity without items. */
   function oldest(): number {
     return Math.min(
       ...[queue, ...[...flights].map(({ entries }) => entries)].map(([first]) => first?.since ?? Infinity),
@@ -215,7 +216,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
 
   return {
     submit,
-    full,
+    isFull,
     stats() {
       const since = oldest();
       return {
@@ -224,7 +225,7 @@ export function group<I, O>(run: (items: I[]) => Promise<O[]>, options: GroupOpt
         oldestMs: since === Infinity ? 0 : performance.now() - since,
         statements,
         items,
-        lanes,
+        connections,
         busy: flights.size,
       };
     },

@@ -1,15 +1,17 @@
 import type postgres from "postgres";
-import * as log from "../process/log.ts";
 import { addressOf } from "./address.ts";
 import { Unavailable } from "./batch.ts";
 import { connect, rethrow } from "./session.ts";
 
-/** Names what of libpq's parameters has no meaning here. */
-export function warnOfIgnored(urls: Record<string, string | undefined>): void {
-  for (const [name, url] of Object.entries(urls)) {
+/** Where warnings go. */
+export type Log = { info(message: string): void; warn(message: string): void };
+
+/** Warnings that name the parameters of libpq without a meaning here. `urls`: by setting. */
+export function ignoredParameters(urls: Record<string, string | undefined>): string[] {
+  return Object.entries(urls).flatMap(([name, url]) => {
     const { ignored } = url === undefined ? { ignored: [] } : addressOf(url);
-    if (ignored.length > 0) log.warn(`${name}: ignored: ${ignored.join(", ")}`);
-  }
+    return ignored.length > 0 ? [`${name}: ignored: ${ignored.join(", ")}`] : [];
+  });
 }
 
 /**
@@ -100,6 +102,27 @@ export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<st
   ];
 }
 
+/**
+ * On Citus only. A transaction that a worker's crash left undecided is invisible until Citus decides it, by default every 60 s: too
+ * long for a person with a 201. Sets the interval to 1 s where this role may. Resolves with warnings.
+ */
+export async function checkRecovery(sql: Pick<postgres.Sql, "unsafe">, log: Log): Promise<string[]> {
+  const [found] = await sql.unsafe<{ ms: number; shown: string; isOwn: boolean }[]>(`
+    select setting::int as ms, current_setting(name) as shown, has_parameter_privilege(name, 'alter system')
+      and has_function_privilege('pg_reload_conf()', 'execute') as "isOwn"
+    from pg_settings where name = 'citus.recover_2pc_interval'`);
+  if (found === undefined || (found.ms > 0 && found.ms <= 1000)) return [];
+  if (!found.isOwn) {
+    return [
+      `citus.recover_2pc_interval is ${found.shown}: after a worker's crash persons with a 201 may be missing for so long; set it to 1s`,
+    ];
+  }
+  await sql.unsafe("alter system set citus.recover_2pc_interval = '1s'");
+  await sql.unsafe("select pg_reload_conf()");
+  log.info(`citus.recover_2pc_interval was ${found.shown}; now it is 1s`);
+  return [];
+}
+
 type Server = {
   encoding: string;
   path: string;
@@ -109,29 +132,30 @@ type Server = {
   fullPageWrites: string;
 };
 
-type Tables = Record<string, Record<string, string>>;
-
-/** What the tables of all versions have. */
-export const convertible: Tables = {
+/** Of each table, what schema.sql gives it. */
+const tables: Record<string, Record<string, string>> = {
   pessoas: {
     id: "uuid",
+    tx: "xid8",
     nascimento: "date",
     apelido: "text",
     nome: "text",
     stack: "json",
     busca: "text",
   },
-};
-/** Of each table, what schema.sql gives it. */
-const kinds: Tables = {
-  pessoas: { ...convertible.pessoas, tx: "xid8" },
-  curtos: { termo: "text", id: "uuid" },
+  short_terms: { term: "text", id: "uuid" },
 };
 
 /** A table that somebody else has made, or a role that may not add to it, shows at the start. */
-export async function checkSchema(sql: Pick<postgres.Sql, "unsafe">, tables = kinds): Promise<void> {
-  const columns = Object.entries(tables).flatMap(([table, of]) =>
-    Object.entries(of).map(([column, kind]) => `('${table}', '${column}', '${kind}')`),
+export async function checkSchema(
+  sql: Pick<postgres.Sql, "unsafe">,
+  names = Object.keys(tables),
+): Promise<void> {
+  for (const table of names) {
+    await sql.unsafe(`select ${Object.keys(tables[table] ?? {}).join()} from ${table} limit 0`);
+  }
+  const columns = names.flatMap((table) =>
+    Object.entries(tables[table] ?? {}).map(([column, kind]) => `('${table}', '${column}', '${kind}')`),
   );
   const wrong = await sql.unsafe<{ what: string }[]>(`
     select format('the column %s of %s is %s and not %s', name, tab, coalesce(format_type(atttypid, null), 'missing'), kind) as what
@@ -140,7 +164,7 @@ export async function checkSchema(sql: Pick<postgres.Sql, "unsafe">, tables = ki
     where atttypid is distinct from kind::regtype
     union all
     select format('the role %s may not insert into %s', current_user, tab)
-    from unnest('{${Object.keys(tables)}}'::text[]) as tab
+    from unnest('{${names}}'::text[]) as tab
     where not has_any_column_privilege(to_regclass(tab), 'insert')
     union all
     select 'the column id of pessoas is not unique'

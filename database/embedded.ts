@@ -3,7 +3,6 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import postgres from "postgres";
-import { info } from "../process/log.ts";
 import { blame, failureIn } from "./data-folder.ts";
 import { postgresRunner } from "./run-as.ts";
 import { linkLibraries } from "./shared-libraries.ts";
@@ -45,7 +44,7 @@ process.on("exit", () => {
  */
 export async function startEmbedded(
   dataDir: string,
-  log: Log = info,
+  log: Log,
   gaveUp: AbortSignal = new AbortController().signal,
 ): Promise<Embedded> {
   return await onFolder(dataDir, () => startOn(resolve(dataDir), log, gaveUp));
@@ -240,7 +239,7 @@ export async function runningUrl(dataDir: string): Promise<string | undefined> {
 }
 
 /** Removes all data in `dataDir`. Rejects with EmbeddedError where a server uses it. */
-export async function removeData(dataDir: string, log: Log = info): Promise<void> {
+export async function removeData(dataDir: string, log: Log): Promise<void> {
   await onFolder(dataDir, async () => {
     await takeOver(clusterIn(dataDir), log);
     await rm(clusterIn(dataDir), { recursive: true, force: true });

@@ -5,11 +5,11 @@ export type ReplicaOptions = {
   /** The persons among these ids, by id: JSON texts. */
   ask(ids: string[]): Promise<Map<string, string>>;
   /** A read waits this long for the replica, and then asks the primary. */
-  patienceMs: number;
+  timeoutMs: number;
   /** Called when it did not answer in time: what is in flight will not be waited for any more. */
   abandon(): void;
-  /** Told once when it is lost, with the reason, and once when it is back. */
-  tell(message: string): void;
+  /** Called once when the replica is lost, with the reason, and once when it is back. */
+  report(message: string): void;
 };
 
 export type Replica = {
@@ -27,7 +27,7 @@ const nobody = "00000000-0000-0000-0000-000000000000";
  * so whatever it has not says nothing. The first read that it does not answer in time is the last one to wait for
  * it: from then on it is left out, and probed in the background until it answers again.
  */
-export function replica({ ask, patienceMs, abandon, tell }: ReplicaOptions): Replica {
+export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions): Replica {
   let up = true;
   let closed = false;
   let asked = 0;
@@ -36,7 +36,7 @@ export function replica({ ask, patienceMs, abandon, tell }: ReplicaOptions): Rep
 
   async function answered(ids: string[]): Promise<Map<string, string> | Error> {
     const { promise: late, resolve } = Promise.withResolvers<Error>();
-    const timer = setTimeout(() => resolve(new Error(`no answer within ${patienceMs} ms`)), patienceMs);
+    const timer = setTimeout(() => resolve(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
     const answer = await Promise.race([ask(ids).catch((error: Error) => error), late]);
     clearTimeout(timer);
     if (answer instanceof Error) abandon();
@@ -44,7 +44,7 @@ export function replica({ ask, patienceMs, abandon, tell }: ReplicaOptions): Rep
   }
 
   function leaveOut(why: Error) {
-    if (up && !closed) tell(`the replica is left out: ${reason(why)}`);
+    if (up && !closed) report(`the replica is left out: ${reason(why)}`);
     up = false;
     if (!closed) probe ??= setTimeout(tryAgain, probeMs);
   }
@@ -54,7 +54,7 @@ export function replica({ ask, patienceMs, abandon, tell }: ReplicaOptions): Rep
     probe = undefined;
     if (answer instanceof Error) return leaveOut(answer);
     up = true;
-    tell("the replica answers again");
+    report("the replica answers again");
   }
 
   return {

@@ -53,17 +53,30 @@ export function connect(url: string, max: number, settings: Record<string, strin
   });
 }
 
-/** A value that does not fit its column or an index, or that a constraint or a trigger refuses: the row is to blame. */
+/**
+ * A value that does not fit its column or an index, or that a constraint or a trigger refuses: the row is to blame. Not for a null
+ * (23502), which no row has while the schema is as it was at the start.
+ */
 export function isRowError(error: unknown): boolean {
   const { cause } = error as Error;
-  return cause instanceof postgres.PostgresError && /^(2[23]|44|54000|P0001)/.test(cause.code);
+  return cause instanceof postgres.PostgresError && /^(22|23(?!502)|44|54000|P0001)/.test(cause.code);
 }
 
-// What people call it, where the code alone says little.
+/** Whether Postgres gave this code as the reason of an Unavailable. */
+export function hasCode(error: unknown, code: string): boolean {
+  const { cause } = error as Error;
+  return cause instanceof postgres.PostgresError && cause.code === code;
+}
+
+const changed = "the database was changed since the start of this instance: restart it"; // to Citus, for instance
+// Messages for codes that say little by themselves.
 const reasons: Record<string, string> = {
+  "0A000": changed,
+  "23502": changed,
   "25006": "the database is read-only",
   "53100": "the database's disk is full",
   "53300": "the database has no connection left",
+  "55P03": "a transaction that is not decided yet holds this person",
   "57014": "the database did not answer in time",
 };
 

@@ -27,7 +27,7 @@ type Batches = {
   waiting: number;
   inFlight: number;
   oldestMs: number;
-  lanes: number;
+  connections: number;
   busy: number;
 };
 
@@ -117,7 +117,7 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
     (s) => s.oldestMs / 1000,
   );
 
-  batchGauge("connections", "Connections to the database that there may be", (s) => s.lanes);
+  batchGauge("connections", "Connections to the database that there may be", (s) => s.connections);
   batchGauge("connections_busy", "Connections with a statement in flight", (s) => s.busy);
 
   return {

@@ -51,10 +51,10 @@ const Each = z.object({
     .describe(
       "how long a request waits for the database, 50 to 60000. A create up to twice that, while the database answers others",
     ),
-  GATHER_MS: whole(0, 100)
+  BATCH_WINDOW_MS: whole(0, 100)
     .default(5)
     .describe(
-      "how long a create waits for others to share its commit, 0 to 100. Only while they come, in the mean, more often than every six times that",
+      "longest wait of a create for others to share its commit, 0 to 100. Used only while the mean gap between creates is below 6 × this",
     ),
   SEARCHES: whole(1, 16)
     .default(2)

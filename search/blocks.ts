@@ -1,13 +1,13 @@
 /*
- * The texts in memory are cut into blocks of some persons each. A block has a Bloom filter of the pieces of two and of four bytes
- * in its texts, so a search scans only blocks that have all pieces of its term. Of 350 blocks with 50,000 persons a whole apelido
- * leaves ten, a term that nobody has one.
+ * The texts in memory are divided into blocks of some persons each. A block has a Bloom filter of all pieces of two and of four
+ * bytes in its texts. A search scans only the blocks whose filter has all pieces of its term: of the 350 blocks of 50,000
+ * persons about ten for a whole apelido, and one for a term that nobody has.
  */
 
-/** A block ends with the person who reaches this size. */
+/** A block ends with the person that reaches this size. */
 export const blockBytes = 8192;
-const fourBits = 2 ** 14; // of pieces of four bytes: a full block sets three in ten of these bits
-const twoBits = 2 ** 13; // and after them those of two, which have fewer values
+const fourBits = 2 ** 14; // for pieces of four bytes: a full block sets three in ten
+const twoBits = 2 ** 13; // after them, for pieces of two bytes, which have fewer values
 /** Size of a block's filter. */
 export const filterBytes = (fourBits + twoBits) / 8;
 
@@ -42,7 +42,7 @@ function set(filters: Uint8Array, filter: number, bit: number): void {
   filters[at] = (filters[at] as number) | (1 << (bit & 7));
 }
 
-/** The bits that a text with `term` sets: those of its longest pieces. None for a single byte. */
+/** The bits that every block with `term` has set: those of its longest pieces. Empty for a single byte. */
 export function bitsOf(term: Uint8Array): number[] {
   const [length, bitOf] = term.length < 4 ? [2, bitOfTwo] : [4, bitOfFour];
   const bits: number[] = [];
@@ -54,8 +54,8 @@ export function bitsOf(term: Uint8Array): number[] {
   return bits;
 }
 
-/** False when no text of the block whose filter is at `filter` can have all pieces of a term. */
-export function mayHold(filters: Uint8Array, filter: number, bits: number[]): boolean {
+/** False when no text in the block whose filter is at `filter` has all pieces of a term. `bits` are of `bitsOf`. */
+export function mayContain(filters: Uint8Array, filter: number, bits: number[]): boolean {
   for (const bit of bits) {
     if (!((filters[filter + (bit >> 3)] as number) & (1 << (bit & 7)))) return false;
   }

@@ -1,36 +1,41 @@
-import { addPieces, bitsOf, blockBytes, filterBytes, mayHold } from "./blocks.ts";
-import { common, enough } from "./common.ts";
+import { addPieces, bitsOf, blockBytes, filterBytes, mayContain } from "./blocks.ts";
+import { counter } from "./counter.ts";
+import { maxFound } from "./limits.ts";
 
-/** A person, and where its row is: by that Postgres reads it in half of the time that it takes by its id. */
+/** A person and the place of its row, by which Postgres reads it in half of the time of a read by id. */
 export type Hit = { id: string; ctid: string };
 
-type Mark = { at: number; emptied: number };
+/** A position in the texts. `emptied`: how often the memory was cleared before. */
+type End = { at: number; emptied: number };
 
-/** The search texts of the first persons, and whose they are. */
+/** The search texts of the first persons. */
 export type Memory = {
   /** Adds one. `stack` is JSON. */
   add(person: Hit & { apelido: string; nome: string; stack: string | null }): void;
-  /** Up to 50 persons with `term`, a term in lower case without U+0000, in one field; only those who were added since `mark`. */
-  find(term: string, mark?: Mark): Hit[];
+  /**
+   * Up to 50 persons with `term` in one field. `term` is in lower case, without U+0000. `since`: an earlier end; only persons that
+   * were added after it.
+   */
+  find(term: string, since?: End): Hit[];
   /** The present end of the texts. */
-  mark(): Mark;
-  /** Whether so many stacks have `element`, as it was sent, that a search for it never looks further. */
+  end(): End;
+  /** Whether 50 persons have `element`, as it was sent, in their stacks. */
   isCommon(element: string): boolean;
   clear(): void;
   persons(): number;
   bytes(): number;
 };
 
-// As text: to pack it takes longer than all else.
+// A UUID as text: packing it costs more than adding all the rest.
 const idBytes = 36;
 const hitBytes = idBytes + "(4294967295,65535)".length;
 const elementsKnown = 10_000;
 const firstBytes = 64 * 1024;
 
 /**
- * One growing buffer of UTF-8, in which each field ends with a zero byte: no field and no term holds one. A byte scan of
- * 3 MB takes 0.3 ms, ten times less than one over strings; most searches scan little of it (blocks.ts). An element that 50 persons are found by is left out of the
- * texts after them: any 50 are an answer, and no person is ever removed.
+ * One growing buffer of UTF-8, in which each field ends with a zero byte, which no field and no term contains. Scanning bytes
+ * is ten times as fast as scanning strings, and most searches scan only a few blocks (blocks.ts). Once 50 persons have an
+ * element in their stacks, later texts leave it out: 50 persons are a full answer.
  */
 export function openMemory(): Memory {
   let text: Buffer = Buffer.allocUnsafeSlow(firstBytes);
@@ -40,15 +45,15 @@ export function openMemory(): Memory {
   let blocks: number[] = []; // where each begins in the text
   let used = 0;
   let persons = 0;
-  let emptied = 0; // how often
-  let elements = common(elementsKnown);
+  let emptied = 0;
+  let elements = counter<string>(elementsKnown);
 
   function textOf(apelido: string, nome: string, stack: string | null): string {
     let fields = `${apelido}\0${nome}\0`;
     if (stack !== null) {
-      const own = new Set<string>(); // counted once, however often it is there
+      const own = new Set<string>(); // an element counts once for each person
       for (const element of JSON.parse(stack) as string[]) {
-        if (elements.has(element) || own.has(element)) continue;
+        if (elements.isFull(element) || own.has(element)) continue;
         own.add(element);
         elements.add(element);
         fields += `${element}\0`;
@@ -57,7 +62,7 @@ export function openMemory(): Memory {
     return fields.toLowerCase();
   }
 
-  /** Whose text holds the byte at `at`. */
+  /** The person whose text has the byte at `at`. */
   const personAt = (at: number) => lastUpTo(starts, persons, at);
   const blockAt = (at: number) => lastUpTo(blocks, blocks.length, at);
 
@@ -93,13 +98,13 @@ export function openMemory(): Memory {
       used = end;
       persons++;
     },
-    find(term, mark = { at: 0, emptied }) {
+    find(term, since = { at: 0, emptied }) {
       const wanted = Buffer.from(term);
       const bits = bitsOf(wanted);
-      const start = mark.emptied === emptied ? mark.at : 0;
+      const start = since.emptied === emptied ? since.at : 0;
       const found = new Map<string, Hit>(); // a person may have been added twice (feed.ts)
       for (let block = blockAt(start); block < blocks.length; block++) {
-        if (!mayHold(filters, block * filterBytes, bits)) continue;
+        if (!mayContain(filters, block * filterBytes, bits)) continue;
         const all = text.subarray(0, blocks[block + 1] ?? used);
         for (let from = Math.max(start, blocks[block] as number); from < all.length; ) {
           const at = all.indexOf(wanted, from);
@@ -107,18 +112,18 @@ export function openMemory(): Memory {
           const person = personAt(at);
           const hit = hitOf(person);
           found.set(hit.id, hit);
-          if (found.size === enough) return [...found.values()];
+          if (found.size === maxFound) return [...found.values()];
           from = person + 1 < persons ? (starts[person + 1] as number) : used;
         }
       }
       return [...found.values()];
     },
-    isCommon: (element) => elements.has(element),
-    mark: () => ({ at: used, emptied }),
+    isCommon: elements.isFull,
+    end: () => ({ at: used, emptied }),
     clear() {
       emptied++;
       [used, persons] = [0, 0];
-      elements = common(elementsKnown);
+      elements = counter(elementsKnown);
       blocks = [];
       filters.fill(0);
     },

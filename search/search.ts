@@ -1,78 +1,70 @@
 import type { Pessoa } from "../contract/pessoa.ts";
 import type { Query } from "../database/pool.ts";
-import { enough } from "./common.ts";
 import { openFeed } from "./feed.ts";
+import { maxFound, maxInMemory, maxMemoryBytes, maxPersonBytes } from "./limits.ts";
 import { type Hit, openMemory } from "./memory.ts";
-import { merges } from "./merges.ts";
-import { rarity } from "./rarity.ts";
+import { mergeSchedule } from "./pending-list.ts";
 import { shortTerms } from "./short-terms.ts";
 import { encode, isShort, lowerCased, searchable } from "./text.ts";
+import { trigramSample } from "./trigrams.ts";
 
 /*
  * How a term finds a person.
  *
- * The first 50,000 persons are in the memory of every instance: their fields in lower case, one after the other, as UTF-8
- * (memory.ts). A search scans these bytes. Unless it finds 50 persons at once, it asks Postgres for those that were stored since
- * the last time, by any instance (feed.ts), so a person is found as soon as their 201 was sent. These persons have no `busca`, and no
- * index is written for a search but a small one of transaction numbers.
+ * Every instance holds the first 50,000 persons in memory: their fields in lower case, one after the other, as UTF-8
+ * (memory.ts). A search scans these bytes. Unless it finds 50 persons, it first asks Postgres for the persons that any instance
+ * has stored since the last time (feed.ts), so a search finds each person whose 201 was sent before. Persons in memory have
+ * no `busca` and cost no index but a small one of transaction numbers.
  *
- * Later persons, and long ones, are in a GIN index of trigrams over `busca`, their fields written in letters alone (text.ts).
- * GIN keeps new rows in a pending list, which instances merge from time to time (merges.ts). It is asked for the rarest
- * trigrams of a term (rarity.ts). Terms of one and two characters have no trigram: the table `curtos` keeps up to 50 persons
- * for each of them (short-terms.ts).
+ * Later persons, and long ones, are in a GIN index of trigrams over `busca`, which has their fields written in letters alone
+ * (text.ts). A search asks it for the rarest trigrams of a term (trigrams.ts). GIN adds new rows to a pending list, which the
+ * instances merge (pending-list.ts). Terms of one and two characters have no trigram: the table of short terms keeps up to 50
+ * persons for each (short-terms.ts).
  *
- * A search answers with any 50 persons who hold the term, and no person ever changes or goes. So what 50 persons in memory hold
- * is never looked for in the index, and need not be in it.
+ * A search may return any 50 persons with the term, and no person is ever changed or removed. So a term that 50 persons in
+ * memory have is not searched in the index, and need not be in it.
  */
 
-/** Persons that each instance holds in memory, and their texts' bytes, at most; instances that store at once may go a little over. */
-export const mostHeld = 50_000;
-const mostHeldBytes = 10 * 2 ** 20;
-// Longer persons are later ones, so that few cannot fill the memory. The contest's have at most 370.
-const longestHeldBytes = 512;
+/** Short terms of persons, a JSON object by id. */
+export const insertTermsStatement = `
+  insert into short_terms (term, id)
+  select term, id::uuid from json_each($1) as person (id, terms), json_array_elements_text(terms) as term`;
 const shortTermsKnown = 100_000;
-const sampleSize = 1000;
-const learnFromOneIn = 64;
-const refreshEvery = 200; // of this instance's own creates, so that no search has to wait for many
+const sampleSize = 1000; // texts read at the start
+const learnOneIn = 64;
+const refreshEvery = 200; // creates of this instance, so no search has to load many persons
 
 export type SearchOptions = {
   /** Persons to hold in memory. */
-  held: number;
-  /** Runs a statement of a moment. */
+  maxPersons?: number | undefined;
+  /** Runs a statement that takes a moment. */
   query: Query;
-  /** Calls `next` when no other call of it is under way; the call begins after this one. */
+  /** Calls `next` while no other call of it is under way; the call begins after this one. */
   inTurn(next: () => Promise<boolean>): Promise<boolean>;
-  /** The JSON texts of these persons, as far as they are still there. */
+  /** The JSON texts of these persons, without those that are gone. */
   read(hits: Hit[]): Promise<string[]>;
   /** The JSON texts of the persons that a statement finds in the index. */
-  ask(statement: string, parameters: string[]): Promise<string[]>;
+  searchIndex(statement: string, parameters: string[]): Promise<string[]>;
   /** Merges the pending list of the index. */
   merge(): void;
 };
 
-/** What is stored of a person for searches: the value of `busca`, and the fields whose short terms want rows. */
+/** What a search needs of a person: the value of `busca`, null in memory, and the fields whose short terms may need rows. */
 export type Searchable = { text: string | null; fields: string[] };
 
-/** What an instance has to know at its start. */
-export type Known = {
-  /** All persons are in the index: Citus has many clocks of transactions. */
-  indexOnly: boolean;
-  /** Short terms with rows enough. */
-  full: string[];
-  /** Some of the texts in the index. */
-  texts: string[];
-};
-
 export type Search = {
-  /** Resolves when the first persons are in memory; the others follow. */
-  start(known: Known): Promise<void>;
-  /** What to store of a person, whose JSON has so many bytes. */
+  /**
+   * Loads what searches have to know, by `query`, which may take long. Resolves when the first persons are in memory; the others are
+   * loaded in the background. On Citus all persons are in the index: transactions of different workers have no common order.
+   */
+  load(query: Query, isCitus: boolean): Promise<void>;
+  /** What to store of a person. `bytes`: the size of its fields. */
   searchableOf(pessoa: Pessoa, bytes: number): Searchable;
-  /** The short terms of these fields that want rows. */
-  wanting(fields: string[]): string[];
-  /** These persons are stored by now, and these rows of short terms. */
+  /** The short terms of these fields that need a row. */
+  neededTerms(fields: string[]): string[];
+  /** These persons, and these rows of short terms, are stored. */
   stored(persons: Searchable[], terms: string[]): void;
-  /** JSON texts of at most 50 persons who hold `term`. */
+  /** JSON texts of at most 50 persons with `term`. */
   find(term: string): Promise<string[]>;
   /** What is in memory. */
   stats(): { persons: number; bytes: number };
@@ -80,88 +72,92 @@ export type Search = {
 };
 
 export const columns = "id, apelido, nome, nascimento, stack";
-const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${enough}`;
-const shortStatement = `select ${columns} from curtos join pessoas using (id) where termo = $1 limit ${enough}`;
-/** Short terms that have enough rows, and some of the texts. */
-export const fullStatement = `select termo from curtos group by termo having count(*) >= ${enough} limit ${shortTermsKnown}`;
-export const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
+/** Persons in the index by a term ($1) and a pattern of its trigrams ($2). */
+export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
+/** Persons in the index by a term of one or two characters. */
+export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
+/** Short terms that have all the rows they need. */
+export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
+const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
 
-/** For persons who are stored in bulk, past the instances, when `held` are for the memory already. */
-export function inBulk(held: number): Search["searchableOf"] {
-  let room = mostHeld - held;
+/** As `searchableOf`, for persons that are stored past the instances. `inMemory`: how many persons are in memory already. */
+export function searchableInBulk(inMemory: number): Search["searchableOf"] {
+  let room = maxInMemory - inMemory;
   return (pessoa, bytes) =>
-    bytes <= longestHeldBytes && room-- > 0 ? { text: null, fields: [] } : searchable(pessoa);
+    bytes <= maxPersonBytes && room-- > 0 ? { text: null, fields: [] } : searchable(pessoa);
 }
 
-export function openSearch({ held, query, inTurn, read, ask, merge }: SearchOptions): Search {
+export function openSearch(options: SearchOptions): Search {
+  const { query, inTurn, read, searchIndex, merge } = options;
   const memory = openMemory();
   const feed = openFeed(memory, query);
   const short = shortTerms(shortTermsKnown);
-  const rare = rarity();
-  const merging = merges(merge);
-  let room = held;
-  let created = 0;
-  let learned = 0;
+  const trigrams = trigramSample();
+  const merges = mergeSchedule(merge);
+  let maxPersons = options.maxPersons ?? maxInMemory;
+  let created = 0; // since the last refresh
+  let indexed = 0;
 
-  const hasRoom = () => feed.isLoaded() && memory.persons() < room && memory.bytes() < mostHeldBytes;
-  const isAnswered = (term: string) => memory.find(term).length >= enough;
+  const hasRoom = () => feed.isLoaded() && memory.persons() < maxPersons && memory.bytes() < maxMemoryBytes;
+  const isAnsweredByMemory = (term: string) => memory.find(term).length >= maxFound;
 
+  /** Resolves when every person that was stored before the call is in memory. */
   async function refresh() {
     while (!(await inTurn(feed.next)));
   }
 
   return {
-    async start({ indexOnly, full, texts }) {
-      short.full(full);
-      for (const text of texts) rare.learn(text);
-      if (indexOnly) room = 0;
-      else if (!(await inTurn(feed.next))) refresh().catch(() => {}); // the next search goes on with it
+    async load(query, isCitus) {
+      const terms = await query<{ term: string }>(completeTermsStatement, []);
+      short.complete(terms.map(({ term }) => term));
+      for (const { text } of await query<{ text: string }>(textsStatement, [])) trigrams.learn(text);
+      if (isCitus) maxPersons = 0;
+      else if (!(await inTurn(feed.next))) refresh().catch(() => {}); // a search goes on with it
     },
     searchableOf(pessoa, bytes) {
-      if (bytes <= longestHeldBytes && hasRoom()) return { text: null, fields: [] };
+      if (bytes <= maxPersonBytes && hasRoom()) return { text: null, fields: [] };
       return searchable(pessoa, memory.isCommon);
     },
-    wanting: (fields) => short.wanting(fields, isAnswered),
+    neededTerms: (fields) => short.needed(fields, isAnsweredByMemory),
     stored(persons, terms) {
-      short.added(terms);
+      short.stored(terms);
       const texts = persons.flatMap(({ text }) => text ?? []);
-      if (texts.length > 0) merging.stored(texts.length);
-      for (const text of texts) if (learned++ % learnFromOneIn === 0) rare.learn(text);
+      if (texts.length > 0) merges.stored(texts.length);
+      for (const text of texts) if (indexed++ % learnOneIn === 0) trigrams.learn(text);
       created += persons.length;
-      if (room === 0 || created < refreshEvery) return;
+      if (maxPersons === 0 || created < refreshEvery) return;
       created = 0;
       refresh().catch(() => {});
     },
     find,
     stats: () => ({ persons: memory.persons(), bytes: memory.bytes() }),
-    close: () => merging.stop(),
+    close: () => merges.stop(),
   };
 
-  async function find(term: string): Promise<string[]> {
-    const wanted = lowerCased(term);
-    if (wanted === undefined) return [];
-    const mark = memory.mark();
-    const known = memory.find(wanted);
-    const texts = read(known);
-    // Any 50 are an answer, whoever is new; unless some are gone.
-    if (known.length >= enough && (await texts).length === known.length) return await texts;
-    const later = room === 0 || feed.hasLater() ? findLater(wanted) : undefined;
-    const [first, second] = await Promise.all([
+  async function find(given: string): Promise<string[]> {
+    const term = lowerCased(given);
+    if (term === undefined) return [];
+    const end = memory.end();
+    const hits = memory.find(term);
+    const texts = read(hits);
+    // A full answer needs no refresh, unless some of its persons are gone: then it is another database.
+    if (hits.length >= maxFound && (await texts).length === hits.length) return await texts;
+    const fromIndex = maxPersons === 0 || feed.hasIndexed() ? findInIndex(term) : undefined;
+    const [before, since] = await Promise.all([
       texts,
-      room === 0 ? [] : refresh().then(() => read(memory.find(wanted, mark))),
-      later,
+      maxPersons === 0 ? [] : refresh().then(() => read(memory.find(term, end))),
+      fromIndex,
     ]);
-    if (memory.mark().emptied !== mark.emptied) return await find(term); // it was another store
-    const found = [...new Set([...first, ...second])]; // whoever was added twice has one text
-    if (found.length < enough && (later || feed.hasLater()))
-      found.push(...(await (later ?? findLater(wanted))));
-    return found.slice(0, enough);
+    if (memory.end().emptied !== end.emptied) return await find(given);
+    const found = [...new Set([...before, ...since])]; // a person that was added twice has one text
+    if (found.length < maxFound && (fromIndex || feed.hasIndexed()))
+      found.push(...(await (fromIndex ?? findInIndex(term))));
+    return found.slice(0, maxFound);
   }
 
-  async function findLater(wanted: string): Promise<string[]> {
-    if (isShort(wanted)) return await ask(shortStatement, [wanted]);
-    merging.searched();
-    const text = encode(wanted);
-    return await ask(textStatement, [text, rare.pattern(text)]);
+  async function findInIndex(term: string): Promise<string[]> {
+    if (isShort(term)) return await searchIndex(shortStatement, [term]);
+    const text = encode(term);
+    return await searchIndex(textStatement, [text, trigrams.pattern(text)]);
   }
 }

@@ -1,22 +1,23 @@
-import { enough } from "./common.ts";
+import { counter } from "./counter.ts";
+import { maxFound } from "./limits.ts";
 
-/** Terms of one and two characters, and how many rows each has in the table `curtos`. */
+/** Which terms of one and two characters need another row in the table of short terms. */
 export type ShortTerms = {
   /**
-   * The terms in `fields`, in lower case, that want another row; among them the empty one, which tells that there is a person in
-   * the index. `isAnswered`: whether enough persons in memory have this term, so that it needs no rows.
+   * The short terms in `fields`, which are in lower case, that need a row for this person. One of them is the empty term, whose
+   * rows say that the index has persons. `isAnsweredByMemory`: whether the memory alone has a full answer to a term.
    */
-  wanting(fields: string[], isAnswered: (term: string) => boolean): string[];
-  /** These have got one row each. */
-  added(terms: string[]): void;
-  /** These have enough. */
-  full(terms: string[]): void;
+  needed(fields: string[], isAnsweredByMemory: (term: string) => boolean): string[];
+  /** Each of these terms has one more row. */
+  stored(terms: string[]): void;
+  /** These terms have all the rows they need. */
+  complete(terms: string[]): void;
 };
 
 const pair = 2 ** 21; // more than there are code points
 const asciiEnd = 0x80;
 
-/** A term as a number: two code points, the first of them 0 where there is one alone, and 0 for the empty term. */
+/** A term as a number, for half of the CPU of strings: two code points, the first one 0 if there is only one. */
 function numberOf(term: string): number {
   const [first = 0, second] = Array.from(term, (character) => character.codePointAt(0) as number);
   return second === undefined ? first : first * pair + second;
@@ -29,32 +30,24 @@ function textOf(term: number): string {
 }
 
 /**
- * Remembers `max` terms. To know too little is harmless: a forgotten term gets some rows more than it needs, and so does one
- * that another instance enters, too. Only terms in ASCII are looked up in memory, each once: a term that few have costs a scan
- * of all, and one client can send any number of other ones.
+ * Remembers the rows of `max` terms. A forgotten term gets more rows than it needs, and so does a term that two instances
+ * store. Only terms in ASCII are looked up in memory, each once: there are few of them, and a lookup may scan all texts.
  */
 export function shortTerms(max: number): ShortTerms {
-  const rows = new Map<number, number>();
+  const rows = counter<number>(max);
 
-  function set(term: number, count: number) {
-    rows.set(term, count);
-    if (rows.size > max) rows.delete(rows.keys().next().value as number);
-  }
-
-  function wants(term: number, isAscii: boolean, isAnswered: (term: string) => boolean): boolean {
-    const count = rows.get(term);
-    if (count !== undefined) return count < enough;
-    if (!isAscii || term === 0) return true;
-    const answered = isAnswered(textOf(term));
-    set(term, answered ? enough : 0);
-    return !answered;
+  function needsRow(term: number, isAscii: boolean, isAnsweredByMemory: (term: string) => boolean): boolean {
+    if (rows.get(term) === undefined && isAscii && term !== 0) {
+      rows.set(term, isAnsweredByMemory(textOf(term)) ? maxFound : 0);
+    }
+    return !rows.isFull(term);
   }
 
   return {
-    wanting(fields, isAnswered) {
+    needed(fields, isAnsweredByMemory) {
       const terms = new Set<number>();
       const enter = (term: number, isAscii: boolean) => {
-        if (!terms.has(term) && wants(term, isAscii, isAnswered)) terms.add(term);
+        if (!terms.has(term) && needsRow(term, isAscii, isAnsweredByMemory)) terms.add(term);
       };
       enter(0, false);
       for (const field of fields) {
@@ -69,11 +62,11 @@ export function shortTerms(max: number): ShortTerms {
       }
       return Array.from(terms, textOf);
     },
-    added(terms) {
-      for (const term of terms.map(numberOf)) set(term, (rows.get(term) ?? 0) + 1);
+    stored(terms) {
+      for (const term of terms) rows.add(numberOf(term));
     },
-    full(terms) {
-      for (const term of terms) set(numberOf(term), enough);
+    complete(terms) {
+      for (const term of terms) rows.set(numberOf(term), maxFound);
     },
   };
 }

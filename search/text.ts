@@ -1,16 +1,16 @@
 /**
- * How the index knows a person: one text holds all searchable fields, and a term is in a field exactly when the term, written
- * the same way, is in the text.
+ * The text of a person in the index: all searchable fields. A field contains a term exactly when the text contains the term,
+ * encoded the same way.
  *
- * A trigram has letters and digits alone, and which characters those are depends on the C library of the database. So a
- * text consists of the ones below that all C libraries agree on. Every other character is written as letters that nobody
- * uses: those of CJK Extension A from U+3400 on. ASCII takes one of them, all else two: a lead and a trail, from ranges of
- * their own, so that no term can begin or end within a pair. U+0001 stands between the fields, where no term matches.
+ * A trigram has letters and digits alone, and which characters are letters depends on the C library of the database. So a text
+ * keeps the letters below, on which all C libraries agree. Every other character is encoded in letters that nobody uses,
+ * those of CJK Extension A from U+3400 on. A character of ASCII becomes one of them, any other one two: a lead and a trail,
+ * from separate ranges, so no term begins or ends within a pair. U+0001 separates the fields, and no term contains it.
  */
 const border = "\x01";
-const lead = 0x3400; // and the upper bits of a code point, of which there are 0x440
-const trail = lead + 0x440; // and the lower ten
-const ascii = trail + 0x400; // and one of 0x80 characters
+const lead = 0x3400; // plus the upper bits of a code point, up to 0x43f
+const trail = lead + 0x440; // plus the lower ten bits
+const ascii = trail + 0x400; // plus one of 0x80 characters
 // Letters since Unicode 3.2 that no locale lower-cases. Capitals in between do not occur: the text is in lower case.
 const kept = [
   "0-9a-z",
@@ -21,7 +21,7 @@ const kept = [
 ].join("");
 const outside = new RegExp(`[^${kept}]`, "gu");
 
-// U+0000 is in no field: it separates them until they are encoded, all at once.
+// U+0000, which no field contains, separates the fields until all are encoded at once.
 const asciiLetters = Array.from({ length: 0x80 }, (_, code) =>
   code ? String.fromCharCode(ascii + code) : border,
 );
@@ -31,10 +31,10 @@ function asLetters(character: string): string {
   return asciiLetters[code] ?? String.fromCharCode(lead + (code >> 10), trail + (code & 0x3ff));
 }
 
-/** What is in lower case, as `busca` has it. */
+/** A text in lower case, encoded as in `busca`. */
 export const encode = (text: string): string => text.replace(outside, asLetters);
 
-/** The fields that are searched, in lower case, and their text for the column `busca`. Elements that `isCommon` are left out. */
+/** The searchable fields in lower case, and their text for the column `busca`. Elements that `isCommon` are left out. */
 export function searchable(
   { apelido, nome, stack }: { apelido: string; nome: string; stack: string[] | null },
   isCommon: (element: string) => boolean = () => false,
@@ -48,7 +48,7 @@ export function searchable(
 // The longest field has 100 characters, and lower-casing at most doubles a character (İ becomes i̇).
 const longestMatch = 2 * 100 * 2;
 
-/** A term in lower case. Undefined when no storable person can hold it. */
+/** A term in lower case. Undefined for a term that no person can have. */
 export function lowerCased(term: string): string | undefined {
   return term.includes("\0") || term.length > longestMatch ? undefined : term.toLowerCase();
 }

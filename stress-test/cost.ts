@@ -122,7 +122,7 @@ async function inhabit({ fill, copyInto, sql }: Topology, seed: number, count: n
   if (count === 0) return;
   await fill(async () => {
     await store(copyInto, inhabitants(seed, count));
-    await sql("vacuum (analyze) pessoas, curtos"); // merges the later index, too
+    await sql("vacuum (analyze) pessoas, short_terms"); // merges the later index, too
   });
 }
 

@@ -6,8 +6,8 @@ import postgres from "postgres";
 import { idOf } from "../contract/pessoa.ts";
 import { startEmbedded } from "../database/embedded.ts";
 import { type Db, openDb } from "../db.ts";
-import { mergeUnsearched } from "../search/merges.ts";
-import { fullStatement } from "../search/search.ts";
+import { mergeEvery } from "../search/pending-list.ts";
+import { completeTermsStatement } from "../search/search.ts";
 import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { holds, type Pessoa } from "./data/contract.ts";
 import { randomFrom } from "./data/payloads.ts";
@@ -110,7 +110,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
     };
     const cpuS = await postgresCpu(sql);
     // Autovacuum would do it within a minute: not in the middle of a measurement.
-    const vacuum = async () => void (await sql`vacuum (analyze) pessoas, curtos`);
+    const vacuum = async () => void (await sql`vacuum (analyze) pessoas, short_terms`);
     // What is there already is measured as it is.
     const sizes = options.sizes.filter((size) => size > already);
     if (already > 0) sizes.unshift(already);
@@ -132,8 +132,8 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       const bytes = await bytesOf(sql, server?.citus === true);
       const operations: Record<string, Cost> = {};
       // What they leave to be merged later is theirs, too: of as many at once as where nobody searches, if time allows.
-      const merge = async () => void (server?.citus || (await sql`select pessoas_mesclar()`));
-      const creates = Math.max(options.samples, Math.min(mergeUnsearched, Math.floor(persons / 24)));
+      const merge = async () => void (server?.citus || (await sql`select merge_pending_list()`));
+      const creates = Math.max(options.samples, Math.min(mergeEvery, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
         const creating = name.startsWith("create");
         const cost = creating
@@ -253,12 +253,12 @@ async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
 
 /** Stores so many persons. */
 async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa): Promise<void> {
-  const terms = await sql.unsafe<{ termo: string }[]>(fullStatement);
-  const [held] = await sql<{ n: number }[]>`select count(*)::int as n from pessoas where busca is null`;
+  const terms = await sql.unsafe<{ term: string }[]>(completeTermsStatement);
+  const [inMemory] = await sql<{ n: number }[]>`select count(*)::int as n from pessoas where busca is null`;
   const made = function* () {
     for (let i = 0; i < persons; i++) yield next();
   };
-  const there = { held: held?.n ?? 0, full: terms.map(({ termo }) => termo) };
+  const there = { inMemory: inMemory?.n ?? 0, completeTerms: terms.map(({ term }) => term) };
   await store((table, lines) => copyInto(sql, table, lines), made(), there);
 }
 
@@ -292,7 +292,7 @@ async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "t
     select indexrelid::regclass::text as name from pg_index where indrelid = 'pessoas'::regclass order by 1`;
   const indexBytes: Record<string, number> = {};
   for (const { name } of indexes) indexBytes[name] = await ask("relation", name);
-  indexBytes.curtos = await ask("total_relation", "curtos");
+  indexBytes.short_terms = await ask("total_relation", "short_terms");
   return { tableBytes: await ask("table", "pessoas"), indexBytes };
 }
 

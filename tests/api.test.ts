@@ -638,7 +638,7 @@ describe("answers that nobody reads", () => {
       `insert into pessoas (id, apelido, nome, nascimento, stack, busca)
        select gen_random_uuid(), n, '-', '2000-01-01', json_build_array(repeat('x', 60000)), 'large'
        from generate_series(1, 50) n;
-       insert into curtos values ('', gen_random_uuid())`, // there are persons in the index
+       insert into short_terms values ('', gen_random_uuid())`, // there are persons in the index
     );
     const sockets: net.Socket[] = [];
     const statuses = await Promise.all(
@@ -910,7 +910,7 @@ describe("at the same time", () => {
   });
 
   test("SEARCHES are at the database at once, the others wait, and all are answered", async () => {
-    const three = await serve({ SEARCHES: "3" }, { held: 0 }); // each search is a statement of its own
+    const three = await serve({ SEARCHES: "3" }, { maxInMemory: 0 }); // each search is a statement of its own
     const metric = async (name: string) => {
       const line = new RegExp(`^pessoas_batch_${name}{kind="search"} (\\d+)$`, "m");
       return Number(line.exec(await (await three.get("/metrics")).text())?.[1]);

@@ -94,7 +94,7 @@ test.if(!reason)(
     const [source, target] = clusters;
     const urlOf = ({ port }: Cluster) => `postgres://postgres:secret@127.0.0.1:${port}/postgres`;
     const two = (of: Cluster) => {
-      const start = () => serve({ DATABASE_URL: urlOf(of) }, { held: 150 });
+      const start = () => serve({ DATABASE_URL: urlOf(of) }, { maxInMemory: 150 });
       return Promise.all([start(), start()]);
     };
     const stop = (instances: Registry[]) => Promise.all(instances.map((registry) => registry.stop()));

@@ -1,7 +1,13 @@
 import { expect, test } from "bun:test";
-import { type GroupOptions, group, Unavailable } from "../database/batch.ts";
+import { type BatchOptions, batches, Unavailable } from "../database/batch.ts";
 
-const options: GroupOptions = { lanes: 1, size: 3, queueLimit: 10, timeoutMs: 60_000, onStuck() {} };
+const options: BatchOptions = {
+  connections: 1,
+  batchSize: 3,
+  queueLimit: 10,
+  timeoutMs: 60_000,
+  onAbandoned() {},
+};
 
 /** Statements that end when the test says so. */
 function statements() {
@@ -19,10 +25,17 @@ const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 test("an item alone leaves at once; those that come meanwhile leave together, in order, as many as fit", async () => {
   const { started, run } = statements();
-  const { submit, stats } = group(run, options);
+  const { submit, stats } = batches(run, options);
   const answers = [1, 2, 3, 4, 5].map(submit);
   expect(started.map(({ items }) => items)).toEqual([[1]]);
-  expect(stats()).toMatchObject({ waiting: 4, inFlight: 1, statements: 1, items: 1, lanes: 1, busy: 1 });
+  expect(stats()).toMatchObject({
+    waiting: 4,
+    inFlight: 1,
+    statements: 1,
+    items: 1,
+    connections: 1,
+    busy: 1,
+  });
   started[0]?.answer();
   await tick();
   expect(started[1]?.items).toEqual([2, 3, 4]);
@@ -35,13 +48,19 @@ test("an item alone leaves at once; those that come meanwhile leave together, in
   expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5, busy: 0 });
 });
 
-test("where items come more often than gatherMs, they wait for each other that long", async () => {
+test("where items come more often than windowMs, they wait for each other that long", async () => {
   const sizes: number[] = [];
   const run = async (items: number[]) => {
     sizes.push(items.length);
     return items;
   };
-  const { submit } = group(run, { ...options, lanes: 100, size: 100, queueLimit: 100, gatherMs: 20 });
+  const { submit } = batches(run, {
+    ...options,
+    connections: 100,
+    batchSize: 100,
+    queueLimit: 100,
+    windowMs: 20,
+  });
   const answers = Array.from({ length: 60 }, (_, i) => submit(i));
   const atOnce = sizes.length; // nobody knew yet how often they come
   expect(atOnce).toBeGreaterThan(0);
@@ -49,9 +68,9 @@ test("where items come more often than gatherMs, they wait for each other that l
   expect(sizes).toEqual([...new Array<number>(atOnce).fill(1), 60 - atOnce]);
 });
 
-test.each([1, 20, 100])("alone, an item waits for nobody, with gatherMs of %d", async (gatherMs) => {
+test.each([1, 20, 100])("alone, an item waits for nobody, with windowMs of %d", async (windowMs) => {
   const { started, run } = statements();
-  const { submit } = group(run, { ...options, gatherMs });
+  const { submit } = batches(run, { ...options, windowMs });
   const answer = submit(1);
   expect(started).toHaveLength(1);
   started[0]?.answer();
@@ -60,9 +79,9 @@ test.each([1, 20, 100])("alone, an item waits for nobody, with gatherMs of %d", 
 
 test("a statement that is full waits for no others", async () => {
   const { started, run } = statements();
-  const { submit, stats } = group(run, { ...options, lanes: 100, queueLimit: 100, gatherMs: 60_000 });
+  const { submit, stats } = batches(run, { ...options, connections: 100, queueLimit: 100, windowMs: 60_000 });
   const answers = [submit(0)];
-  while (started.every(({ items }) => items.length < options.size)) answers.push(submit(answers.length));
+  while (started.every(({ items }) => items.length < options.batchSize)) answers.push(submit(answers.length));
   expect(stats().waiting).toBe(0);
   for (const { answer } of started) answer();
   expect(await Promise.all(answers)).toHaveLength(answers.length);
@@ -70,7 +89,7 @@ test("a statement that is full waits for no others", async () => {
 
 test("as many statements as there are lanes are in flight at once", async () => {
   const { started, run } = statements();
-  const { submit } = group(run, { ...options, lanes: 2 });
+  const { submit } = batches(run, { ...options, connections: 2 });
   const answers = [1, 2, 3].map(submit);
   expect(started.map(({ items }) => items)).toEqual([[1], [2]]);
   for (const _ of answers) {
@@ -82,7 +101,7 @@ test("as many statements as there are lanes are in flight at once", async () => 
 
 test("a statement that fails rejects its own items alone, and the next one flies", async () => {
   const { started, run } = statements();
-  const { submit } = group(run, options);
+  const { submit } = batches(run, options);
   const [first, second] = [submit(1), submit(2)];
   started[0]?.answer(new Error("lost"));
   await expect(first).rejects.toThrow("lost");
@@ -92,7 +111,7 @@ test("a statement that fails rejects its own items alone, and the next one flies
 
 test("one more than may wait is refused at once", async () => {
   const { started, run } = statements();
-  const { submit } = group(run, { ...options, queueLimit: 1 });
+  const { submit } = batches(run, { ...options, queueLimit: 1 });
   const [first, second] = [submit(1), submit(2)];
   await expect(submit(3)).rejects.toBeInstanceOf(Unavailable);
   started[0]?.answer();
@@ -108,7 +127,7 @@ test("what would wait for most of the time that it has, at the present pace, is 
     if (takesMs > 0) await Bun.sleep(takesMs);
     return items;
   };
-  const { submit } = group(run, { ...options, size: 1, queueLimit: 100_000 });
+  const { submit } = batches(run, { ...options, batchSize: 1, queueLimit: 100_000 });
   for (let i = 0; i < 64; i++) await submit(i);
   takesMs = 0;
   let refused = 0;
@@ -128,7 +147,13 @@ test("one statement that takes long is a pause: nobody is refused for it", async
     takesMs = 0;
     return items;
   };
-  const { submit } = group(run, { ...options, lanes: 2, size: 1, queueLimit: 1000, timeoutMs: 1500 });
+  const { submit } = batches(run, {
+    ...options,
+    connections: 2,
+    batchSize: 1,
+    queueLimit: 1000,
+    timeoutMs: 1500,
+  });
   for (let i = 0; i < 64; i++) await submit(i);
   takesMs = 800;
   await submit(0);
@@ -138,7 +163,7 @@ test("one statement that takes long is a pause: nobody is refused for it", async
 
 test("what gets too old is given up, in flight and waiting, and never sent afterwards", async () => {
   const { started, run } = statements();
-  const { submit } = group(run, { ...options, timeoutMs: 1 });
+  const { submit } = batches(run, { ...options, timeoutMs: 1 });
   const outcomes = await Promise.allSettled([submit(1), submit(2)]); // in flight, and waiting
   for (const outcome of outcomes) expect(outcome).toMatchObject({ reason: expect.any(Unavailable) });
   started[0]?.answer();
@@ -154,7 +179,7 @@ test("while the server works on it, a slow statement is answered, and so is what
     if (performance.now() - began > 1.5 * timeoutMs) started[0]?.answer();
     return true;
   };
-  const { submit } = group(run, { ...options, timeoutMs, isWorking });
+  const { submit } = batches(run, { ...options, timeoutMs, isWorking });
   const [slow, behind] = [submit(1), submit(2)];
   expect(await slow).toBe("#1");
   started[1]?.answer();
@@ -173,7 +198,7 @@ test.each<[title: string, answer: () => Promise<boolean>]>([
     asked++;
     return answer();
   };
-  const { submit } = group(run, { ...options, timeoutMs: 80, isWorking });
+  const { submit } = batches(run, { ...options, timeoutMs: 80, isWorking });
   await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
   expect(asked).toBeGreaterThan(0);
   started[0]?.answer();
@@ -183,7 +208,12 @@ test("a statement whose answer was lost is abandoned, and what waits behind it i
   const { started, run } = statements();
   let stuck = 0;
   const isWorking = () => Promise.resolve(false);
-  const { submit, stats } = group(run, { ...options, timeoutMs: 2000, isWorking, onStuck: () => stuck++ });
+  const { submit, stats } = batches(run, {
+    ...options,
+    timeoutMs: 2000,
+    isWorking,
+    onAbandoned: () => stuck++,
+  });
   const lost = submit(1);
   const behind = submit(2);
   await expect(lost).rejects.toBeInstanceOf(Unavailable);
@@ -203,7 +233,7 @@ test("a statement that started a moment ago is not abandoned, for the server may
     await tick();
     return false;
   };
-  const { submit } = group(run, { ...options, timeoutMs, isWorking, onStuck: () => stuck++ });
+  const { submit } = batches(run, { ...options, timeoutMs, isWorking, onAbandoned: () => stuck++ });
   const first = submit(1);
   const second = submit(2);
   expect(await first).toBe("#1");
@@ -221,7 +251,7 @@ test("the lane of a statement that never settles is free again, and its late ans
     if (started.length > 1) started.at(-1)?.answer();
     return answers;
   };
-  const { submit, stats } = group(answering, { ...options, timeoutMs: 20, onStuck: () => stuck++ });
+  const { submit, stats } = batches(answering, { ...options, timeoutMs: 20, onAbandoned: () => stuck++ });
   await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
   const next = () => submit(2).catch((error: Error) => error);
   let answer = await next();

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { idOf } from "../contract/pessoa.ts";
-import { entryOf, storedColumns } from "../db.ts";
 import schema from "../schema.sql" with { type: "text" };
-import { inBulk } from "../search/search.ts";
+import { rowOf, storedColumns } from "../search/rows.ts";
+import { searchableInBulk } from "../search/search.ts";
 import { type Found, newPessoa, query, type Registry, serve } from "./support.ts";
 
 // CITUS_URL names an empty database on the coordinator of a real cluster; docs/scaling.md says how to make one.
@@ -24,11 +24,11 @@ describe.skipIf(!coordinator)(title, () => {
     // A registry that was there before Citus: its table is a plain one, and holds persons.
     const [plain = ""] = schema.split(/^-- Citus/m);
     const cells = stored.map((person) =>
-      entryOf(person, inBulk(0)).row.map((text) =>
+      rowOf(person, searchableInBulk(0)).values.map((text) =>
         text === null ? "null" : `'${text.replaceAll("'", "''")}'`,
       ),
     );
-    await query(coordinator, "drop table if exists pessoas, curtos");
+    await query(coordinator, "drop table if exists pessoas, short_terms");
     await query(coordinator, plain);
     await query(
       coordinator,
@@ -39,7 +39,7 @@ describe.skipIf(!coordinator)(title, () => {
 
   afterAll(async () => {
     await Promise.all([one?.stop(), other?.stop()]);
-    await query(coordinator, "drop table if exists pessoas, curtos");
+    await query(coordinator, "drop table if exists pessoas, short_terms");
   });
 
   const start = () => serve({ DATABASE_URL: coordinator, DB_TIMEOUT_MS: "10000" });

@@ -1,6 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { idOf } from "../contract/pessoa.ts";
-import { enough } from "../search/common.ts";
+import { maxFound } from "../search/limits.ts";
 import { startCluster } from "./cluster.ts";
 import { connect, type Found, newPessoa, query, type Registry, serve } from "./support.ts";
 
@@ -166,7 +166,7 @@ test("a table that was emptied is empty, and one that was made anew is another o
   await using it = await twins();
   await it.one.post({ ...newPessoa(), nome: "antiga" });
   for (const registry of it.both) expect(await registry.search("antiga")).toHaveLength(1);
-  await query(it.url, "truncate pessoas, curtos");
+  await query(it.url, "truncate pessoas, short_terms");
   for (const registry of it.both) expect(await registry.search("antiga")).toEqual([]);
   await query(it.url, row("nova", "nova"));
   for (const registry of it.both) expect(await names(registry, "nova")).toEqual(["nova"]);
@@ -176,16 +176,16 @@ test("searches of the moment in which a table was made anew find what is in the 
   await using it = await twins();
   const many = (prefix: string) =>
     `insert into pessoas (id, apelido, nome, nascimento)
-     select gen_random_uuid(), '${prefix}' || n, 'todos', '2000-01-01' from generate_series(1, ${enough}) n`;
+     select gen_random_uuid(), '${prefix}' || n, 'todos', '2000-01-01' from generate_series(1, ${maxFound}) n`;
   await query(it.url, many("velha"));
-  for (const registry of it.both) expect(await registry.search("todos")).toHaveLength(enough);
+  for (const registry of it.both) expect(await registry.search("todos")).toHaveLength(maxFound);
   await query(it.url, `begin; truncate pessoas; ${many("nova")}; commit`);
   const found = await Promise.all(
     it.both.flatMap((registry) =>
       ["ninguem", "todos", "ninguem", "todos"].map((term) => registry.search(term)),
     ),
   );
-  expect(found.map(({ length }) => length)).toEqual([0, enough, 0, enough, 0, enough, 0, enough]);
+  expect(found.map(({ length }) => length)).toEqual([0, maxFound, 0, maxFound, 0, maxFound, 0, maxFound]);
 });
 
 test("the memory holds each person once, whatever was asked how often", async () => {

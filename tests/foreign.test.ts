@@ -208,8 +208,8 @@ describe("the schema", () => {
   const own = "create schema rinha authorization pessoas;";
   const tables = (name: string) =>
     cluster.sql(
-      `select relnamespace::regnamespace::text as schema from pg_class where relname in ('pessoas', 'curtos')
-       union all select pronamespace::regnamespace::text from pg_proc where proname = 'pessoas_mesclar'`,
+      `select relnamespace::regnamespace::text as schema from pg_class where relname in ('pessoas', 'short_terms')
+       union all select pronamespace::regnamespace::text from pg_proc where proname = 'merge_pending_list'`,
       name,
     );
 
@@ -233,13 +233,13 @@ describe("the schema", () => {
     const schemas = (await tables(name)).map(({ schema }) => schema as string);
     expect(schemas).toHaveLength(3);
     expect(new Set(schemas)).toEqual(new Set([expect.stringMatching(/rinha/i)]));
-    await cluster.sql(`select ${schemas[0]}.pessoas_mesclar()`, name);
+    await cluster.sql(`select ${schemas[0]}.merge_pending_list()`, name);
   });
 
   test("what is missing is made beside the table that is there", async () => {
     const name = await newDatabase(`${trgm} grant create on schema public to pessoas`);
     await expectServed({ DATABASE_URL: socketUrl(name) });
-    await cluster.sql("create schema pessoas authorization pessoas; drop table curtos", name);
+    await cluster.sql("create schema pessoas authorization pessoas; drop table short_terms", name);
     await expectServed({ DATABASE_URL: socketUrl(name) });
     expect((await tables(name)).map(({ schema }) => schema)).toEqual(["public", "public", "public"]);
   });
@@ -287,7 +287,7 @@ describe("the schema", () => {
     [
       "a table that this role may only read",
       `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json, busca text, tx xid8);
-       create table curtos (termo text, id uuid); grant select on pessoas, curtos to pessoas`,
+       create table short_terms (term text, id uuid); grant select on pessoas, short_terms to pessoas`,
       "",
       `the role pessoas may not insert into pessoas${owner}`,
     ],
@@ -296,7 +296,7 @@ describe("the schema", () => {
       `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json,
        busca text, tx xid8); grant select on pessoas to pessoas`,
       "",
-      `relation "curtos" does not exist${owner}`,
+      `relation "short_terms" does not exist${owner}`,
     ],
   ])("%s is refused", async (_, setup, query, message) => {
     const name = await newDatabase(`grant create on schema public to pessoas; ${setup}`);

@@ -1,7 +1,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
-import { enough } from "../search/common.ts";
+import { maxFound } from "../search/limits.ts";
 import type { Pessoa } from "../stress-test/data/contract.ts";
 import { startCluster } from "./cluster.ts";
 import { expectExact, expectFound, samplePersons, termsOf } from "./model.ts";
@@ -25,8 +25,8 @@ const lanes = 48;
 async function processes(databaseUrl: string, held: number, timeoutMs = 1000) {
   const program = `
     import { start } from ${JSON.stringify(join(import.meta.dir, "..", "server.ts"))};
-    import { readSettings } from ${JSON.stringify(join(import.meta.dir, "..", "settings.ts"))};
-    const { url } = await start(readSettings(process.env), undefined, { held: ${held} });
+    import { readSettings } from ${JSON.stringify(join(import.meta.dir, "..", "process", "settings.ts"))};
+    const { url } = await start(readSettings(process.env), { maxInMemory: ${held} });
     console.log("listening on " + url);`;
   const env = { DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs), LOG_LEVEL: "error" };
   const started: Awaited<ReturnType<typeof spawnServer>>[] = [];
@@ -204,13 +204,13 @@ test("an instance that was stopped finds at once whoever was stored meanwhile, a
   await Promise.all([...early, ...waiting]);
   expect(tally.missed).toEqual([]);
   await expectAllFound(it.both, tally);
-  for (const { search } of it.both) expect(await search("ana p")).toHaveLength(enough);
+  for (const { search } of it.both) expect(await search("ana p")).toHaveLength(maxFound);
 });
 
 test("two instances find what the model does while both store, fill their memory and start again in turn", async () => {
   const held = 120;
   const databaseUrl = await newDatabase();
-  const start = () => serve({ DATABASE_URL: databaseUrl }, { held });
+  const start = () => serve({ DATABASE_URL: databaseUrl }, { maxInMemory: held });
   const both = [await start(), await start()] as [Registry, Registry];
   const stored: Pessoa[] = [];
   const sent: Pessoa[] = [];

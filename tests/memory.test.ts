@@ -1,7 +1,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
-import { addPieces, bitsOf, blockBytes, filterBytes, mayHold } from "../search/blocks.ts";
-import { enough } from "../search/common.ts";
+import { addPieces, bitsOf, blockBytes, filterBytes, mayContain } from "../search/blocks.ts";
+import { maxFound } from "../search/limits.ts";
 import { openMemory } from "../search/memory.ts";
 import { lowerCased } from "../search/text.ts";
 import { holds } from "../stress-test/data/contract.ts";
@@ -49,7 +49,7 @@ test("a term finds exactly the persons who hold it, and 50 of more", () => {
         const holders = persons.filter((each) => holds(each, term)).map(({ id }) => id);
         expect(found.filter((id) => !holders.includes(id))).toEqual([]);
         expect(new Set(found).size).toBe(found.length);
-        expect(found.length).toBe(Math.min(enough, new Set(holders).size));
+        expect(found.length).toBe(Math.min(maxFound, new Set(holders).size));
       }
     }),
     { numRuns: 1000 },
@@ -66,7 +66,7 @@ test("what 50 persons have in their stacks is left out of later texts, and is st
       nome: "n",
       stack: JSON.stringify(stack),
     });
-  for (let i = 0; i < enough; i++) {
+  for (let i = 0; i < maxFound; i++) {
     expect(memory.isCommon("Haskell")).toBe(false);
     add(["Haskell", "Haskell", `agda${i}`]);
   }
@@ -74,7 +74,7 @@ test("what 50 persons have in their stacks is left out of later texts, and is st
   const before = memory.bytes();
   add(["Haskell", "idris"]);
   expect(memory.bytes() - before).toBe(Buffer.byteLength("a\0n\0idris\0"));
-  expect(memory.find("skel")).toHaveLength(enough);
+  expect(memory.find("skel")).toHaveLength(maxFound);
   expect([memory.find("idris").length, memory.find("agda7").length]).toEqual([1, 1]);
 });
 
@@ -84,10 +84,10 @@ test("a block may hold every piece of its texts, and few other terms", () => {
   for (const text of texts) addPieces(filters, filterBytes, text, 0, text.length);
   for (const text of texts)
     for (let length = 1; length <= 32; length++)
-      expect(mayHold(filters, filterBytes, bitsOf(text.subarray(32 - length)))).toBe(true);
-  expect(mayHold(filters, 0, bitsOf(Buffer.from("ab")))).toBe(false); // the block before it is empty
+      expect(mayContain(filters, filterBytes, bitsOf(text.subarray(32 - length)))).toBe(true);
+  expect(mayContain(filters, 0, bitsOf(Buffer.from("ab")))).toBe(false); // the block before it is empty
   const others = Array.from({ length: 1000 }, () => bitsOf(Buffer.from(crypto.randomUUID())));
-  expect(others.filter((bits) => mayHold(filters, filterBytes, bits)).length).toBeLessThan(10);
+  expect(others.filter((bits) => mayContain(filters, filterBytes, bits)).length).toBeLessThan(10);
 });
 
 test("in texts of many blocks everybody is found, and after a mark only those who came later", () => {
@@ -99,18 +99,18 @@ test("in texts of many blocks everybody is found, and after a mark only those wh
     nome: `ñ${String.fromCodePoint(0x4e00 + i)}`,
     stack: null,
   }));
-  const ids = (term: string, mark?: ReturnType<typeof memory.mark>) =>
-    memory.find(term, mark).map(({ id }) => id);
+  const ids = (term: string, since?: ReturnType<typeof memory.end>) =>
+    memory.find(term, since).map(({ id }) => id);
   for (const person of persons.slice(0, 1003)) memory.add(person);
-  const mark = memory.mark();
+  const end = memory.end();
   for (const person of persons.slice(1003)) memory.add(person);
   for (const [i, { id, apelido, nome }] of persons.entries()) {
     for (const term of [apelido, apelido.slice(-5), nome, nome.slice(1)]) {
       expect(ids(term)).toContain(id);
-      expect(ids(term, mark).includes(id)).toBe(i >= 1003);
+      expect(ids(term, end).includes(id)).toBe(i >= 1003);
     }
   }
-  expect(ids("ñ")).toHaveLength(enough);
+  expect(ids("ñ")).toHaveLength(maxFound);
 });
 
 test("whoever is in memory is found, however often its buffers have grown", () => {

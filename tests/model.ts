@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 import fc from "fast-check";
-import { enough } from "../search/common.ts";
+import { maxFound } from "../search/limits.ts";
 import { holds, type Pessoa } from "../stress-test/data/contract.ts";
 import type { Registry } from "./support.ts";
 
@@ -85,10 +85,10 @@ export function expectFound(
   const has = new Set(names);
   expect({
     term,
-    missed: names.length === enough ? [] : must.filter((name) => !has.has(name)),
+    missed: names.length === maxFound ? [] : must.filter((name) => !has.has(name)),
     wrong: names.filter((name) => !may.has(name)),
     repeated: names.length - has.size,
-    tooMany: names.length > enough,
+    tooMany: names.length > maxFound,
   }).toEqual({ term, missed: [], wrong: [], repeated: 0, tooMany: false });
 }
 
@@ -107,7 +107,7 @@ export async function expectExact(
       // Below 50 there is one answer.
       const names = (found: { apelido: string }[]) => found.map(({ apelido }) => apelido).toSorted();
       for (const other of others) {
-        if (first.length < enough) expect(names(other)).toEqual(names(first));
+        if (first.length < maxFound) expect(names(other)).toEqual(names(first));
         else expectFound(other, term, persons);
       }
     }

@@ -144,8 +144,8 @@ test.each([
   ["memory, then the index", 60],
   ["the index", 0],
 ])("a search finds exactly those persons who hold the term, where they are in %s", async (_, held) => {
-  const fresh = await serve({}, { held });
-  const twin = await serve({ DATABASE_URL: fresh.databaseUrl }, { held });
+  const fresh = await serve({}, { maxInMemory: held });
+  const twin = await serve({ DATABASE_URL: fresh.databaseUrl }, { maxInMemory: held });
   const persons = fc
     .sample(person, 120)
     .filter(({ apelido }, i, all) => all.findIndex((p) => p.apelido === apelido) === i);

@@ -13,7 +13,7 @@ async function newRole(databaseUrl: string, ...grants: string[]): Promise<string
 
 test("a role that may select and insert is enough, once the owner has made the schema", async () => {
   const owner = await serve();
-  const url = await newRole(owner.databaseUrl, "select, insert on pessoas, curtos");
+  const url = await newRole(owner.databaseUrl, "select, insert on pessoas, short_terms");
   const registry = await serve({ DATABASE_URL: url });
   const person = (await (await registry.post(newPessoa())).json()) as Found;
   expect(await (await owner.get(`/pessoas/${person.id}`)).json()).toEqual(person);
@@ -30,7 +30,7 @@ test("a role that may select and insert is enough, once the owner has made the s
   ]) {
     await expect(query(url, statement)).rejects.toMatchObject({ code: "42501" });
   }
-  await query(url, "select pessoas_mesclar()");
+  await query(url, "select merge_pending_list()");
   await Promise.all([registry.stop(), owner.stop()]);
 });
 

@@ -1,5 +1,5 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { enough } from "../search/common.ts";
+import { maxFound } from "../search/limits.ts";
 import { searchable } from "../search/text.ts";
 import { connect, newDatabase, newPessoa, query, type Registry, serve } from "./support.ts";
 
@@ -15,13 +15,13 @@ const number = async ({ databaseUrl }: Registry, statement: string) =>
   (await query(databaseUrl, `select (${statement})::int as n`))[0]?.n as number;
 
 test("persons in memory are in no index, and later ones are", async () => {
-  const registry = await serve({}, { held: 10 });
+  const registry = await serve({}, { maxInMemory: 10 });
   await create(registry, 10, { nome: "Maria" });
   expect(await registry.search("maria")).toHaveLength(10); // by now it has counted them
   await create(registry, 5, { nome: "Maria" });
   expect(await number(registry, "select count(*) from pessoas where busca is null")).toBe(10);
   expect(await registry.search("maria")).toHaveLength(15);
-  expect(await number(registry, "select count(*) from curtos where termo = ''")).toBe(5);
+  expect(await number(registry, "select count(*) from short_terms where term = ''")).toBe(5);
   await registry.stop();
 });
 
@@ -34,31 +34,31 @@ test("a person with long texts is a later one, however few there are", async () 
   await registry.stop();
 });
 
-test("short terms of later persons get rows until there are enough, also when the instance is another one", async () => {
-  const first = await serve({}, { held: 0 });
-  const rows = () => number(first, "select count(*) from curtos where termo = 'ж'");
-  await create(first, enough, { nome: "ж" });
+test("short terms of later persons get rows until there are maxFound, also when the instance is another one", async () => {
+  const first = await serve({}, { maxInMemory: 0 });
+  const rows = () => number(first, "select count(*) from short_terms where term = 'ж'");
+  await create(first, maxFound, { nome: "ж" });
   await create(first, 5, { nome: "ж" });
-  expect(await rows()).toBe(enough);
-  const second = await serve({ DATABASE_URL: first.databaseUrl }, { held: 0 });
+  expect(await rows()).toBe(maxFound);
+  const second = await serve({ DATABASE_URL: first.databaseUrl }, { maxInMemory: 0 });
   await create(second, 1, { nome: "ж" });
-  expect(await rows()).toBe(enough);
-  expect(await second.search("Ж")).toHaveLength(enough);
+  expect(await rows()).toBe(maxFound);
+  expect(await second.search("Ж")).toHaveLength(maxFound);
   await Promise.all([first.stop(), second.stop()]);
 });
 
 test("short terms of later persons that 50 in memory have get no row", async () => {
-  const registry = await serve({}, { held: enough });
-  await create(registry, enough, { nome: "xy", stack: null });
-  expect(await registry.search("xy")).toHaveLength(enough);
+  const registry = await serve({}, { maxInMemory: maxFound });
+  await create(registry, maxFound, { nome: "xy", stack: null });
+  expect(await registry.search("xy")).toHaveLength(maxFound);
   await create(registry, 1, { nome: "xz", stack: null });
   const terms = await query(
     registry.databaseUrl,
-    "select termo from curtos where termo in ('x', 'y', 'z', 'xz', '')",
+    "select term from short_terms where term in ('x', 'y', 'z', 'xz', '')",
   );
-  expect(terms.map(({ termo }) => termo).toSorted()).toEqual(["", "xz", "z"]);
+  expect(terms.map(({ term }) => term).toSorted()).toEqual(["", "xz", "z"]);
   const found = await Promise.all(["x", "y", "z", "xz"].map((term) => registry.search(term)));
-  expect(found.map(({ length }) => length)).toEqual([enough, enough, 1, 1]);
+  expect(found.map(({ length }) => length)).toEqual([maxFound, maxFound, 1, 1]);
   await registry.stop();
 });
 
@@ -81,17 +81,17 @@ test("Postgres takes every code point, as a search text has it, for letters or d
 }, 60_000); // 1.1 million code points: on a busy machine longer than the 5 s of the default
 
 test("persons in memory and later ones are found, by all instances", async () => {
-  const first = await serve({}, { held: 1000 });
+  const first = await serve({}, { maxInMemory: 1000 });
   await create(first, 1000, { nome: "Maria" });
   await create(first, 3, { nome: "Maria Xwqz" });
-  const second = await serve({ DATABASE_URL: first.databaseUrl }, { held: 1000 }); // it has loaded all
+  const second = await serve({ DATABASE_URL: first.databaseUrl }, { maxInMemory: 1000 }); // it has loaded all
   await create(second, 4, { nome: "Maria Xwqz" });
   await create(second, 60, { nome: "Zoë Kyjw" });
   for (const registry of [first, second]) {
     const found = await Promise.all(
       ["xwqz", "wqz", "Maria", "Maria Xwqz", "kyjw", "yjwx", "ë", "kq"].map((term) => registry.search(term)),
     );
-    expect(found.map(({ length }) => length)).toEqual([7, 7, enough, 7, enough, 0, enough, 0]);
+    expect(found.map(({ length }) => length)).toEqual([7, 7, maxFound, 7, maxFound, 0, maxFound, 0]);
   }
   expect(await number(first, "select count(*) from pessoas where busca is null")).toBeGreaterThanOrEqual(
     1000,
@@ -101,8 +101,8 @@ test("persons in memory and later ones are found, by all instances", async () =>
 });
 
 test("a create that is refused leaves no term to find somebody else by", async () => {
-  const registry = await serve({}, { held: 0 });
-  const other = await serve({ DATABASE_URL: registry.databaseUrl }, { held: 0 }); // it does not have them in its cache
+  const registry = await serve({}, { maxInMemory: 0 });
+  const other = await serve({ DATABASE_URL: registry.databaseUrl }, { maxInMemory: 0 }); // it does not have them in its cache
   const person = newPessoa();
   await registry.post(person);
   const taken = await Promise.all(["ж", "жя", "ю"].map((nome) => other.post({ ...person, nome })));
@@ -113,13 +113,13 @@ test("a create that is refused leaves no term to find somebody else by", async (
 });
 
 test("where no more later persons come, their index takes in those that wait", async () => {
-  const registry = await serve({}, { held: 0 });
+  const registry = await serve({}, { maxInMemory: 0 });
   const listener = connect(registry.databaseUrl);
   const merged = Promise.withResolvers<string>();
   await listener.listen("merged", merged.resolve);
   await query(
     registry.databaseUrl,
-    `create or replace function pessoas_mesclar() returns bigint language sql
+    `create or replace function merge_pending_list() returns bigint language sql
      as $$ select 1::bigint from (select pg_notify('merged', current_setting('statement_timeout'))) as told $$`,
   );
   await create(registry, 3, {});

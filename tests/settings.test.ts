@@ -28,8 +28,8 @@ test.each([
   [{ CACHE_BYTES: "32MB" }, 'CACHE_BYTES: expected a whole number from 1024 to 17179869184, got "32MB"'],
   [{ SEARCHES: "0" }, 'SEARCHES: expected a whole number from 1 to 16, got "0"'],
   [{ SOCKET: `/${"x".repeat(100)}` }, "SOCKET: expected a path of at most 100 bytes"],
-  [{ PORT: "x", GATHER_MS: "x" }, "PORT: "],
-  [{ PORT: "x", GATHER_MS: "x" }, "GATHER_MS: "],
+  [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "PORT: "],
+  [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "BATCH_WINDOW_MS: "],
 ])("%j is refused in one line that names it", (env, message) => {
   expect(() => readSettings(env)).toThrow(message);
   expect(() => readSettings(env)).toThrow(/^[^\n]+$/);

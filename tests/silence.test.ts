@@ -22,7 +22,7 @@ function database(): Promise<string> {
     const terms = ["", ...digits].map((term) => `('${term}')`).join();
     await query(
       registry.databaseUrl,
-      `insert into curtos select termo, gen_random_uuid() from (values ${terms}) as t (termo), generate_series(1, 50)`,
+      `insert into short_terms select term, gen_random_uuid() from (values ${terms}) as t (term), generate_series(1, 50)`,
     );
     await registry.stop();
     return registry.databaseUrl;
@@ -66,7 +66,7 @@ const reads: Record<Read, { sql: RegExp; path: () => string; right: number; simp
   },
   search: { sql: /busca like/, path: () => "/pessoas?t=123", right: 200 },
   "search in memory": { sql: /pg_current_snapshot/, path: () => "/pessoas?t=123", right: 200 },
-  "search of a short term": { sql: /from curtos join/, path: () => "/pessoas?t=~", right: 200 },
+  "search of a short term": { sql: /from short_terms join/, path: () => "/pessoas?t=~", right: 200 },
   ping: { sql: /^select 1 from pessoas/, path: () => "/readyz", right: 200, simple: true },
 };
 
@@ -305,7 +305,7 @@ describe.concurrent("a connection that goes silent", () => {
         const databaseUrl = await newDatabase();
         await using it = await behindProxy(databaseUrl);
         const { proxy, post } = it;
-        const merge = /pessoas_mesclar/;
+        const merge = /merge_pending_list/;
         expect((await post(withTerms())).status).toBe(201); // some seconds later it is merged
         const silencing = proxy.fault(at === "accept" ? { at } : { at, sql: merge });
         const silenced = await within(mergeMs + answerMs * busy, "the silence", silencing);
@@ -521,7 +521,11 @@ describe("a start beside an open transaction that has inserted a person", () => 
 
   test.each([
     ["an index", "drop index pessoas_busca", "to_regclass('pessoas_busca') is not null"],
-    ["a function", "drop function pessoas_mesclar()", "to_regprocedure('pessoas_mesclar()') is not null"],
+    [
+      "a function",
+      "drop function merge_pending_list()",
+      "to_regprocedure('merge_pending_list()') is not null",
+    ],
   ])(
     "reports once that %s is missing and has to wait, fails no create of others, and makes it in the end",
     async (_, drop, isThere) => {

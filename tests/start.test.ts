@@ -530,7 +530,7 @@ describe("a DATA_DIR that cannot be used", () => {
     await expect(startEmbedded(folder.path, quiet)).rejects.toThrow(
       `DATA_DIR: ${join(folder.path, "pg18")} is not a`,
     );
-    await expect(removeData(file)).rejects.toThrow(/^DATA_DIR: \S+ is not a folder/);
+    await expect(removeData(file, quiet)).rejects.toThrow(/^DATA_DIR: \S+ is not a folder/);
     await expect(runningUrl(file)).rejects.toThrow(/^DATA_DIR: \S+ is not a folder/);
   });
 

@@ -1,9 +1,10 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
-import { common, enough } from "../search/common.ts";
-import { rarity } from "../search/rarity.ts";
+import { counter } from "../search/counter.ts";
+import { maxFound } from "../search/limits.ts";
 import { shortTerms } from "../search/short-terms.ts";
 import { encode, isShort, lowerCased, searchable } from "../search/text.ts";
+import { trigramSample } from "../search/trigrams.ts";
 import { holds } from "../stress-test/data/contract.ts";
 
 setDefaultTimeout(60_000); // on a busy machine 20,000 runs take longer than the 5 s of the default
@@ -94,7 +95,7 @@ test("a short term has a row exactly when a field holds it", () => {
     fc.property(asked, ([who, fields, term]) => {
       const wanted = lowerCased(term);
       if (wanted === undefined || !isShort(wanted)) return;
-      const rows = shortTerms(1000).wanting(searchable(who).fields, never);
+      const rows = shortTerms(1000).needed(searchable(who).fields, never);
       expect(rows.includes(wanted)).toBe(fields.some((field) => field.toLowerCase().includes(wanted)));
       expect(new Set(rows).size).toBe(rows.length);
     }),
@@ -102,8 +103,8 @@ test("a short term has a row exactly when a field holds it", () => {
   );
 });
 
-test("whatever is known of rarity, a pattern leaves out nobody with the term", () => {
-  const rare = rarity();
+test("a text with the term matches its pattern, whatever was learned before", () => {
+  const rare = trigramSample();
   fc.assert(
     fc.property(asked, ([who, , term]) => {
       const { text } = searchable(who);
@@ -117,27 +118,27 @@ test("whatever is known of rarity, a pattern leaves out nobody with the term", (
   );
 });
 
-test("a pattern has the rarest of what is known", () => {
-  const rare = rarity();
+test("a pattern has the rarest trigrams of the sample", () => {
+  const rare = trigramSample();
   for (let i = 0; i < 3000; i++) rare.learn(`python${i % 3 ? "javascript" : "silva"}`);
   expect(rare.pattern("pythonwxyz")).toBe("%onw%xyz%");
   expect(rare.pattern("python")).toBe("%python%");
 });
 
-test("a term wants rows until there are enough, and again once it is forgotten", () => {
+test("a short term needs rows until it has 50, and again once it is forgotten", () => {
   const short = shortTerms(3);
-  for (let i = 0; i < enough; i++) {
-    expect(short.wanting(["á"], never)).toEqual(["", "á"]);
-    short.added(["á"]);
+  for (let i = 0; i < maxFound; i++) {
+    expect(short.needed(["á"], never)).toEqual(["", "á"]);
+    short.stored(["á"]);
   }
-  expect(short.wanting(["á"], never)).toEqual([""]);
-  short.full(["", "é😀"]);
-  expect(short.wanting(["é😀"], never)).toEqual(["é", "😀"]);
-  short.full(["c"]);
-  expect(short.wanting(["á"], never)).toEqual(["á"]);
+  expect(short.needed(["á"], never)).toEqual([""]);
+  short.complete(["", "é😀"]);
+  expect(short.needed(["é😀"], never)).toEqual(["é", "😀"]);
+  short.complete(["c"]);
+  expect(short.needed(["á"], never)).toEqual(["á"]);
 });
 
-test("a term that enough persons in memory have wants no row, and memory is asked for each term in ASCII once", () => {
+test("a short term that 50 persons in memory have needs no row, and memory is searched once for each term in ASCII", () => {
   const short = shortTerms(1000);
   const asked: string[] = [];
   const isAnswered = (term: string) => {
@@ -145,19 +146,19 @@ test("a term that enough persons in memory have wants no row, and memory is aske
     return term.startsWith("a");
   };
   for (let i = 0; i < 2; i++) {
-    expect(short.wanting(["abé"], isAnswered).toSorted()).toEqual(["", "b", "bé", "é"]);
+    expect(short.needed(["abé"], isAnswered).toSorted()).toEqual(["", "b", "bé", "é"]);
   }
   expect(asked).toEqual(["a", "b", "ab"]);
 });
 
-test("a word is common once enough texts have it, and no longer when it is forgotten", () => {
-  const words = common(2);
-  for (let i = 0; i < enough; i++) {
-    expect(words.has("a")).toBe(false);
+test("a counter is full at 50, and an evicted key is counted anew", () => {
+  const words = counter<string>(2);
+  for (let i = 0; i < maxFound; i++) {
+    expect(words.isFull("a")).toBe(false);
     words.add("a");
   }
-  expect(words.has("a")).toBe(true);
+  expect(words.isFull("a")).toBe(true);
   words.add("b");
   words.add("c");
-  expect(words.has("a")).toBe(false);
+  expect(words.get("a")).toBeUndefined();
 });

@@ -79,14 +79,14 @@ test(
     });
     const used = await run("db.ts", env, "reset", "--yes");
     expect(used).toMatchObject({ code: 1, stderr: expect.stringContaining("another server is running") });
-    await expect(removeData(folder.path)).rejects.toThrow("another server is running");
+    await expect(removeData(folder.path, () => {})).rejects.toThrow("another server is running");
     await embedded.stop();
     const other = await run("db.ts", { ...env, DATABASE_URL: "postgres://a@b/c" }, "reset", "--yes");
     expect(other).toMatchObject({ code: 1, stderr: expect.stringMatching(/^DATABASE_URL: /) });
     expect(existsSync(cluster)).toBe(true);
     expect(await run("db.ts", env, "reset", "--yes")).toMatchObject({ code: 0 });
     expect(existsSync(cluster)).toBe(false);
-    await removeData(folder.path); // nothing is left to remove
+    await removeData(folder.path, () => {}); // nothing is left to remove
   },
   startupMs,
 );

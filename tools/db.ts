@@ -177,7 +177,7 @@ async function reset(given: string | undefined, dataDir: string): Promise<number
     if (!process.stdin.isTTY) throw new RangeError(`this would remove all data in ${dataDir}: add --yes`);
     if (!/^y(es)?$/i.test(prompt(`Remove all data in ${dataDir}? [y/N]`) ?? "")) return 1;
   }
-  await removeData(dataDir);
+  await removeData(dataDir, info);
   console.log(`${dataDir} is empty`);
   return 0;
 }

@@ -1,6 +1,6 @@
-import { entryOf, storedColumns } from "../../db.ts";
 import { idOf } from "../../contract/pessoa.ts";
-import { inBulk } from "../../search/search.ts";
+import { rowOf, storedColumns } from "../../search/rows.ts";
+import { searchableInBulk } from "../../search/search.ts";
 import { shortTerms } from "../../search/short-terms.ts";
 import type { Pessoa } from "./contract.ts";
 
@@ -14,23 +14,23 @@ export type CopyInto = (table: string, lines: Iterable<string>) => Promise<unkno
 export async function store(
   copyInto: CopyInto,
   persons: Iterable<Pessoa>,
-  there: { held: number; full: string[] } = { held: 0, full: [] },
+  there: { inMemory: number; completeTerms: string[] } = { inMemory: 0, completeTerms: [] },
 ): Promise<void> {
   const short = shortTerms(Number.POSITIVE_INFINITY);
-  short.full(there.full);
-  const searchableOf = inBulk(there.held);
+  short.complete(there.completeTerms);
+  const searchableOf = searchableInBulk(there.inMemory);
   const terms: string[] = [];
   const rows = function* () {
     for (const person of persons) {
-      const { id, row, searchable } = entryOf({ id: idOf(person.apelido), ...person }, searchableOf);
-      const wanting = searchable.text === null ? [] : short.wanting(searchable.fields, () => false);
-      short.added(wanting);
-      for (const term of wanting) terms.push(line([term, id]));
-      yield line(row);
+      const { id, values, searchable } = rowOf({ id: idOf(person.apelido), ...person }, searchableOf);
+      const needed = searchable.text === null ? [] : short.needed(searchable.fields, () => false);
+      short.stored(needed);
+      for (const term of needed) terms.push(line([term, id]));
+      yield line(values);
     }
   };
   await copyInto(`pessoas (${storedColumns})`, rows());
-  await copyInto("curtos (termo, id)", terms);
+  await copyInto("short_terms (term, id)", terms);
 }
 
 function line(row: (string | null)[]): string {

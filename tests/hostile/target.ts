@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { startEmbedded } from "../../database/embedded.ts";
 import schema from "../../schema.sql" with { type: "text" };
-import { mostHeld } from "../../search/search.ts";
+import { maxInMemory } from "../../search/limits.ts";
 import { services, topology } from "../contest/topology.ts";
 import { query, spawnServer, temporaryFolder } from "../support.ts";
 
@@ -111,7 +111,7 @@ async function populate(sql: (text: string) => Promise<unknown>, people: number)
     await sql(`
       insert into pessoas (id, apelido, nome, nascimento, stack, busca)
       select md5(n::text)::uuid, apelido, nome, date '1950-01-01' + n % 20000, json_build_array(everybody, stack),
-        case when n > ${mostHeld} then -- as search/text.ts writes it
+        case when n > ${maxInMemory} then -- as search/text.ts writes it
           translate(lower(concat_ws(chr(1), apelido, nome, everybody, stack)), ' #-', '\u3c60\u3c63\u3c6d') end
       from generate_series(${from}, ${Math.min(people, from + 49_999)}) n,
         lateral (select 'n' || n || '-' || substr(md5('a' || n), 1, 8) as apelido,
@@ -121,11 +121,11 @@ async function populate(sql: (text: string) => Promise<unknown>, people: number)
   }
   // 20,000 of the later ones hold all of the terms of one and two characters that anybody holds, 50 times or as often as they are.
   await sql(`
-    insert into curtos (termo, id)
-    select termo, id from (
-      select termo, id, row_number() over (partition by termo) as nth
+    insert into short_terms (term, id)
+    select term, id from (
+      select term, id, row_number() over (partition by term) as nth
       from (
-        select distinct id, substr(field, at, length) as termo
+        select distinct id, substr(field, at, length) as term
         from (select * from pessoas where busca is not null limit 20000) as later,
           unnest(array[lower(apelido), lower(nome), lower(stack->>0), lower(stack->>1)]) as field,
           generate_series(1, length(field)) as at, generate_series(1, 2) as length
@@ -133,7 +133,7 @@ async function populate(sql: (text: string) => Promise<unknown>, people: number)
       ) as terms
     ) as numbered
     where nth <= 50`);
-  await sql("insert into curtos select '', id from pessoas where busca is not null limit 50"); // there are later ones
-  await sql("vacuum analyze pessoas, curtos");
+  await sql("insert into short_terms select '', id from pessoas where busca is not null limit 50"); // there are later ones
+  await sql("vacuum analyze pessoas, short_terms");
   console.error(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${people} people in the registry`);
 }

@@ -1,0 +1,133 @@
+import { type BatchOptions, batches, Unavailable, workingFactor } from "./batch.ts";
+import { openPool, type Pool, watched } from "./pool.ts";
+
+export type ConnectionOptions = {
+  /** As for psql (address.ts). */
+  url: string;
+  /** The same for a replica. */
+  readUrl: string | undefined;
+  /** Deadline of a statement. */
+  timeoutMs: number;
+  /** Connections for searches in the index. */
+  searches: number;
+};
+
+/** The connections of an instance. Separate pools, so neither a slow search nor a burst of reads delays a create. */
+export type Connections = {
+  creates: Pool;
+  /** Rare and slow statements: creates of huge persons, and counts. */
+  slow: Pool;
+  reads: Pool;
+  searches: Pool;
+  /** Asks what the server does, so never behind another statement. */
+  watch: Pool;
+  replica: Pool | undefined;
+  /** How long a read waits for the replica. */
+  replicaTimeoutMs: number;
+  /** Connections to the primary at most. */
+  count: number;
+  /** Options of the batches that use `pool`. */
+  batchOptions(pool: Pool, batchSize: number, queueLimit: number): BatchOptions;
+  /**
+   * Whether the server process works on a statement, or did a moment ago. Rejects with Unavailable without a process, while the
+   * pool connects.
+   */
+  isWorking(pid: number | undefined): Promise<boolean>;
+  /** Merges the pending list of the GIN index, for as long as the server works on it. */
+  merge(): Promise<void>;
+  /** Citus plans for each term which shards to ask, so a plan for any term is an error there. */
+  planEachSearch(): void;
+  /** Waits for what is in flight, for `timeoutMs` at most. */
+  close(): Promise<void>;
+};
+
+const idleS = 1; // Postgres keeps some memory of a merge as long as its connection is open
+const replicaShare = 1 / 5; // of timeoutMs
+// One plan for all parameters: planning anew takes a fifth of a search. Never a scan of the whole table, also not while it is
+// small: the plan stays when the table has grown.
+const plans = {
+  enable_seqscan: "off",
+  max_parallel_workers_per_gather: "0",
+  plan_cache_mode: "force_generic_plan",
+};
+// A process that worked a moment ago has the next statement, or its answer, on the way.
+const workingStatement = `
+  select pid from pg_stat_activity where pid = any ($1::int[])
+    and (state = 'active' or state_change > clock_timestamp() - $2::float8 * interval '1 ms')`;
+const workingShare = 1 / 4; // of timeoutMs
+
+export function openConnections({ url, readUrl, timeoutMs, searches }: ConnectionOptions): Connections {
+  const timeout = (ms: number) => ({ statement_timeout: String(ms) });
+  // A transaction whose client is lost must not keep its rows locked. Only Citus needs transactions of several statements.
+  const storing = { idle_in_transaction_session_timeout: String(timeoutMs) };
+  let planned: Record<string, string> = plans;
+  const searching = () => ({ ...timeout(timeoutMs), ...planned });
+  const primary = {
+    creates: openPool({
+      url,
+      max: 1,
+      settings: () => ({ ...timeout(workingFactor * timeoutMs), ...storing }),
+    }),
+    slow: openPool({ url, max: 1, settings: () => ({ ...timeout(timeoutMs), ...storing }) }),
+    merges: openPool({ url, max: 1, settings: () => timeout(0), idleS }),
+    reads: openPool({ url, max: 1, settings: searching }),
+    searches: openPool({ url, max: searches, settings: searching }),
+    watch: openPool({ url, max: 1, settings: () => timeout(timeoutMs), idleS }),
+  };
+  const replicaTimeoutMs = Math.ceil(timeoutMs * replicaShare);
+  const replica =
+    readUrl === undefined
+      ? undefined
+      : openPool({ url: readUrl, max: 1, settings: () => timeout(replicaTimeoutMs) });
+
+  const batchOptions = (pool: Pool, batchSize: number, queueLimit: number) => ({
+    connections: pool.max,
+    batchSize,
+    queueLimit,
+    timeoutMs,
+    onAbandoned: pool.reopen,
+  });
+  const working = batches(
+    async (pids: number[]) => {
+      const rows = await primary.watch.query<{ pid: number }>(workingStatement, [
+        `{${pids.join()}}`,
+        String(timeoutMs * workingShare),
+      ]);
+      const found = new Set(rows.map(({ pid }) => pid));
+      return pids.map((pid) => found.has(pid));
+    },
+    batchOptions(primary.watch, 16, 16),
+  );
+
+  async function isWorking(pid: number | undefined): Promise<boolean> {
+    if (pid === undefined) throw new Unavailable("connecting");
+    return await working.submit(pid);
+  }
+
+  return {
+    ...primary,
+    replica,
+    replicaTimeoutMs,
+    count: Object.values(primary).reduce((sum, { max }) => sum + max, 0),
+    batchOptions,
+    async merge() {
+      const { merges } = primary;
+      const merged = merges.query("select merge_pending_list()", []);
+      try {
+        await watched(merged, () => isWorking(merges.pid()), timeoutMs / 2);
+      } catch (error) {
+        merges.reopen();
+        throw error;
+      }
+    },
+    isWorking,
+    planEachSearch() {
+      planned = {};
+      for (const pool of [primary.reads, primary.searches]) pool.reopen();
+    },
+    async close() {
+      const pools = [...Object.values(primary), ...(replica ? [replica] : [])];
+      await Promise.all(pools.map((pool) => pool.close(timeoutMs)));
+    },
+  };
+}

@@ -1,0 +1,167 @@
+import { type Batches, batches, Unavailable, workingFactor } from "./batch.ts";
+import type { Connections } from "./connections.ts";
+import type { Pool } from "./pool.ts";
+import { hasCode, isRowError } from "./session.ts";
+
+/** The result of an insert. `refused`: the database cannot store this row, whatever reason it gave. */
+export type Outcome = "created" | "taken" | "refused";
+
+/** A row to be stored. `bytes`: of its values. */
+export type Row = { id: string; bytes: number };
+
+export type InsertOptions<R extends Row> = {
+  connections: Connections;
+  /**
+   * Stores rows in one commit; resolves with the ids that are new. `lockTimeoutMs`: how long a worker of Citus waits for a locked
+   * row; 0: no limit of its own.
+   */
+  store(pool: Pool, rows: R[], lockTimeoutMs: number): Promise<Set<string>>;
+  /** Stores nothing, and needs all that a create needs. */
+  probe(pool: Pool): Promise<unknown>;
+  isCitus(): boolean;
+  timeoutMs: number;
+  batchSize: number;
+  queueLimit: number;
+  /** The batch window. */
+  windowMs: number;
+};
+
+export type Inserts<R extends Row> = {
+  /** Resolves after the commit is flushed. Rejects with Unavailable. */
+  insert(row: R): Promise<Outcome>;
+  /** Resolves when a create could be stored. Rejects with Unavailable. */
+  probe(): Promise<void>;
+  /** Whether one more huge row would be rejected at once. */
+  isFullOfHuge(): boolean;
+  stats(): Record<"insert" | "insertHuge", ReturnType<Batches<R, Outcome>["stats"]>>;
+};
+
+/** One row of a batch may be unavailable while the others are stored. */
+type Answer = Outcome | Unavailable;
+
+// A row with more bytes is stored alone: indexing its text takes milliseconds, for which a batch would wait.
+const hugeBytes = 2500;
+// A queued huge row may take 32 times the memory of others, so their queue is 1/32 as long.
+const hugeFactor = 32;
+const notStoredMs = 1000;
+
+/*
+ * On Citus a worker that crashed may leave a transaction that is not decided yet. An insert of the same id waits for it. This
+ * cancels an insert that has waited for a while; its rows are then stored one by one.
+ */
+const cancelWaitingStatement = `
+  select pg_cancel_backend(pid) from pg_stat_activity
+  where pid = $1::int and query_start < clock_timestamp() - $2::float8 * interval '1 ms' and exists (
+    select from citus_stat_activity
+    where global_pid = citus_calculate_gpid(citus_nodeid_for_gpid(citus_backend_gpid()), $1::int)
+      and is_worker_query and wait_event = 'transactionid')`;
+const cancelShare = 1 / 2; // of timeoutMs
+const lockShare = 1 / 10; // of timeoutMs: how long a single row waits
+const maxUndecided = 1000;
+
+/** Takes the place of a row in a batch. */
+const probeItem = Symbol("probe");
+
+/**
+ * Inserts in batches, one commit for each. Rows go in the order of their ids, because two instances whose batches overlap in
+ * another order would deadlock. When the database refuses a row, halving the batch finds it, and its neighbours are stored.
+ */
+export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R> {
+  const { connections, store, probe, isCitus, timeoutMs, batchSize, queueLimit, windowMs } = options;
+  const { creates, slow, watch } = connections;
+  const undecided = new Set<string>(); // ids that a transaction on a worker holds
+  let failedAt = Number.NEGATIVE_INFINITY; // the last batch that was not stored, until one is
+
+  const usual = batches(insertBatch, {
+    ...connections.batchOptions(creates, batchSize, queueLimit),
+    windowMs,
+    isWorking() {
+      const pid = creates.pid();
+      if (isCitus() && pid !== undefined) {
+        watch.query(cancelWaitingStatement, [String(pid), String(timeoutMs * cancelShare)]).catch(() => {});
+      }
+      return connections.isWorking(pid);
+    },
+    onAbandoned() {
+      failedAt = performance.now();
+      creates.reopen();
+    },
+  });
+  const alone = batches(
+    ([row]: R[]) => insertAlone(slow, row as R).then((answer) => [answer]),
+    connections.batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)),
+  );
+
+  async function insertBatch(items: (R | typeof probeItem)[]): Promise<Answer[]> {
+    const rows = items.filter((item) => item !== probeItem);
+    if (rows.length === 0) {
+      await probe(creates);
+      return items.map(() => "created");
+    }
+    try {
+      const answers = (await insertRows(rows)).values();
+      failedAt = Number.NEGATIVE_INFINITY;
+      return items.map((item) => (item === probeItem ? "created" : (answers.next().value as Answer)));
+    } catch (error) {
+      failedAt = performance.now();
+      throw error;
+    }
+  }
+
+  async function insertRows(rows: R[]): Promise<Answer[]> {
+    const started = performance.now();
+    const sorted = rows.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+    try {
+      const created = await store(creates, sorted, 0);
+      // Of several rows with one id the first is stored.
+      return rows.map(({ id }) => (created.delete(id) ? "created" : "taken"));
+    } catch (error) {
+      const wasCancelled = hasCode(error, "57014") && performance.now() - started < workingFactor * timeoutMs;
+      if (wasCancelled) return await insertEach(rows);
+      if (!isRowError(error)) throw error;
+      if (rows.length === 1) return ["refused"];
+      const half = rows.length >> 1;
+      const first = await insertRows(rows.slice(0, half));
+      return [...first, ...(await insertRows(rows.slice(half)))];
+    }
+  }
+
+  async function insertEach(rows: R[]): Promise<Answer[]> {
+    const answers: Answer[] = [];
+    for (const row of rows) answers.push(await insertAlone(creates, row));
+    return answers;
+  }
+
+  async function insertAlone(pool: Pool, row: R): Promise<Answer> {
+    try {
+      const created = await store(pool, [row], Math.ceil(timeoutMs * lockShare));
+      undecided.delete(row.id);
+      return created.size === 1 ? "created" : "taken";
+    } catch (error) {
+      if (isRowError(error)) return "refused";
+      if (!(error instanceof Unavailable)) throw error;
+      if (hasCode(error, "55P03")) {
+        if (undecided.size >= maxUndecided) undecided.clear();
+        undecided.add(row.id);
+      }
+      return error;
+    }
+  }
+
+  return {
+    async insert(row) {
+      const isAlone = row.bytes > hugeBytes || undecided.has(row.id);
+      const answer = await (isAlone ? alone : usual).submit(row);
+      if (answer instanceof Unavailable) throw answer;
+      return answer;
+    },
+    async probe() {
+      await usual.submit(probeItem);
+      // A probe is smaller than a row: it passes where a row does not. So a batch that failed counts until one is stored.
+      const ageMs = performance.now() - failedAt;
+      if (ageMs < workingFactor * timeoutMs + notStoredMs) throw new Unavailable("creates are not stored");
+    },
+    isFullOfHuge: alone.isFull,
+    stats: () => ({ insert: usual.stats(), insertHuge: alone.stats() }),
+  };
+}

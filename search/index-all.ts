@@ -1,0 +1,35 @@
+import type { Query } from "../database/pool.ts";
+import { columns, insertTermsStatement } from "./search.ts";
+import { shortTerms } from "./short-terms.ts";
+import { searchable } from "./text.ts";
+
+type Row = { id: string; apelido: string; nome: string; stack: string | null };
+
+const portion = 1000; // persons
+const textsStatement = `
+  with texts as materialized (select key::uuid as id, value as text from json_each_text($1))
+  update pessoas set busca = texts.text from texts where pessoas.id = texts.id`;
+
+/**
+ * For persons that were in memory before their database became Citus, where all are in the index. Each call stores the texts and the
+ * short terms of some of them. False when none is left.
+ */
+export function indexer(): (query: Query) => Promise<boolean> {
+  const short = shortTerms(Number.POSITIVE_INFINITY);
+  return async (query) => {
+    const rows = await query<Row>(`select ${columns} from pessoas where busca is null limit ${portion}`, []);
+    if (rows.length === 0) return false;
+    const texts: Record<string, string> = {};
+    const terms: Record<string, string[]> = {};
+    for (const { id, stack, ...row } of rows) {
+      const { fields, text } = searchable({ ...row, stack: stack && JSON.parse(stack) });
+      const needed = short.needed(fields, () => false);
+      short.stored(needed);
+      texts[id] = text;
+      if (needed.length > 0) terms[id] = needed;
+    }
+    await query(textsStatement, [JSON.stringify(texts)]);
+    if (Object.keys(terms).length > 0) await query(insertTermsStatement, [JSON.stringify(terms)]);
+    return rows.length === portion;
+  };
+}

@@ -1,0 +1,61 @@
+/** A sample of how many persons have which trigrams. */
+export type TrigramSample = {
+  /** Adds the index text of a person. */
+  learn(text: string): void;
+  /** A LIKE pattern for the index: every text that contains `term` matches, and few others. */
+  pattern(term: string): string;
+};
+
+const sampleSize = 2000;
+const wholeUpTo = 8; // letters
+const maxTrigrams = 6;
+const rareShare = 1e-4; // of all persons, if trigrams were independent
+
+/** The three code units from `at` on, as one number. */
+const trigramAt = (text: string, at: number) =>
+  (text.charCodeAt(at) * 0x10000 + text.charCodeAt(at + 1)) * 0x10000 + text.charCodeAt(at + 2);
+
+/**
+ * GIN reads all persons of each trigram in a pattern, also of trigrams that half of the persons have. So the pattern of a long
+ * term has only its rarest ones, in their order. An incomplete sample costs time and never a match.
+ */
+export function trigramSample(): TrigramSample {
+  let persons = 0;
+  let counts = new Map<number, number>();
+
+  function countsIn(term: string): number[] {
+    const found: number[] = [];
+    for (let at = 0; at + 3 <= term.length; at++) found.push(counts.get(trigramAt(term, at)) ?? 0.5);
+    return found;
+  }
+
+  return {
+    learn(text) {
+      persons++;
+      const trigrams = new Set<number>();
+      for (let at = 0; at + 3 <= text.length; at++) trigrams.add(trigramAt(text, at));
+      for (const trigram of trigrams) counts.set(trigram, (counts.get(trigram) ?? 0) + 1);
+      if (persons < sampleSize) return;
+      // Halved: old persons count less and less, and rare trigrams are forgotten.
+      persons >>= 1;
+      counts = new Map(
+        [...counts].map(([trigram, n]) => [trigram, n >> 1] as const).filter(([, n]) => n > 0),
+      );
+    },
+    pattern(term) {
+      if (term.length <= wholeUpTo) return `%${term}%`;
+      const left = countsIn(term);
+      const chosen: number[] = [];
+      for (let share = 1; share >= rareShare && chosen.length < maxTrigrams; ) {
+        const rarest = left.indexOf(Math.min(...left));
+        const count = left[rarest] as number;
+        if (count === Number.POSITIVE_INFINITY) break;
+        chosen.push(rarest);
+        share *= count / (persons + 1);
+        left.fill(Number.POSITIVE_INFINITY, Math.max(0, rarest - 2), rarest + 3); // overlapping trigrams add little
+      }
+      const trigrams = chosen.sort((a, b) => a - b).map((at) => term.slice(at, at + 3));
+      return `%${trigrams.join("%")}%`;
+    },
+  };
+}
