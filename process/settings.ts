@@ -25,7 +25,7 @@ const databaseUrl = (mustTakeWrites: boolean) =>
     }
   });
 
-/** Every setting, from the environment. --help and the README's table say the same: a test compares them. */
+/** Every setting, from the environment. --help and the table in docs/operations.md say the same: a test compares them. */
 const Each = z.object({
   HOST: z.string().default("127.0.0.1").describe("address to listen on; 0.0.0.0 for all"),
   PORT: whole(0, 65_535).default(9999).describe("port to listen on; 0 for any free one"),
@@ -36,12 +36,10 @@ const Each = z.object({
     .describe("listen on this Unix socket and on no port"),
   DATABASE_URL: databaseUrl(true)
     .optional()
-    .describe(
-      "a PostgreSQL of yours, 15 to 18, in UTF8, with pg_trgm, also with Citus. A URL as for psql, with its variables; ?host=/directory for a Unix socket, ?search_path=name for a schema. Without it an embedded one is started",
-    ),
+    .describe("URL of your PostgreSQL, 15 to 18, as psql takes it. Without it an embedded one is started"),
   DATABASE_URL_READ: databaseUrl(false)
     .optional()
-    .describe("a replica of it, for reads by id. It may lag or be away; then DATABASE_URL is asked"),
+    .describe("URL of a streaming replica of it, for reads by id"),
   DATA_DIR: z
     .string()
     .default(join(import.meta.dir, "..", ".data"))
@@ -49,23 +47,23 @@ const Each = z.object({
   DB_TIMEOUT_MS: whole(50, 60_000)
     .default(1500)
     .describe(
-      "how long a request waits for the database, 50 to 60000. A create up to twice that, while the database answers others",
+      "deadline of a request, 50 to 60000. A create's doubles while the database still answers pings",
     ),
   BATCH_WINDOW_MS: whole(0, 100)
     .default(5)
     .describe(
-      "longest wait of a create for others to share its commit, 0 to 100. Used only while the mean gap between creates is below 6 × this",
+      "longest wait to fill a batch of creates, 0 to 100. Used only while the mean gap between creates is below 6 times this",
     ),
   SEARCHES: whole(1, 16)
     .default(2)
-    .describe("searches that the database does at once, 1 to 16; each takes a connection"),
+    .describe("searches that the database runs at once, 1 to 16; each takes a connection"),
   CACHE_BYTES: whole(1024, 2 ** 34)
     .default(32 * 2 ** 20)
     .describe("memory for cached answers"),
   LOG_LEVEL: z
     .enum(levels, { error: `expected one of ${levels.join(", ")}` })
     .default("info")
-    .describe("the least that is logged: debug (every request, too), info, warn or error"),
+    .describe("lowest level that is logged: debug (with every request), info, warn or error"),
 });
 const Settings = Each.refine((all) => all.DATABASE_URL_READ === undefined || all.DATABASE_URL !== undefined, {
   path: ["DATABASE_URL_READ"],
