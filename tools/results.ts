@@ -1,0 +1,247 @@
+// Writes the numbers of the contest's runs into README.md, README.pt-BR.md and docs/results.md: bun run results
+import { copyFile, readdir } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { parseArgs } from "node:util";
+
+const usage = `Usage: bun run results [--entry NAME] [RUN...]
+
+Writes the numbers of docs/results/ and of the fault table in docs/reliability.md into README.md, README.pt-BR.md and
+docs/results.md, between their markers.
+
+  RUN           folder of a run of run-test.sh, with its verdict.json. These runs replace the recorded ones of the same
+                entry. Of this project, verdict.json and the charts of the run with the median CPU time are copied, too
+  --entry NAME  the entry that was measured: this project (default), or another one, as owner/repository
+  -h, --help    this text`;
+
+const root = join(import.meta.dir, "..");
+const results = join(root, "docs", "results");
+const own = "pessoas";
+
+/** The pages with markers, and the language of each. */
+export const pages = { "README.md": "en", "README.pt-BR.md": "pt-BR", "docs/results.md": "en" } as const;
+type Language = (typeof pages)[keyof typeof pages];
+type Verdict = typeof import("../docs/results/verdict.json");
+
+/** A run of one entry. `share` is the count divided by the possible maximum; null: not measured. */
+export type Run = {
+  entry: string;
+  at: string;
+  share: number;
+  failed: number;
+  createP99Ms: number;
+  searchP99Ms: number;
+  cpuS: number;
+  memoryMiB: number | null;
+};
+
+/** The recorded numbers, from docs/. */
+export type Recorded = { verdict: Verdict; runs: Run[]; faults: Faults };
+/** The fault table of docs/reliability.md, added up. `killed` is by scenario: acknowledged and lost. */
+type Faults = {
+  kinds: number;
+  acknowledged: number;
+  lost: number;
+  killed: Record<string, [number, number]>;
+};
+
+/** Reads what docs/ records. */
+export async function read(): Promise<Recorded> {
+  return {
+    verdict: await Bun.file(join(results, "verdict.json")).json(),
+    runs: await Bun.file(join(results, "runs.json")).json(),
+    faults: readFaults(await Bun.file(join(root, "docs", "reliability.md")).text()),
+  };
+}
+
+function readFaults(text: string): Faults {
+  const rows = [...text.matchAll(/^\| `([\w-]+)` \|[^|]*\| (\d+) \| \D*\d+\D* \| (\d+) \|/gm)];
+  const killed = rows.map(([, name, acknowledged, lost]) => [name, [Number(acknowledged), Number(lost)]]);
+  const faults = Object.fromEntries(killed) as Faults["killed"];
+  const sum = (column: 0 | 1) => Object.values(faults).reduce((total, row) => total + row[column], 0);
+  return { kinds: rows.length, acknowledged: sum(0), lost: sum(1), killed: faults };
+}
+
+/** `text` with the numbers of `recorded` between its markers. Throws RangeError at a marker that has no value. */
+export function render(text: string, language: Language, recorded: Recorded): string {
+  const values = valuesOf(language, recorded);
+  return text.replace(/(<!-- ([\w -]+) -->)(\n*).*?(<!-- \/ -->)/gs, (_, open, name, line, close) => {
+    const value = values[name];
+    if (value === undefined) throw new RangeError(`<!-- ${name} -->: there is no such value`);
+    return open + line + value + line + close;
+  });
+}
+
+function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Record<string, string> {
+  const english = language === "en";
+  const number = (value: number, digits = 0) =>
+    value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const of = (part: number, all: number) => `${number(part)} ${english ? "of" : "de"} ${number(all)}`;
+  const duration = (ms: number) => (ms < 1000 ? `${number(ms)} ms` : `${number(ms / 1000, 1)} s`);
+  const row = (cells: (string | number)[]) => `| ${cells.join(" | ")} |`;
+  const mebibytes = (bytes: number) => `${number(bytes / 2 ** 20)} MiB`;
+
+  /** The median, and the range where there are several values. */
+  function spread(of: Run[], value: (run: Run) => number | null, shown: (value: number) => string): string {
+    const sorted = of.map(value).filter((each) => each !== null);
+    sorted.sort((a, b) => a - b);
+    const [least, most] = [sorted[0], sorted.at(-1)];
+    if (least === undefined || most === undefined) return "–";
+    const median = shown(medianOf(sorted));
+    const [from, to] = [shown(least), shown(most)];
+    const unit = / \D+$/.exec(to)?.[0] ?? "";
+    if (from === to) return median;
+    return `${median} (${from.endsWith(unit) ? from.slice(0, from.length - unit.length) : from}–${to})`;
+  }
+
+  const ours = runs.filter(({ entry }) => entry === own);
+  const requests = Object.entries(verdict.requests);
+  const services = Object.entries(verdict.services);
+  const sum = (of: (service: Verdict["services"]["db"]) => number) =>
+    services.reduce((total, [, service]) => total + of(service), 0);
+  const sent = requests.reduce((total, [, each]) => total + each.requests, 0);
+  const failed = requests.reduce((total, [, each]) => total + each.failed, 0);
+  const used = (name: string, userS: number, systemS: number, throttledS: number, bytes: number) =>
+    row([name, number(userS, 1), number(systemS, 1), number(throttledS, 1), mebibytes(bytes)]);
+
+  const columns = english
+    ? ["entry", "count", "failed", "create p99", "search p99", "CPU-seconds", "memory", "runs"]
+    : [
+        "inscrição",
+        "contagem",
+        "falhas",
+        "p99 da criação",
+        "p99 da busca",
+        "segundos de CPU",
+        "memória",
+        "rodadas",
+      ];
+  const right = (names: string[]) => [row(names), row(names.map((_, i) => (i === 0 ? "---" : "---:")))];
+  const entryRow = ([entry, of]: [string, Run[]]) =>
+    row([
+      entry === own ? (english ? "**this one**" : "**esta**") : `[${entry}](https://github.com/${entry})`,
+      spread(
+        of,
+        ({ share }) => share,
+        (share) => `${number(share * 100, share === 1 ? 0 : 1)} %`,
+      ),
+      spread(of, (run) => run.failed, number),
+      spread(of, (run) => run.createP99Ms, duration),
+      spread(of, (run) => run.searchP99Ms, duration),
+      spread(of, (run) => run.cpuS, number),
+      spread(
+        of,
+        (run) => run.memoryMiB,
+        (mebi) => `${number(mebi)} MiB`,
+      ),
+      of.length,
+    ]);
+  const killed = (scenario: string) => {
+    const [acknowledged = 0, lost = 0] = faults.killed[scenario] ?? [];
+    return `${number(acknowledged)} / **${number(lost)}**`;
+  };
+
+  return {
+    failed: of(failed, sent),
+    count: of(verdict.count.stored, verdict.count.maximum),
+    "lost or changed": of(verdict.readBack.lost + verdict.readBack.changed, verdict.readBack.persons),
+    "create p99": spread(ours, (run) => run.createP99Ms, duration),
+    "CPU-seconds": spread(ours, (run) => run.cpuS, number),
+    memory: spread(
+      ours,
+      (run) => run.memoryMiB,
+      (mebi) => `${number(mebi)} MiB`,
+    ),
+    runs: number(ours.length),
+    faults: number(faults.kinds),
+    "lost in faults": of(faults.lost, faults.acknowledged),
+    "kill-both-apis": killed("kill-both-apis"),
+    "kill-postgres": killed("kill-postgres"),
+    machine: `${verdict.at.slice(0, 10)}, ${verdict.machine.cpus} × ${verdict.machine.model}`,
+    entries: [...right(columns), ...[...Map.groupBy(runs, ({ entry }) => entry)].map(entryRow)].join("\n"),
+    requests: [
+      ...right(["", "requests", "failed", "p50", "p95", "p99", "max"]),
+      ...requests.map(([name, { requests: all, failed, p50, p95, p99, max }]) =>
+        row([name, number(all), number(failed), ...[p50, p95, p99, max].map(duration)]),
+      ),
+    ].join("\n"),
+    services: [
+      ...right(["", "CPU-seconds: user", "system", "throttled", "peak memory"]),
+      ...services.map(([name, { userS, systemS, throttledS, peakWorkingSetBytes }]) =>
+        used(name, userS, systemS, throttledS, peakWorkingSetBytes),
+      ),
+      used(
+        "all",
+        sum(({ userS }) => userS),
+        sum(({ systemS }) => systemS),
+        sum(({ throttledS }) => throttledS),
+        verdict.peakWorkingSetBytes,
+      ),
+    ].join("\n"),
+  };
+}
+
+/** Of sorted values; of an even number the lower one of the middle, so that it is a measured one. */
+function medianOf(sorted: number[]): number {
+  return sorted[Math.floor((sorted.length - 1) / 2)] as number;
+}
+
+function runOf(entry: string, { at, count, requests, services, peakWorkingSetBytes }: Verdict): Run {
+  const cpuS = Object.values(services).reduce((total, { userS, systemS }) => total + userS + systemS, 0);
+  return {
+    entry,
+    at: at.slice(0, 10),
+    share: Math.round((count.stored / count.maximum) * 1000) / 1000,
+    failed: Object.values(requests).reduce((total, { failed }) => total + failed, 0),
+    createP99Ms: requests.create.p99,
+    searchP99Ms: requests.search.p99,
+    cpuS: Math.round(cpuS * 10) / 10,
+    memoryMiB: Math.round(peakWorkingSetBytes / 2 ** 20),
+  };
+}
+
+/** Replaces the recorded runs of `entry` by those in `folders`. */
+async function record(entry: string, folders: string[]): Promise<void> {
+  const measured = await Promise.all(
+    folders.map(async (folder) => {
+      const file = Bun.file(join(folder, "verdict.json"));
+      if (!(await file.exists())) throw new RangeError(`${folder}: there is no verdict.json`);
+      const verdict: Verdict = await file.json();
+      if (!("services" in verdict)) throw new RangeError(`${folder}: measured without --project`);
+      return { folder, run: runOf(entry, verdict) };
+    }),
+  );
+  const { runs } = await read();
+  const at = runs.findIndex((run) => run.entry === entry);
+  const others = runs.filter((run) => run.entry !== entry);
+  others.splice(at === -1 ? others.length : at, 0, ...measured.map(({ run }) => run));
+  await Bun.write(
+    join(results, "runs.json"),
+    `[\n${others.map((run) => `  ${JSON.stringify(run)}`).join(",\n")}\n]\n`,
+  );
+  if (entry !== own) return;
+  const median = medianOf(measured.map(({ run }) => run.cpuS).sort((a, b) => a - b));
+  const folder = measured.find(({ run }) => run.cpuS === median)?.folder as string;
+  const shown = (await readdir(folder)).filter((name) => name === "verdict.json" || name.endsWith(".svg"));
+  for (const name of shown) await copyFile(join(folder, name), join(results, basename(name)));
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { entry: { type: "string", default: own }, help: { type: "boolean", short: "h" } },
+  });
+  if (values.help) return console.log(usage);
+  if (positionals.length > 0) await record(values.entry, positionals);
+  const recorded = await read();
+  for (const [page, language] of Object.entries(pages)) {
+    const path = join(root, page);
+    await Bun.write(path, render(await Bun.file(path).text(), language, recorded));
+  }
+}
+
+if (import.meta.main) {
+  await main().catch((error: Error) => {
+    console.error(error.message);
+    process.exit(2);
+  });
+}
