@@ -276,8 +276,8 @@ describe("stress-test/replay.ts", () => {
     ]);
   });
 
-  test("the commands in the README and in docs/scaling.md name the file that generate.ts writes", async () => {
-    for (const path of ["README.md", "README.pt-BR.md", "docs/scaling.md"]) {
+  test("the commands in docs/benchmarking.md and docs/scaling.md name the file that generate.ts writes", async () => {
+    for (const path of ["docs/benchmarking.md", "docs/scaling.md"]) {
       const text = await Bun.file(join(import.meta.dir, "..", path)).text();
       const [, folder] = /^bun run stress-test\/generate\.ts --out (\S+)$/m.exec(text) ?? [];
       expect([path, text]).toEqual([

@@ -1,4 +1,4 @@
-// The README's pictures of /docs and of a report, in a real Chromium: bun run screenshots
+// The documents' pictures of /docs and of a report, in a real Chromium: bun run screenshots
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
