@@ -244,11 +244,11 @@ async function insertInParts(
   terms: Terms,
   lockTimeoutMs: number,
 ): Promise<string[]> {
-  if (lockTimeoutMs > 0) {
-    await query("set local citus.propagate_set_commands = 'local'", []);
-    await query(`set local lock_timeout = ${lockTimeoutMs}`, []);
-  }
-  const created = await insert(query, rows, new Map());
+  const settings =
+    lockTimeoutMs > 0 ? ["citus.propagate_set_commands = 'local'", `lock_timeout = ${lockTimeoutMs}`] : [];
+  // All at once: one connection executes them in this order.
+  const set = settings.map((setting) => query(`set local ${setting}`, []));
+  const [created] = await Promise.all([insert(query, rows, new Map()), ...set]);
   const theirs = new Map([...terms].filter(([id]) => created.includes(id)));
   if (theirs.size > 0) await query(insertTermsStatement, [toJsonText(theirs)]);
   return created;

@@ -53,10 +53,10 @@ const cancelWaitingStatement = `
   select pg_cancel_backend(pid) from pg_stat_activity
   where pid = $1::int and query_start < clock_timestamp() - $2::float8 * interval '1 ms' and exists (
     select from citus_stat_activity
-    where global_pid = citus_calculate_gpid(citus_nodeid_for_gpid(citus_backend_gpid()), $1::int)
+    where global_pid = citus_calculate_gpid(citus_nodeid_for_gpid(citus_backend_gpid()), pg_stat_activity.pid)
       and is_worker_query and wait_event = 'transactionid')`;
 const cancelShare = 1 / 2; // of timeoutMs
-const lockShare = 1 / 10; // of timeoutMs: how long a single row waits
+const lockShare = 1 / 30; // of timeoutMs: how long a single row waits
 const maxUndecided = 1000;
 
 /** Takes the place of a row in a batch. */
@@ -70,6 +70,7 @@ export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R
   const { connections, store, probe, isCitus, timeoutMs, batchSize, queueLimit, windowMs } = options;
   const { creates, slow, watch } = connections;
   const undecided = new Set<string>(); // ids that a transaction on a worker holds
+  let nextLookAt = 0; // for inserts that wait on a worker
   let failedAt = Number.NEGATIVE_INFINITY; // the last batch that was not stored, until one is
 
   const usual = batches(insertBatch, {
@@ -77,10 +78,9 @@ export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R
     windowMs,
     isWorking() {
       const pid = creates.pid();
-      if (isCitus() && pid !== undefined) {
-        watch.query(cancelWaitingStatement, [String(pid), String(timeoutMs * cancelShare)]).catch(() => {});
-      }
-      return connections.isWorking(pid);
+      const working = connections.isWorking(pid);
+      if (isCitus() && pid !== undefined) cancelWaiting(pid);
+      return working;
     },
     onAbandoned() {
       failedAt = performance.now();
@@ -91,6 +91,20 @@ export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R
     ([row]: R[]) => insertAlone(slow, row as R).then((answer) => [answer]),
     connections.batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)),
   );
+
+  function cancelWaiting(pid: number) {
+    if (performance.now() < nextLookAt) return;
+    nextLookAt = Number.POSITIVE_INFINITY; // one at a time: it asks all workers
+    watch.query(cancelWaitingStatement, [String(pid), String(timeoutMs * cancelShare)]).then(
+      (cancelled) => {
+        // A second cancel at once would hit the next statement.
+        nextLookAt = cancelled.length > 0 ? performance.now() + timeoutMs * cancelShare : 0;
+      },
+      () => {
+        nextLookAt = 0; // the next tick asks again
+      },
+    );
+  }
 
   async function insertBatch(items: (R | typeof probeItem)[]): Promise<Answer[]> {
     const rows = items.filter((item) => item !== probeItem);

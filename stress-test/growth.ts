@@ -22,8 +22,8 @@ const usage = `Usage: bun run bench:growth [OPTIONS]
 
 Measures how the cost of a create, a read and each class of search grows with the number of persons. Fills 10 k,
 100 k and 1 M of them with COPY; at each size asks through db.ts, as the server does, with nothing in between and
-no cache, and checks the answers. CPU is that of all of Postgres' processes; it is known where they run on this
-machine, on Linux. Prints two tables; leaves growth.json, growth.md (the tables, and what they would come to at
+no cache, and checks the answers. CPU is that of all of Postgres' processes, with Citus those of all its nodes; it
+is known where all of them run on this machine, on Linux. Prints two tables; leaves growth.json, growth.md (the tables, and what they would come to at
 up to 1,000 times the last size) and growth.svg.
 
   --to N             persons at the end: 10k, 300k, 1m, 5m … (default 1m)
@@ -108,7 +108,8 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       problems: [],
       sizes: [],
     };
-    const cpuS = await postgresCpu(sql);
+    const citus = server?.citus === true;
+    const cpuS = await postgresCpu(sql, citus);
     // Autovacuum would do it within a minute: not in the middle of a measurement.
     const vacuum = async () => void (await sql`vacuum (analyze) pessoas, short_terms`);
     // What is there already is measured as it is.
@@ -118,7 +119,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       const missing = persons - all.size();
       const started = performance.now();
       if (missing > 0) {
-        await copy(sql, missing, next);
+        await copy(sql, missing, next, citus);
         // It knows as much as one that starts now.
         await db.close();
         db = await open();
@@ -129,10 +130,10 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       );
       await vacuum();
       await sql`checkpoint`.catch(() => {}); // only a superuser may
-      const bytes = await bytesOf(sql, server?.citus === true);
+      const bytes = await bytesOf(sql, citus);
       const operations: Record<string, Cost> = {};
-      // What they leave to be merged later is theirs, too: of as many at once as where nobody searches, if time allows.
-      const merge = async () => void (server?.citus || (await sql`select merge_pending_list()`));
+      // The merge of what creates leave in the pending list is part of their cost.
+      const merge = async () => void (await sql`select merge_pending_list()`);
       const creates = Math.max(options.samples, Math.min(mergeEvery, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
         const creating = name.startsWith("create");
@@ -251,14 +252,17 @@ async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
   );
 }
 
-/** Stores so many persons. */
-async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa): Promise<void> {
+/** Stores so many persons. On Citus no person is in memory. */
+async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa, citus: boolean): Promise<void> {
   const terms = await sql.unsafe<{ term: string }[]>(completeTermsStatement);
   const [inMemory] = await sql<{ n: number }[]>`select count(*)::int as n from pessoas where busca is null`;
   const made = function* () {
     for (let i = 0; i < persons; i++) yield next();
   };
-  const there = { inMemory: inMemory?.n ?? 0, completeTerms: terms.map(({ term }) => term) };
+  const there = {
+    inMemory: citus ? Number.POSITIVE_INFINITY : (inMemory?.n ?? 0),
+    completeTerms: terms.map(({ term }) => term),
+  };
   await store((table, lines) => copyInto(sql, table, lines), made(), there);
 }
 
@@ -297,11 +301,10 @@ async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "t
 }
 
 /**
- * Reads the CPU-seconds of all processes of the server behind `sql`, also of those that have ended. Undefined where
- * they cannot be seen: on another machine, in a container, or not on Linux.
+ * Reads the CPU-seconds of all processes of the server behind `sql`, with Citus of all its nodes, also of those that have ended.
+ * Undefined where they cannot be seen: on another machine, in a container, or not on Linux.
  */
-async function postgresCpu(sql: postgres.Sql): Promise<() => number | undefined> {
-  const [row] = await sql<{ pid: number }[]>`select pg_backend_pid() as pid`;
+async function postgresCpu(sql: postgres.Sql, citus: boolean): Promise<() => number | undefined> {
   const stat = (pid: number | string) => {
     try {
       const [, name, rest = ""] =
@@ -323,17 +326,29 @@ async function postgresCpu(sql: postgres.Sql): Promise<() => number | undefined>
       return 0;
     }
   };
-  const backend = stat(row?.pid as number);
-  if (backend?.name !== "postgres" || stat(backend.parent)?.name !== "postgres") return () => undefined;
-  const postmaster = backend.parent;
+  const pids = "select string_agg(pid::text, ',') from pg_stat_activity";
+  const nodes = citus ? `select result from run_command_on_all_nodes($$${pids}$$) union all (${pids})` : pids;
+  const lists = await sql.unsafe<{ result: string }[]>(`select result from (${nodes}) as nodes (result)`);
+  const found = lists.map(({ result }) => postmasterOf(result.split(",")));
+  if (found.some((pid) => pid === undefined)) return () => undefined;
+  const postmasters = new Set(found as number[]);
   return () => {
-    const children = readdirSync("/proc").filter(
-      (pid) => /^\d+$/.test(pid) && stat(pid)?.parent === postmaster,
-    );
-    const ended = stat(postmaster)?.ended;
-    if (ended === undefined) return undefined;
-    return children.reduce((sum, pid) => sum + running(pid), running(postmaster) + ended);
+    const ended = [...postmasters].map((pid) => stat(pid)?.ended);
+    if (ended.some((seconds) => seconds === undefined)) return undefined;
+    const isTheirs = (pid: string) => postmasters.has(stat(pid)?.parent ?? 0);
+    const alive = [
+      ...postmasters,
+      ...readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && isTheirs(pid)),
+    ];
+    return [...alive.map(running), ...(ended as number[])].reduce((sum, seconds) => sum + seconds, 0);
   };
+
+  /** The parent of these processes, of which some may have ended. Undefined where they are not Postgres' of this machine. */
+  function postmasterOf(children: string[]): number | undefined {
+    const there = children.flatMap((pid) => stat(pid) ?? []);
+    const [parent, ...others] = new Set(there.map(({ name, parent }) => (name === "postgres" ? parent : 0)));
+    return parent && others.length === 0 && stat(parent)?.name === "postgres" ? parent : undefined;
+  }
 }
 
 function connect(url: string): postgres.Sql {
