@@ -1,11 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type Registry, runScript, serve } from "../tests/support.ts";
 import { startGenerator } from "./cost.ts";
-import type { Load, Sent } from "./load.ts";
+import type { Load, Sent } from "./load/contest.ts";
 
 /** One slice of each load, one after the other, by a generator of their own. */
 async function send(port: number, loads: Load[], seconds = 0.5): Promise<Sent[]> {
-  const { order, report, stop } = startGenerator({ port, seed: 5, rows: 2000, rate: 200 });
+  const { order, report, stop } = startGenerator({
+    url: `http://127.0.0.1:${port}`,
+    seed: 5,
+    rows: 2000,
+    rate: 200,
+  });
   const sent: Sent[] = [];
   try {
     for (const load of loads) {

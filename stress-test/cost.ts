@@ -3,7 +3,7 @@ import { type Topology, topology } from "../tests/contest/topology.ts";
 import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { people } from "./data/people.ts";
 import { store } from "./data/store.ts";
-import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load.ts";
+import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load/contest.ts";
 import { settledCount } from "./measure/audit.ts";
 import { readCpuSeconds, readUsage } from "./measure/cgroups.ts";
 import { mebibytes, number, table } from "./measure/format.ts";
@@ -128,12 +128,12 @@ async function inhabit({ fill, copyInto, sql }: Topology, seed: number, count: n
 
 type Generator = ReturnType<typeof startGenerator>;
 
-/** load.ts as a process. Its reports are taken in the order in which they come. */
+/** load/contest.ts as a process. Its reports are taken in the order in which they come. */
 export function startGenerator(options: LoadOptions) {
   const reports: Report[] = [];
   let wake = () => {};
   const child = Bun.spawn(
-    [process.execPath, "run", join(import.meta.dir, "load.ts"), JSON.stringify(options)],
+    [process.execPath, "run", join(import.meta.dir, "load", "contest.ts"), JSON.stringify(options)],
     {
       stdout: "inherit",
       stderr: "inherit",
@@ -457,7 +457,7 @@ async function main(): Promise<void> {
       await inhabit(made, options.seed, people);
       const { rate, seed } = options;
       const generator = startGenerator({
-        port: Number(new URL(made.url).port),
+        url: made.url,
         seed,
         rows: payloads(options),
         rate,

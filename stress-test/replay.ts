@@ -1,6 +1,9 @@
-import { parseArgs } from "node:util";
-import { Presets, SingleBar } from "cli-progress";
+import { existsSync } from "node:fs";
+import { readArguments, wholeOf } from "../tools/arguments.ts";
+import { progressBar } from "../tools/progress.ts";
 import { expectAnswers, readColumn } from "./data/contract.ts";
+import { generator } from "./load/generator.ts";
+import type { Answer } from "./load/http.ts";
 
 const usage = `Sends a file of payloads to POST /pessoas and compares every answer with the contract.
 
@@ -14,52 +17,34 @@ const usage = `Sends a file of payloads to POST /pessoas and compares every answ
 
 The registry must be empty at the start. Exit status: 0 when all is as expected, 1 when not, 2 for wrong usage.`;
 
-function usageError(message: string): never {
-  console.error(`${message}; see --help`);
-  process.exit(2);
-}
-
-function readArguments() {
-  try {
-    return parseArgs({
-      allowPositionals: true,
-      options: {
-        url: { type: "string", default: "http://127.0.0.1:9999" },
-        concurrency: { type: "string", default: "32" },
-        json: { type: "boolean", default: false },
-        help: { type: "boolean", short: "h", default: false },
-      },
-    });
-  } catch (error) {
-    usageError((error as Error).message);
-  }
-}
-
-const { values, positionals } = readArguments();
-if (values.help) {
-  console.log(usage);
-  process.exit(0);
-}
-const [file] = positionals;
-if (!file || positionals.length > 1) usageError("expected one file");
-const concurrency = Number(values.concurrency);
-if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1000) {
-  usageError(`--concurrency: expected a whole number from 1 to 1000, got "${values.concurrency}"`);
-}
-if (!URL.canParse(values.url)) usageError(`--url: expected a URL, got "${values.url}"`);
-if (!(await Bun.file(file).exists())) usageError(`there is no file ${file}`);
+const { file, url, concurrency, json } = readArguments(
+  usage,
+  {
+    url: { type: "string", default: "http://127.0.0.1:9999" },
+    concurrency: { type: "string", default: "32" },
+    json: { type: "boolean", default: false },
+  },
+  ({ url, concurrency, json }, [file]) => {
+    if (!file) throw new RangeError("expected one file; see --help");
+    if (!URL.canParse(url)) throw new RangeError(`--url: expected a URL, got "${url}"`);
+    if (!existsSync(file)) throw new RangeError(`there is no file ${file}`);
+    return { file, url, concurrency: wholeOf("concurrency", concurrency, 1, 1000), json };
+  },
+  1,
+);
 
 const text = await Bun.file(file).text();
 const [header = ""] = text.split(/\r?\n/, 1);
 if (header.split("\t", 1)[0] !== "payload") {
-  usageError(
+  console.error(
     `${file}: expected "payload" as the first column of the first line, got "${header.slice(0, 100)}"`,
   );
+  process.exit(2);
 }
 const bodies = readColumn(text);
 
 async function count(): Promise<number> {
-  const response = await fetch(new URL("/contagem-pessoas", values.url));
+  const response = await fetch(new URL("/contagem-pessoas", url));
   if (!response.ok) throw new Error(`GET /contagem-pessoas answered ${response.status}`);
   return Number(await response.text());
 }
@@ -74,27 +59,26 @@ function tally(answers: readonly number[]): Record<string, number> {
 /** Sends every body once and returns the answers in the bodies' order; 0 stands for no answer. */
 async function replay(): Promise<number[]> {
   const answers: number[] = new Array(bodies.length).fill(0);
-  const bar = new SingleBar({ stream: process.stderr, hideCursor: true }, Presets.shades_classic);
-  if (process.stderr.isTTY) bar.start(bodies.length, 0);
-  let next = 0;
-  async function worker() {
-    for (let i = next++; i < bodies.length; i = next++) {
-      const request = fetch(new URL("/pessoas", values.url), {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: bodies[i] as string,
-      });
-      answers[i] = await request.then(
-        async (response) => {
-          await response.arrayBuffer();
-          return response.status;
-        },
-        () => 0,
-      );
-      bar.increment();
-    }
-  }
-  await Promise.all(Array.from({ length: concurrency }, worker));
+  const bar = progressBar(bodies.length);
+  const load = generator({ url, connections: concurrency });
+  const left = bodies.entries();
+  const { answered, results } = load.closed({
+    users: concurrency,
+    next() {
+      const { value } = left.next();
+      if (!value) return undefined;
+      const [i, body] = value;
+      const check = ({ status }: Answer) => {
+        answers[i] = status;
+        return "";
+      };
+      return { kind: "create", method: "POST", path: "/pessoas", body, check };
+    },
+  });
+  const updating = setInterval(() => bar.update(results.length), 100);
+  await answered;
+  clearInterval(updating);
+  load.close();
   bar.stop();
   return answers;
 }
@@ -129,7 +113,7 @@ try {
     differences.push(`GET /contagem-pessoas: expected ${before + created}, got ${after}`);
   }
 
-  if (values.json) {
+  if (json) {
     console.log(
       JSON.stringify({ sent: bodies.length, concurrency, seconds, answers: got, count: after, differences }),
     );
@@ -142,6 +126,6 @@ try {
   }
   process.exit(differences.length === 0 ? 0 : 1);
 } catch (error) {
-  console.error(`${values.url}: ${(error as Error).message}`);
+  console.error(`${url}: ${(error as Error).message}`);
   process.exit(1);
 }

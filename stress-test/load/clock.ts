@@ -1,11 +1,11 @@
-// A thread that wakes load.ts after as many milliseconds as it is told. It sleeps to the microsecond, at half the CPU
+// A thread that wakes the load generator after as many milliseconds as it is told. It sleeps to the microsecond, at half the CPU
 // time of polling; setTimeout counts whole milliseconds and is late by half of one on average.
-import { readPositionals } from "../tools/arguments.ts";
+import { readPositionals } from "../../tools/arguments.ts";
 
 declare const self: Worker;
 
 if (Bun.isMainThread) {
-  readPositionals("Usage: clock.ts   a thread that load.ts starts; does nothing by itself");
+  readPositionals("Usage: clock.ts   a thread that the load generator starts; does nothing by itself");
   process.exit(0);
 }
 

@@ -1,0 +1,176 @@
+// A process of its own: it sends the loads of cost.ts and reports what came back, over IPC.
+import { readPositionals } from "../../tools/arguments.ts";
+import { expectedFor } from "../data/contract.ts";
+import { generate, randomFrom } from "../data/payloads.ts";
+import { type Latency, summarise } from "../measure/statistics.ts";
+import { poisson } from "./arrivals.ts";
+import { type Generator, generator, type Run } from "./generator.ts";
+import type { Request } from "./http.ts";
+import {
+  contestShares,
+  create,
+  locationOf,
+  mix,
+  persons,
+  read,
+  search,
+  searchWithoutTerm,
+} from "./requests.ts";
+import { faultsOf, latenciesOf } from "./results.ts";
+
+export const loads = ["official", "saturation", "reads"] as const;
+export type Load = (typeof loads)[number];
+
+/** How one slice went. */
+export type Sent = {
+  /** From the first request to the last answer. */
+  seconds: number;
+  /** CPU-seconds of this process meanwhile. */
+  cpuS: number;
+  /** Milliseconds, by kind of request. */
+  requests: Record<string, Latency>;
+  /** 201s. */
+  created: number;
+  /** What was wrong with answers, and how often. */
+  faults: Record<string, number>;
+  /** Milliseconds by which the open loop began later than due; it is in the latencies. */
+  late: { p50: number; p99: number } | null;
+};
+
+/** What is sent to this process: prepare a slice, then go. */
+export type Order = { prepare: Load; seconds: number } | "go";
+/** What it answers: the slice is ready; the last answer is there (its CPU can be read now); what was seen. */
+export type Report = "ready" | "ended" | Sent;
+
+export type LoadOptions = {
+  url: string;
+  seed: number;
+  /** Payloads to have at hand for all slices of the open loop together. */
+  rows: number;
+  /** Users a second that create, in the open loop. */
+  rate: number;
+};
+
+const connections = 64;
+const shapes = 10_000; // different persons in the closed loop, apart from their apelido
+const newest = 1000; // persons that are read again and again: they fit into the cache of an instance
+const pauseMs = { min: 1, max: 30 };
+// The reads follow the creates.
+const { read: _, ...shares } = contestShares;
+const usersPerCreate = Object.values(shares).reduce((sum, share) => sum + share, 0) / shares.create;
+
+type Slice = {
+  load: Generator;
+  start(): Run;
+  /** 201s that the slice has to get, where that is known. */
+  expected?: number;
+};
+
+/** What the process holds from slice to slice: a payload is sent once, and persons that were created can be read. */
+function slices({
+  url,
+  seed,
+  rows: count,
+  rate,
+}: LoadOptions): Record<Load, (seconds: number) => Promise<Slice>> {
+  const { rows, terms } = generate(seed, count, 5000);
+  const person = persons((seed + 1) % 2 ** 32, shapes, "0");
+  const random = randomFrom(seed);
+  const locations: string[] = [];
+  let [sent, asked] = [0, 0];
+  const creating = (payload: string, accept: readonly number[]): Request =>
+    create(payload, accept, (answer) => {
+      locations.push(locationOf(answer));
+      return "";
+    });
+
+  async function closed(seconds: number, next: () => Request): Promise<Slice> {
+    const load = generator({ url, connections });
+    await load.warm(connections);
+    return { load, start: () => load.closed({ users: connections, seconds, next }) };
+  }
+  const makers: Record<keyof typeof shares, () => Request> = {
+    create() {
+      const { payload, accept } = rows[sent++] as (typeof rows)[number];
+      const afterMs = random.int(pauseMs.min, pauseMs.max);
+      const follow: Request["follow"] = (answer) =>
+        answer.status === 201 ? { request: read(locationOf(answer)), afterMs } : undefined;
+      return { ...creating(payload, accept), follow };
+    },
+    search: () => search(terms[asked++ % terms.length] as string),
+    "search without t": () => searchWithoutTerm(),
+  };
+
+  return {
+    async official(seconds) {
+      const first = expectedFor(rows, sent)[201];
+      const arrivals = poisson(random, rate * usersPerCreate, seconds);
+      const kind = mix(shares);
+      const users = arrivals.map(() => kind());
+      const creates = users.filter((kind) => kind === "create").length;
+      if (sent + creates > rows.length) throw new Error("there are not enough payloads");
+      const requests = users.map((kind) => makers[kind]());
+      let nth = 0;
+      const load = generator({ url, connectionPerUser: true });
+      await load.warm();
+      return {
+        load,
+        start: () => load.open({ arrivals, next: () => requests[nth++] as Request }),
+        // Each distinct valid apelido is taken once, whoever comes first: the number is exact.
+        expected: expectedFor(rows, sent)[201] - first,
+      };
+    },
+    saturation: (seconds) => closed(seconds, () => creating(JSON.stringify(person()), [201])),
+    async reads(seconds) {
+      const requests = locations.slice(-newest).map((location) => read(location));
+      if (requests.length === 0) throw new Error("nobody was created who could be read");
+      let asked = 0;
+      return await closed(seconds, () => requests[asked++ % requests.length] as Request);
+    },
+  };
+}
+
+async function run({ load, start, expected }: Slice): Promise<Sent> {
+  const [startMs, before] = [performance.now(), process.cpuUsage()];
+  const { answered, results, lateMs } = start();
+  await answered;
+  const { user, system } = process.cpuUsage(before);
+  const seconds = (performance.now() - startMs) / 1000;
+  tell("ended");
+  load.close();
+  const faults = faultsOf(results);
+  const created = results.filter(({ status }) => status === 201).length;
+  if (expected !== undefined && created !== expected) {
+    faults[`create: ${created} × 201, expected ${expected}`] = 1;
+  }
+  const { p50, p99 } = summarise(lateMs.length === 0 ? [0] : lateMs, 0);
+  return {
+    seconds,
+    cpuS: (user + system) / 1e6,
+    requests: latenciesOf(results),
+    created,
+    faults,
+    late: lateMs.length === 0 ? null : { p50, p99 },
+  };
+}
+
+function tell(report: Report) {
+  process.send?.(report);
+}
+
+if (import.meta.main) {
+  const [options = ""] = readPositionals("Usage: contest.ts OPTIONS   cost.ts starts it, with JSON", 1);
+  if (!options.startsWith("{")) {
+    console.error("OPTIONS: expected a JSON object; see --help");
+    process.exit(2);
+  }
+  const prepare = slices(JSON.parse(options) as LoadOptions);
+  let slice: Slice | undefined;
+  process.on("message", async (order: Order) => {
+    if (order !== "go") {
+      slice = await prepare[order.prepare](order.seconds);
+      tell("ready");
+    } else if (slice) tell(await run(slice));
+  });
+  process.on("disconnect", () => process.exit());
+}

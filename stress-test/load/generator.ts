@@ -1,0 +1,156 @@
+/**
+ * The load generator: sends requests over HTTP/1.1 in closed loops (a request follows an answer) and in open loops (a
+ * request is sent when it is due, whether earlier ones are answered or not). Latency counts from when a request was due,
+ * so a wait for a connection, or a late start, is in it: there is no coordinated omission. It takes little CPU, because it
+ * shares the machine with what it loads.
+ */
+import { type ConnectionOptions, connect } from "./connections.ts";
+import type { Answer, Request } from "./http.ts";
+import type { Result } from "./results.ts";
+
+/** One loop. */
+export type Run = {
+  /** Requests so far, without those that follow others. */
+  readonly started: number;
+  readonly stopped: boolean;
+  /** In the order of the answers; grows until all are there. */
+  readonly results: Result[];
+  /** Milliseconds by which an open loop sent each request later than due. */
+  readonly lateMs: number[];
+  /** Resolves when no request follows. */
+  readonly sent: Promise<void>;
+  /** Resolves when moreover each request has its answer or was given up. */
+  readonly answered: Promise<void>;
+  /** Sends no more. */
+  stop(): void;
+};
+
+export type GeneratorOptions = ConnectionOptions & {
+  /** A loop stops after so many requests without an answer. */
+  giveUpAfter?: number;
+};
+export type ClosedOptions = {
+  users: number;
+  /** No end, if not given. */
+  seconds?: number;
+  /** The next request; undefined: there is none. */
+  next(): Request | undefined;
+};
+export type OpenOptions = {
+  /** Milliseconds from the start, ascending. */
+  arrivals: Iterable<number>;
+  /** Requests of so many milliseconds are sent together, which takes less CPU. */
+  tickMs?: number;
+  next(): Request;
+};
+
+export type Generator = ReturnType<typeof generator>;
+
+/** `close` it: it keeps the process alive. */
+export function generator({ giveUpAfter = Number.POSITIVE_INFINITY, ...options }: GeneratorOptions) {
+  const { dispatch, open, close } = connect(options);
+  const runs = new Set<Run>();
+  let clock: Worker | undefined;
+
+  /** Resolves when the thread runs: it answers its first message then. */
+  async function startClock(): Promise<Worker> {
+    clock ??= new Worker(new URL("clock.ts", import.meta.url));
+    const worker = clock;
+    await new Promise<void>((resolve) => {
+      worker.onmessage = () => resolve();
+      worker.postMessage(0);
+    });
+    return worker;
+  }
+
+  /** A run, and what sends the first request of a user in it. */
+  function begin() {
+    const [sent, answered] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    let [pending, unanswered] = [0, 0];
+    const run = {
+      started: 0,
+      stopped: false,
+      results: [] as Result[],
+      lateMs: [] as number[],
+      sent: sent.promise,
+      answered: answered.promise,
+      stop,
+    };
+    runs.add(run);
+    function stop() {
+      run.stopped = true;
+      sent.resolve();
+      if (pending === 0) answered.resolve();
+    }
+    const record = (result: Result) => {
+      run.results.push(result);
+      if (result.status === 0 && ++unanswered >= giveUpAfter) stop();
+    };
+    const user = (request: Request, dueMs: number, next = () => {}) => {
+      run.started++;
+      pending++;
+      const done = () => {
+        pending--;
+        next();
+        if (run.stopped) stop();
+      };
+      dispatch({ request, dueMs, record, done });
+    };
+    return { run, user };
+  }
+
+  return {
+    /** Starts the clock of open loops and opens so many connections in advance. Rejects when nobody listens. */
+    async warm(connections = 0): Promise<void> {
+      await Promise.all([startClock(), open(connections)]);
+    },
+    /** `users` at once, each of whom sends the next request when the one before is answered, for so many seconds. */
+    closed({ users, seconds = Number.POSITIVE_INFINITY, next }: ClosedOptions): Run {
+      const { run, user } = begin();
+      const endMs = performance.now() + seconds * 1000;
+      let active = users;
+      const step = () => {
+        const nowMs = performance.now();
+        const request = run.stopped || nowMs >= endMs ? undefined : next();
+        if (request) user(request, nowMs, () => queueMicrotask(step));
+        else if (--active === 0) run.stop();
+      };
+      for (let nth = 0; nth < users; nth++) step();
+      return run;
+    },
+    /** One request at each of `arrivals`. One such loop at a time. */
+    open({ arrivals, tickMs = 0, next }: OpenOptions): Run {
+      const { run, user } = begin();
+      const times = arrivals[Symbol.iterator]();
+      let time = times.next();
+      void startClock().then((clock) => {
+        const startMs = performance.now();
+        const tick = () => {
+          const nowMs = performance.now() - startMs;
+          for (; !run.stopped && !time.done && time.value <= nowMs; time = times.next()) {
+            run.lateMs.push(nowMs - time.value);
+            user(next(), startMs + time.value);
+          }
+          if (time.done) run.stop();
+          else if (!run.stopped) clock.postMessage(Math.max(tickMs, time.value - nowMs));
+        };
+        clock.onmessage = tick;
+        tick();
+      });
+      return run;
+    },
+    /** One request, at once. Resolves with what became of it, and its answer. */
+    ask(request: Request): Promise<Result & { answer: Answer | undefined }> {
+      const { promise, resolve } = Promise.withResolvers<Result & { answer: Answer | undefined }>();
+      const record = (result: Result, answer?: Answer) => resolve({ ...result, answer });
+      dispatch({ request, dueMs: performance.now(), record, done() {} });
+      return promise;
+    },
+    /** Stops all loops, and fails what is not answered. */
+    close() {
+      for (const run of runs) run.stop();
+      clock?.terminate();
+      close();
+    },
+  };
+}

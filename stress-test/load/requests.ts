@@ -1,0 +1,91 @@
+import { type Pessoa, readPessoa } from "../data/contract.ts";
+import { generate } from "../data/payloads.ts";
+import { brief } from "../measure/audit.ts";
+import { type Answer, headerOf, type Request } from "./http.ts";
+
+/** Looks at an answer with the right status; returns what is wrong with it, "" when nothing is. */
+type Further = (answer: Answer) => string;
+
+const fine: Further = () => "";
+
+function expectStatus(accept: readonly number[], further: Further): Further {
+  return (answer) => {
+    const { status, body } = answer;
+    if (accept.includes(status)) return further(answer);
+    const problem = status >= 400 ? brief(body.toString()) : "";
+    return `expected ${accept.join(" or ")}, got ${status} ${problem}`.trimEnd();
+  };
+}
+
+/** A create of `payload`, which is sent as it stands. A 201 has to have a Location, and is then handed to `further`. */
+export function create(payload: string, accept: readonly number[] = [201], further: Further = fine): Request {
+  const check = expectStatus(accept, (answer) => {
+    if (answer.status !== 201) return "";
+    return locationOf(answer) === "" ? "201 without a Location" : further(answer);
+  });
+  return { kind: "create", method: "POST", path: "/pessoas", body: payload, check };
+}
+
+/** The path in an answer's Location, "" where there is none. */
+export function locationOf(answer: Answer): string {
+  const location = headerOf(answer, "location") ?? "";
+  return location.startsWith("/") || !URL.canParse(location) ? location : new URL(location).pathname;
+}
+
+/** A read of the person at the path `location`, whose id is its last part. */
+export function read(
+  location: string,
+  further: Further = holds(location.slice(location.lastIndexOf("/") + 1)),
+): Request {
+  return { kind: "read", method: "GET", path: location, check: expectStatus([200], further) };
+}
+
+export function search(term: string, further: Further = holds("[")): Request {
+  const path = `/pessoas?t=${encodeURIComponent(term)}`;
+  return { kind: "search", method: "GET", path, check: expectStatus([200], further) };
+}
+
+export function searchWithoutTerm(further: Further = fine): Request {
+  return { kind: "search without t", method: "GET", path: "/pessoas", check: expectStatus([400], further) };
+}
+
+/** The body holds `text`. */
+export function holds(text: string): Further {
+  return ({ body }) => (body.includes(text) ? "" : "the body does not hold what it has to");
+}
+
+/** The contest's peak: requests of each kind a second. */
+export const contestShares = { create: 600, read: 600, search: 100, "search without t": 40 };
+
+/** Kinds in proportion to their shares and evenly spread, the first one first. */
+export function mix<Kind extends string>(shares: Readonly<Record<Kind, number>>): () => Kind {
+  const kinds = Object.entries(shares) as [Kind, number][];
+  const total = kinds.reduce((sum, [, share]) => sum + share, 0);
+  const goldenRatio = (Math.sqrt(5) - 1) / 2;
+  let made = 0;
+  return () => {
+    let place = ((made++ * goldenRatio) % 1) * total;
+    for (const [kind, share] of kinds) {
+      place -= share;
+      if (place < 0) return kind;
+    }
+    return (kinds[0] as [Kind, number])[0];
+  };
+}
+
+/**
+ * Valid persons without end: `shapes` different ones as the contest has them, apart from the apelido, which nobody else
+ * has. It begins with `prefix`; one with a digit is in none of the contest's payloads.
+ */
+export function persons(seed: number, shapes: number, prefix: string): () => Pessoa {
+  const valid = generate(seed, shapes, 0)
+    .rows.map(({ payload }) => readPessoa(payload))
+    .filter((pessoa) => typeof pessoa === "object");
+  let made = 0;
+  return () => {
+    const pessoa = valid[made % valid.length] as Pessoa;
+    const unique = `${prefix}${(made++).toString(36).padStart(5, "0")}`;
+    const apelido = unique + pessoa.apelido.slice(unique.length);
+    return { ...pessoa, apelido };
+  };
+}

@@ -1,0 +1,43 @@
+import { type Latency, percentile, summarise } from "../measure/statistics.ts";
+
+/** What became of one request. Times in ms of performance.now(). */
+export type Result = {
+  kind: string;
+  /** When it was due. */
+  dueMs: number;
+  /** From then until its whole answer, or until it was given up. */
+  ms: number;
+  /** 0: no answer. */
+  status: number;
+  /** "" when the answer was as expected. */
+  fault: string;
+};
+
+/** Milliseconds, by kind of request in alphabetical order. */
+export function latenciesOf(results: readonly Result[]): Record<string, Latency> {
+  const kinds = [...Map.groupBy(results, ({ kind }) => kind)].sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(
+    kinds.map(([kind, own]) => [
+      kind,
+      summarise(
+        own.map(({ ms }) => ms),
+        own.filter(({ fault }) => fault !== "").length,
+      ),
+    ]),
+  );
+}
+
+/** The latency at nearest rank in whole ms, Infinity where there is no result. */
+export function latencyAt(p: number, results: readonly Result[]): number {
+  const sorted = results.map(({ ms }) => ms).sort((a, b) => a - b);
+  return sorted.length === 0 ? Number.POSITIVE_INFINITY : Math.round(percentile(sorted, p));
+}
+
+/** What was wrong with answers, and how often. */
+export function faultsOf(results: readonly Result[]): Record<string, number> {
+  const faults: Record<string, number> = {};
+  for (const { kind, fault } of results) {
+    if (fault !== "") faults[`${kind}: ${fault}`] = (faults[`${kind}: ${fault}`] ?? 0) + 1;
+  }
+  return faults;
+}
