@@ -41,6 +41,17 @@ export function readPositionals(usage: string, min = 0, max = min): string[] {
   return readArguments(usage, {}, read, max);
 }
 
+/** Those of `all` whose names an option gives, all of them where it gives none. Throws a RangeError for an unknown name. */
+export function namedOf<T extends { name: string }>(
+  option: string,
+  all: readonly T[],
+  names: readonly string[] | undefined,
+): T[] {
+  const unknown = names?.find((name) => !all.some((each) => each.name === name));
+  if (unknown === undefined) return all.filter(({ name }) => names?.includes(name) ?? true);
+  throw new RangeError(`--${option}: there is none called "${unknown}"; see --help`);
+}
+
 /** Runs a script. Where it throws: one line on standard error, after the script's name, and exit status 2. */
 export async function runScript(main: () => Promise<void>): Promise<void> {
   await main().catch((error: unknown) => {

@@ -1,12 +1,17 @@
 // A well-behaved client, as a process of its own: 20 times a second it creates a person, reads it and, every second
 // time, searches for it, until its standard input ends. Prints what it got as JSON.
+import { evenly } from "../../stress-test/load/arrivals.ts";
+import { generator } from "../../stress-test/load/generator.ts";
+import type { Request } from "../../stress-test/load/http.ts";
+import { create, locationOf, read, search } from "../../stress-test/load/requests.ts";
+import type { Result } from "../../stress-test/load/results.ts";
 import { readPositionals } from "../../tools/arguments.ts";
-import { client, type Found, newPessoa } from "../support.ts";
+import { newPessoa } from "../support.ts";
 
-/** Milliseconds of all that were answered as they should be, and what was not. */
-export type Experience = Record<"create" | "read" | "search", { ms: number[]; failures: string[] }>;
+/** All creates, reads and searches, in the order of the answers. */
+export type Experience = Result[];
 
-const tickMs = 50;
+const visitsPerSecond = 20;
 
 if (import.meta.main) {
   const [url = ""] = readPositionals(
@@ -17,42 +22,26 @@ if (import.meta.main) {
     console.error(`URL: expected a URL, got "${url}"; see --help`);
     process.exit(2);
   }
-  const { post, get } = client(url);
-  const experience: Experience = {
-    create: { ms: [], failures: [] },
-    read: { ms: [], failures: [] },
-    search: { ms: [], failures: [] },
+  let visits = 0;
+  const visit = (): Request => {
+    const person = newPessoa();
+    const searches = visits++ % 2 === 0;
+    return {
+      ...create(JSON.stringify(person)),
+      follow: (answer) => ({
+        request: {
+          ...read(locationOf(answer)),
+          follow: () => (searches ? { request: search(person.apelido), afterMs: 0 } : undefined),
+        },
+        afterMs: 0,
+      }),
+    };
   };
-
-  const measure = async (what: keyof Experience, status: number, send: () => Promise<Response>) => {
-    const started = performance.now();
-    const { ms, failures } = experience[what];
-    const took = () => Math.round(performance.now() - started);
-    try {
-      const response = await send();
-      const body = await response.json();
-      if (response.status === status) {
-        ms.push(performance.now() - started);
-        return body as Found;
-      }
-      failures.push(`${response.status} after ${took()} ms`);
-    } catch (error) {
-      failures.push(`${(error as Error).name} after ${took()} ms`);
-    }
-    return undefined;
-  };
-
-  const visit = async (nth: number) => {
-    const person = await measure("create", 201, () => post(newPessoa()));
-    if (!person) return;
-    await measure("read", 200, () => get(`/pessoas/${person.id}`));
-    if (nth % 2 === 0) await measure("search", 200, () => get(`/pessoas?t=${person.apelido}`));
-  };
-
-  const visits: Promise<void>[] = [];
-  const clock = setInterval(() => visits.push(visit(visits.length)), tickMs);
+  const load = generator({ url, timeoutMs: 60_000 });
+  const { stop, answered, results } = load.open({ arrivals: evenly(visitsPerSecond), next: visit });
   for await (const _ of Bun.stdin.stream());
-  clearInterval(clock);
-  await Promise.all(visits);
-  console.log(JSON.stringify(experience));
+  stop();
+  await answered;
+  load.close();
+  console.log(JSON.stringify(results satisfies Experience));
 }

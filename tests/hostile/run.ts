@@ -1,6 +1,7 @@
 // Attacks the registry, and asks a well-behaved client beside it how it is.
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { latencyAt, type Result } from "../../stress-test/load/results.ts";
+import { namedOf, readArguments, wholeOf } from "../../tools/arguments.ts";
 import { attacks } from "./attacks.ts";
 import type { Experience } from "./neighbour.ts";
 import { directly, throughNginx } from "./target.ts";
@@ -21,7 +22,19 @@ under a project name of its own, and removes them. Needs Docker with Compose.
 Attacks: ${attacks.map(({ name }) => name).join(", ")}
 idle needs 10,500 open files (ulimit -n).`;
 
-const { direct, people, chosen } = readArguments();
+const { direct, people, chosen } = readArguments(
+  usage,
+  {
+    direct: { type: "boolean", default: false },
+    people: { type: "string", default: "50000" },
+    attack: { type: "string", multiple: true },
+  },
+  ({ direct, people, attack }) => ({
+    direct,
+    people: wholeOf("people", people, 0, 1e8),
+    chosen: namedOf("attack", attacks, attack),
+  }),
+);
 const abandoned = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => abandoned.abort(new Error(signal)));
@@ -62,25 +75,33 @@ async function check(name: string, attack: () => Promise<string>) {
     abandoned.signal.throwIfAborted();
     problems.push((error as Error).message);
   }
-  const { create, read, search } = await neighbour.leave();
-  const failures = [...create.failures, ...read.failures];
-  const p99 = Math.max(percentile(create.ms, 99), percentile(read.ms, 99));
-  if (failures.length > 0)
-    problems.push(`the client beside it: ${failures.length} × ${failures[0]} and the like`);
+  const experience = await neighbour.leave();
+  const of = (kind: string) => experience.filter((result) => result.kind === kind);
+  const [creates, reads, searches] = [of("create"), of("read"), of("search")];
+  const isRight = ({ fault }: Result) => fault === "";
+  const failures = [...creates, ...reads].filter((result) => !isRight(result));
+  const [create50, create99, read99, search99] = [
+    latencyAt(50, creates.filter(isRight)),
+    latencyAt(99, creates.filter(isRight)),
+    latencyAt(99, reads.filter(isRight)),
+    latencyAt(99, searches.filter(isRight)),
+  ] as const;
+  const p99 = Math.max(create99, read99);
+  const [failure] = failures;
+  if (failure) problems.push(`the client beside it: ${failures.length} × ${describe(failure)} and the like`);
   if (p99 > promiseMs) problems.push(`the client beside it: p99 ${p99} ms`);
-  const [wrong] = search.failures.filter((each) => !each.startsWith("503"));
-  if (wrong) problems.push(`a search beside it: ${wrong}`);
+  const refused = searches.filter((result) => !isRight(result));
+  const wrong = refused.find(({ status }) => status !== 503);
+  if (wrong) problems.push(`a search beside it: ${describe(wrong)}`);
   const conditions = await target.condition();
   problems.push(...conditions.flatMap((each) => each.problems));
   if (problems.length === 0) passed++;
   else failed++;
   table.push([
     name,
-    ...[percentile(create.ms, 50), percentile(create.ms, 99), percentile(read.ms, 99)].map(
-      (ms) => `${ms} ms`,
-    ),
-    search.ms.length > 0 ? `${percentile(search.ms, 99)} ms` : "",
-    `${search.failures.length} of ${search.failures.length + search.ms.length}`,
+    ...[create50, create99, read99].map((ms) => `${ms} ms`),
+    Number.isFinite(search99) ? `${search99} ms` : "",
+    `${refused.length} of ${searches.length}`,
     String(failures.length),
     ...conditions.map(({ peak }) => `${Math.round(peak / 2 ** 20)} MiB`),
   ]);
@@ -104,38 +125,6 @@ function settle() {
   };
 }
 
-function percentile(ms: number[], percent: number): number {
-  const sorted = ms.toSorted((a, b) => a - b);
-  return Math.round(sorted[Math.ceil((percent / 100) * sorted.length) - 1] ?? Number.POSITIVE_INFINITY);
-}
-
-function readArguments() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        direct: { type: "boolean", default: false },
-        people: { type: "string", default: "50000" },
-        attack: { type: "string", multiple: true },
-        help: { type: "boolean", short: "h" },
-      },
-    });
-    if (values.help) {
-      console.log(usage);
-      process.exit(0);
-    }
-    const people = Number(values.people);
-    if (!Number.isSafeInteger(people) || people < 0)
-      throw new RangeError(`--people: expected a whole number, got "${values.people}"`);
-    const unknown = values.attack?.find((name) => !attacks.some((each) => each.name === name));
-    if (unknown !== undefined)
-      throw new RangeError(`--attack: there is none called "${unknown}"; see --help`);
-    return {
-      direct: values.direct,
-      people,
-      chosen: attacks.filter(({ name }) => values.attack?.includes(name) ?? true),
-    };
-  } catch (error) {
-    console.error((error as Error).message);
-    process.exit(2);
-  }
+function describe({ ms, fault }: Result): string {
+  return `${fault} after ${Math.round(ms)} ms`;
 }

@@ -1,7 +1,21 @@
 // Sends the topology of the contest twice what it can bear. Needs Docker with Compose.
-import { parseArgs } from "node:util";
+import { randomFrom } from "../../stress-test/data/payloads.ts";
+import { evenly } from "../../stress-test/load/arrivals.ts";
+import { generator, type Run } from "../../stress-test/load/generator.ts";
+import { type Answer, headerOf, type Request } from "../../stress-test/load/http.ts";
+import {
+  contestShares,
+  create,
+  holds,
+  locationOf,
+  mix,
+  read,
+  search,
+  searchWithoutTerm,
+} from "../../stress-test/load/requests.ts";
+import { faultsOf, latencyAt, type Result } from "../../stress-test/load/results.ts";
+import { numberOf, readArguments } from "../../tools/arguments.ts";
 import { services, topology } from "../contest/topology.ts";
-import { generator, type Kind, kinds, type Phase } from "./generator.ts";
 
 const leastGoodput = 80; // % of the peak
 const leastOfKind = 50; // % of the peak of creates, reads and searches each
@@ -28,29 +42,36 @@ is too little, "sent/s" is less than X times the peak, or the latencies are thos
   --times X       how much of the peak is sent, default 2
   -h, --help      this text`;
 
-const { seconds, times } = readArguments();
+const refused = "503 with Retry-After";
+const kinds = ["create", "read", "search", "search without t"] as const;
+type Kind = (typeof kinds)[number];
+
+/** A run, and how long its requests were due. */
+type Phase = Run & { seconds: number; endMs: number };
+
+const { seconds, times } = readArguments(
+  usage,
+  { seconds: { type: "string", default: "60" }, times: { type: "string", default: "2" } },
+  (values) => ({
+    seconds: numberOf("seconds", values.seconds, 0.001, 86_400),
+    times: numberOf("times", values.times, 0.001, 1000),
+  }),
+);
 const abandoned = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => abandoned.abort(new Error(signal)));
 }
 const { url, up, health, sql, compose, remove } = topology(abandoned.signal, { name: "overload" });
-const load = generator(url, abandoned.signal);
+const load = generator({ url, timeoutMs: 60_000 });
+abandoned.signal.addEventListener("abort", () => load.close());
+const created: string[] = []; // ids of all that got 201
+const next = requests();
+const runs: Run[] = [];
 const problems: string[] = [];
 const table = [
-  [
-    "",
-    "sent/s",
-    "answered/s",
-    "creates",
-    "reads",
-    "searches",
-    "without t",
-    "p50",
-    "p99",
-    "503/s",
-    "p50",
-    "p99",
-  ],
+  ["", "sent/s", "answered/s", "creates", "reads", "searches", "without t"].concat(
+    ...["p50", "p99", "503/s", "p50", "p99"],
+  ),
   ["---", ...new Array<string>(11).fill("---:")],
 ];
 
@@ -58,9 +79,9 @@ try {
   await up();
   await check();
 } catch (error) {
-  problems.push((error as Error).message);
+  problems.push(((abandoned.signal.reason ?? error) as Error).message);
 } finally {
-  load.end();
+  load.close();
   await remove();
 }
 for (const row of table) console.log(`| ${row.join(" | ")} |`);
@@ -69,22 +90,23 @@ if (problems.length === 0) console.log("passed");
 process.exit(problems.length === 0 ? 0 : 1);
 
 async function check() {
-  while (load.created.length < people) await load.closed(64, 1);
-  await load.quiet();
-  const closed = await load.closed(64, 5);
-  tell("64 at a time", closed);
-  const usual = goodput(closed) / 4;
-  await load.quiet();
-  const before = await load.open(usual, 5);
+  await load.warm();
+  while (created.length < people) await closed(1);
+  await quiet();
+  const first = await closed(5);
+  tell("64 at a time", first);
+  const usual = goodput(first) / 4;
+  await quiet();
+  const before = await open(usual, 5);
   tell("a quarter of that", before);
-  const best = await sustainable(closed);
+  const best = await sustainable(first);
   const peak = goodput(best);
-  await load.quiet();
-  const over = await load.open(peak * times, seconds);
+  await quiet();
+  const over = await open(peak * times, seconds);
   const settling: Phase[] = [];
-  for (let s = 0; s < recoveryS; s++) settling.push(await load.open(usual, 1));
-  const after = await load.open(usual, 5);
-  await load.quiet();
+  for (let s = 0; s < recoveryS; s++) settling.push(await open(usual, 1));
+  const after = await open(usual, 5);
+  await quiet();
   tell(`${times} × the peak, ${seconds} s`, over);
   for (const [s, each] of settling.entries()) tell(`the quarter, second ${s + 1} afterwards`, each);
   tell("the quarter, then", after);
@@ -94,13 +116,13 @@ async function check() {
   console.error(`${whole} % of the peak was answered, and at least ${ofKind} % of each kind`);
   if (whole < leastGoodput) problems.push(`${whole} % of the peak was answered`);
   if (ofKind < leastOfKind) problems.push(`${ofKind} % of the peak of one kind was answered`);
-  const p99 = percentile(over.refusedMs, 99);
-  if (over.refusedMs.length === 0) problems.push("nothing was refused: it was not overloaded");
-  if (p99 > mostRefusalMs) problems.push(`the p99 of the refusals was ${p99} ms`);
-  const { wrong } = load;
-  if (wrong.length > 0) problems.push(`${wrong.length} wrong answers, such as ${wrong[0]}`);
-  if (after.refusedMs.length > 0) problems.push(`${after.refusedMs.length} were refused afterwards`);
-  const [normal, now] = [before, after].map(({ goodMs }) => percentile(goodMs, 99)) as [number, number];
+  const p99 = latencyAt(99, shed(over));
+  if (shed(over).length === 0) problems.push("nothing was refused: it was not overloaded");
+  else if (p99 > mostRefusalMs) problems.push(`the p99 of the refusals was ${p99} ms`);
+  const faults = faultsOf(runs.flatMap(({ results }) => results.filter(({ fault }) => fault !== refused)));
+  problems.push(...Object.entries(faults).map(([fault, times]) => `${times} × ${fault}`));
+  if (shed(after).length > 0) problems.push(`${shed(after).length} were refused afterwards`);
+  const [normal = 0, now = 0] = [before, after].map((phase) => latencyAt(99, good(phase)));
   if (now > 2 * normal + 20) problems.push(`the p99 was ${normal} ms before, and ${now} ms afterwards`);
 
   for (const service of services) {
@@ -110,73 +132,114 @@ async function check() {
     if (restarts > 0) problems.push(`${service}: has ended ${restarts} times`);
   }
   const stored = new Set((await sql("select id from pessoas")).split("\n"));
-  const lost = load.created.filter((id) => !stored.has(id)).length;
-  console.error(`${load.created.length} got 201, ${lost} of them are not stored`);
-  if (lost > 0) problems.push(`${lost} of ${load.created.length} who got 201 are not stored`);
+  const lost = created.filter((id) => !stored.has(id)).length;
+  console.error(`${created.length} got 201, ${lost} of them are not stored`);
+  if (lost > 0) problems.push(`${lost} of ${created.length} who got 201 are not stored`);
   if (problems.length > 0) console.error(await compose("logs", "--tail", "5"));
 }
 
+/** What the contest's load consists of, with names that many persons hold. */
+function requests(): () => Request {
+  const random = randomFrom(1);
+  const kind = mix(contestShares);
+  const names = ["Ana", "Silva", "Maria", "Santos", "Francisca", "Oliveira", "Beatriz", "Souza", "Ribeiro"];
+  const apelido = (n: number) => `o${n.toString(36).padStart(6, "0")}`;
+  let made = 0;
+  const makers: Record<Kind, () => Request> = {
+    create() {
+      const body = JSON.stringify({
+        apelido: apelido(++made),
+        nome: `${random.pick(names)} ${random.pick(names)}`,
+        nascimento: "1985-09-23",
+        stack: random.oneIn(2) ? null : ["Bun", "Node", "Postgres"],
+      });
+      return create(body, [201], (answer) => {
+        created.push(locationOf(answer).slice("/pessoas/".length));
+        return holds(body.slice(1))(answer);
+      });
+    },
+    read() {
+      const id = random.pick(created);
+      return read(`/pessoas/${id}`, holds(`{"id":"${id}",`));
+    },
+    search: () => search(random.oneIn(2) ? random.pick(names) : apelido(random.int(1, made))),
+    "search without t": () => searchWithoutTerm(holds('"status":400')),
+  };
+  return () => {
+    const request = makers[created.length === 0 ? "create" : kind()]();
+    const check = (answer: Answer) => {
+      const shed = answer.status === 503 && headerOf(answer, "retry-after") !== undefined;
+      return shed ? refused : request.check(answer);
+    };
+    return { ...request, check };
+  };
+}
+
+/** 64 at once, each followed by another one when it is answered, whatever the answer. */
+async function closed(seconds: number): Promise<Phase> {
+  return await phaseOf(load.closed({ users: 64, seconds, next }));
+}
+
+/** `rate` requests a second, whether answers come or not. Those still missing at the end come into it later. */
+async function open(rate: number, seconds: number): Promise<Phase> {
+  return await phaseOf(load.open({ arrivals: evenly(rate, seconds), tickMs: 2, next }));
+}
+
+async function phaseOf(run: Run): Promise<Phase> {
+  runs.push(run);
+  const startMs = performance.now();
+  await run.sent;
+  abandoned.signal.throwIfAborted();
+  const endMs = performance.now();
+  return Object.assign(run, { seconds: (endMs - startMs) / 1000, endMs });
+}
+
+/** Resolves when everything is answered. */
+async function quiet() {
+  await Promise.all(runs.map(({ answered }) => answered));
+  abandoned.signal.throwIfAborted();
+}
+
 /** More and more a second, until somebody is refused or has no answer yet at the end: the one before that. */
-async function sustainable(closed: Phase): Promise<Phase> {
-  for (let best = closed; ; ) {
-    await load.quiet();
+async function sustainable(first: Phase): Promise<Phase> {
+  for (let best = first; ; ) {
+    await quiet();
     const rate = goodput(best) * step;
-    const next = await load.open(rate, stepS);
+    const next = await open(rate, stepS);
     tell(`${rate.toFixed()} a second`, next);
-    if (goodput(next) < rate * nearlyAll || next.refusedMs.length > 0) return best;
+    if (goodput(next) < rate * nearlyAll || shed(next).length > 0) return best;
     best = next;
   }
 }
 
-/** Right answers a second, of one kind or of all. */
-function goodput({ inTime, seconds }: Phase, kind?: Kind): number {
-  const counted: readonly Kind[] = kind ? [kind] : kinds;
-  return counted.reduce((sum, each) => sum + inTime[each], 0) / seconds;
+/** Right answers a second while it lasted, of one kind or of all. */
+function goodput(phase: Phase, kind?: Kind): number {
+  const inTime = good(phase).filter(({ dueMs, ms }) => dueMs + ms <= phase.endMs);
+  return inTime.filter((result) => result.kind === (kind ?? result.kind)).length / phase.seconds;
+}
+
+function good({ results }: Phase): Result[] {
+  return results.filter(({ fault }) => fault === "");
+}
+
+function shed({ results }: Phase): Result[] {
+  return results.filter(({ fault }) => fault === refused);
 }
 
 function tell(what: string, phase: Phase) {
-  const { sent, seconds, goodMs, refusedMs } = phase;
-  const ms = (all: number[]) => [50, 99].map((p) => (all.length === 0 ? "" : `${percentile(all, p)} ms`));
-  const rates = [sent / seconds, goodput(phase), ...kinds.map((kind) => goodput(phase, kind))];
+  const { started, seconds } = phase;
+  const latencies = (of: Result[]) => [50, 99].map((p) => (of.length === 0 ? "" : `${latencyAt(p, of)} ms`));
+  const rates = [started / seconds, goodput(phase), ...kinds.map((kind) => goodput(phase, kind))];
   table.push([
     what,
     ...rates.map((perSecond) => perSecond.toFixed()),
-    ...ms(goodMs),
-    (refusedMs.length / seconds).toFixed(),
-    ...ms(refusedMs),
+    ...latencies(good(phase)),
+    (shed(phase).length / seconds).toFixed(),
+    ...latencies(shed(phase)),
   ]);
   console.error(table.at(-1)?.join("  "));
 }
 
 function percent(share: number): number {
   return Math.round(100 * share);
-}
-
-function percentile(ms: number[], rank: number): number {
-  const sorted = ms.toSorted((a, b) => a - b);
-  return Math.round(sorted[Math.ceil((rank / 100) * sorted.length) - 1] ?? 0);
-}
-
-function readArguments() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        seconds: { type: "string", default: "60" },
-        times: { type: "string", default: "2" },
-        help: { type: "boolean", short: "h" },
-      },
-    });
-    if (values.help) {
-      console.log(usage);
-      process.exit(0);
-    }
-    const [seconds, times] = [Number(values.seconds), Number(values.times)];
-    for (const [name, value] of Object.entries({ seconds, times })) {
-      if (!(value > 0)) throw new RangeError(`--${name}: expected a positive number`);
-    }
-    return { seconds, times };
-  } catch (error) {
-    console.error((error as Error).message);
-    process.exit(2);
-  }
 }
