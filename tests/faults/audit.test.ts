@@ -1,10 +1,12 @@
 import { expect, test } from "bun:test";
 import { appendFileSync } from "node:fs";
 import { join } from "node:path";
+import { randomFrom } from "../../stress-test/data/payloads.ts";
+import { generator } from "../../stress-test/load/generator.ts";
+import { type Body, createOf, openJournal, outcomeOf, readJournal } from "../../stress-test/load/journal.ts";
 import { type Found, temporaryFolder } from "../support.ts";
 import { audit, type Broken } from "./audit.ts";
-import { type Body, openJournal, readJournal } from "./journal.ts";
-import { create, randomBody, randomFrom, startLoad } from "./load.ts";
+import { randomBody, startLoad } from "./load.ts";
 
 type Flaw = {
   /** What is stored for who gets 201; undefined: nothing. */
@@ -54,6 +56,13 @@ function registry(flaw: (nth: number) => Flaw = () => ({})) {
   return { url: server.url.href, persons, [Symbol.asyncDispose]: () => server.stop(true) };
 }
 
+async function create(url: string, body: Body) {
+  const load = generator({ url });
+  const { answer } = await load.ask(createOf(body));
+  load.close();
+  return outcomeOf(answer);
+}
+
 /** Sends 30 creates one after the other, writes them down, and audits what was written. */
 async function auditOf(flaw: (nth: number) => Flaw) {
   await using folder = await temporaryFolder();
@@ -78,7 +87,7 @@ test("a registry without flaws passes under load, with taken apelidos and person
   await using server = registry();
   await create(server.url, randomBody(randomFrom(99)));
   const journal = openJournal(join(folder.path, "journal"));
-  const load = startLoad({ url: server.url, journal, rate: 500, random: randomFrom(1) });
+  const load = startLoad({ url: server.url, journal, rate: 500, random: randomFrom(3) });
   for (let i = 0; i < 200; i++) await load.acknowledged();
   const { perSecond } = await load.stop();
   journal.close();

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
+import { generator } from "../../stress-test/load/generator.ts";
+import { type Attempt, type Body, createOf, outcomeOf } from "../../stress-test/load/journal.ts";
 import { client, type Found } from "../support.ts";
-import type { Attempt, Body } from "./journal.ts";
-import { create } from "./load.ts";
 
 /** Promises that were broken, each as a sentence. All empty: none was. */
 export type Broken = {
@@ -28,6 +28,7 @@ const patienceMs = 30_000;
  */
 export async function audit(url: string, attempts: readonly Attempt[], storedBefore = 0): Promise<Verdict> {
   const { get, search, count } = client(url);
+  const load = generator({ url });
   const broken: Broken = { lost: [], changed: [], twice: [], wrong: [] };
   const people = [...Map.groupBy(attempts, ({ body }) => body.apelido).values()];
   let stored = storedBefore;
@@ -60,6 +61,7 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
   if (counted < stored) broken.lost.push(`the count is ${counted}, but ${stored} persons can be read`);
   if (counted > stored) broken.twice.push(`the count is ${counted}, but only ${stored} persons are known`);
 
+  load.close();
   const total = (kind: Attempt["outcome"]["kind"]) =>
     attempts.filter(({ outcome }) => outcome.kind === kind).length;
   return {
@@ -113,7 +115,7 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
   async function sentAgain(body: Body, person: Found | undefined): Promise<boolean> {
     let mayBeStored = person !== undefined;
     const outcome = await patiently(async () => {
-      const again = await create(url, body);
+      const again = outcomeOf((await load.ask(createOf(body))).answer);
       if (again.kind !== "unknown") return again;
       mayBeStored = true;
       throw new Error(`POST again: ${again.reason}`);

@@ -1,69 +1,54 @@
-import type { Body, Journal, Outcome } from "./journal.ts";
-
-/** A number from 0 to 1, another one with each call; the same ones for the same seed (mulberry32). */
-export function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+import type { Random } from "../../stress-test/data/payloads.ts";
+import { evenly } from "../../stress-test/load/arrivals.ts";
+import { generator } from "../../stress-test/load/generator.ts";
+import type { Request } from "../../stress-test/load/http.ts";
+import {
+  type Body,
+  createOf,
+  type Journal,
+  type Outcome,
+  outcomeOf,
+} from "../../stress-test/load/journal.ts";
 
 export type LoadOptions = {
   url: string;
   journal: Journal;
   /** Creates a second, whether answers come or not. */
   rate: number;
-  random: () => number;
+  random: Random;
 };
-export type Load = ReturnType<typeof startLoad>;
 
-const tickMs = 10;
-const answerTimeoutMs = 10_000;
-const takenShare = 0.05;
+const takenIn = 20; // one create in so many has an apelido that was sent before, for somebody else
 
-/** Sends creates until it is stopped. Some of them want an apelido that was sent before, for somebody else. */
+/** Sends creates until it is stopped, and writes each and its answer into the journal. */
 export function startLoad({ url, journal, rate, random }: LoadOptions) {
-  const started = performance.now();
-  const inFlight = new Set<Promise<Outcome>>();
   const waiting = new Set<() => void>();
   const apelidos: string[] = [];
-  let sent = 0;
+  const started = performance.now();
   let lastAcknowledged = started;
   let longestGapMs = 0;
 
-  function tick() {
-    const due = Math.floor(((performance.now() - started) / 1000) * rate);
-    while (sent < due) {
-      sent++;
-      const sending = send(nextBody()).finally(() => inFlight.delete(sending));
-      inFlight.add(sending);
-    }
-  }
-
   function nextBody(): Body {
     const body = randomBody(random);
-    const earlier = apelidos[apelidos.length - 1 - Math.floor(random() * 200)];
-    if (earlier !== undefined && random() < takenShare) return { ...body, apelido: earlier };
+    const earlier = apelidos[apelidos.length - random.int(1, 200)];
+    if (earlier !== undefined && random.oneIn(takenIn)) return { ...body, apelido: earlier };
     apelidos.push(body.apelido);
     return body;
   }
 
-  async function send(body: Body): Promise<Outcome> {
+  function journaled(body: Body): Request {
     const answered = journal.sent(body);
-    const outcome = await create(url, body);
-    answered(outcome);
-    if (outcome.kind === "acknowledged") {
+    return createOf(body, (outcome) => {
+      answered(outcome);
+      if (outcome.kind !== "acknowledged") return;
       longestGapMs = Math.max(longestGapMs, performance.now() - lastAcknowledged);
       lastAcknowledged = performance.now();
       for (const resolve of waiting) resolve();
-    }
-    return outcome;
+    });
   }
 
-  const clock = setInterval(tick, tickMs);
+  const load = generator({ url });
+  const run = load.open({ arrivals: evenly(rate), next: () => journaled(nextBody()) });
   return {
     /** Resolves when the next create is acknowledged. */
     async acknowledged(): Promise<void> {
@@ -73,40 +58,17 @@ export function startLoad({ url, journal, rate, random }: LoadOptions) {
       waiting.delete(resolve);
     },
     /** One more of a new person, at once, with what `change` says. */
-    create: (change: Partial<Body> = {}) => send({ ...randomBody(random), ...change }),
+    create: async (change: Partial<Body> = {}): Promise<Outcome> =>
+      outcomeOf((await load.ask(journaled({ ...randomBody(random), ...change }))).answer),
     /** Sends no more. Resolves when all answers are there or given up, with what was sent and how it went. */
     async stop() {
-      clearInterval(clock);
-      const perSecond = sent / ((performance.now() - started) / 1000);
-      await Promise.all(inFlight);
+      run.stop();
+      const perSecond = run.started / ((performance.now() - started) / 1000);
+      await run.answered;
+      load.close();
       return { perSecond, longestGapMs };
     },
   };
-}
-
-export async function create(url: string, body: Body): Promise<Outcome> {
-  try {
-    const response = await fetch(new URL("/pessoas", url), {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(answerTimeoutMs),
-    });
-    const { status } = response;
-    if (status === 201) {
-      const answer: unknown = await response.json();
-      const [, id] = /^\/pessoas\/([0-9a-f-]{36})$/.exec(response.headers.get("location") ?? "") ?? [];
-      return id === undefined
-        ? { kind: "unknown", reason: "201 without a Location" }
-        : { kind: "acknowledged", id, answer };
-    }
-    await response.body?.cancel();
-    if (status >= 400 && status < 500) return { kind: "refused", status };
-    const retry = response.headers.get("retry-after");
-    return { kind: "unknown", reason: `${status}${retry === null ? " without Retry-After" : ""}` };
-  } catch (error) {
-    return { kind: "unknown", reason: (error as Error).name };
-  }
 }
 
 const names = [
@@ -125,19 +87,15 @@ const names = [
 const letters = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /** A valid person whose apelido nobody else has, of all shapes that have to come back as they were. */
-export function randomBody(random: () => number): Body {
-  const below = (n: number) => Math.floor(random() * n);
-  const pick = <T>(from: ArrayLike<T>) => from[below(from.length)] as T;
-  const word = (length: number) => Array.from({ length }, () => pick(letters)).join("");
+export function randomBody(random: Random): Body {
   const two = (n: number) => String(n).padStart(2, "0");
   const body: Body = {
-    apelido: `${word(16)}${pick(["", "-ç", " 🦜"])}`,
-    nome: `${pick(names)} ${word(1 + below(80))}`,
-    nascimento: `${1900 + below(120)}-${two(1 + below(12))}-${two(1 + below(28))}`,
+    apelido: `${random.text(letters, 16)}${random.pick(["", "-ç", " 🦜"])}`,
+    nome: `${random.pick(names)} ${random.text(letters, random.int(1, 80))}`,
+    nascimento: `${random.int(1900, 2019)}-${two(random.int(1, 12))}-${two(random.int(1, 28))}`,
   };
-  const stack = [undefined, null, [], Array.from({ length: 1 + below(8) }, () => word(1 + below(31)))][
-    below(4)
-  ];
+  const words = Array.from({ length: random.int(1, 8) }, () => random.text(letters, random.int(1, 31)));
+  const stack = random.pick([undefined, null, [], words]);
   if (stack !== undefined) body.stack = stack;
   return body;
 }

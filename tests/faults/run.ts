@@ -2,12 +2,13 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, parse } from "node:path";
-import { parseArgs } from "node:util";
+import { randomFrom } from "../../stress-test/data/payloads.ts";
+import { openJournal, readJournal } from "../../stress-test/load/journal.ts";
+import { namedOf, readArguments, wholeOf } from "../../tools/arguments.ts";
 import { type Topology, topology } from "../contest/topology.ts";
 import { client } from "../support.ts";
 import { audit, type Verdict } from "./audit.ts";
-import { openJournal, readJournal } from "./journal.ts";
-import { randomFrom, startLoad } from "./load.ts";
+import { startLoad } from "./load.ts";
 import { type Context, NotHere, type Scenario, scenarios } from "./scenarios.ts";
 
 const usage = `Usage: bun run test:faults [--rounds N] [--seed S] [--scenario NAME]... [--lossy]
@@ -34,7 +35,21 @@ type Round = Verdict & { longestGapMs: number };
 /** The topology that is up, and how many persons it has. */
 type Up = { topology: Topology; override: string | undefined; stored: number; remove(): Promise<void> };
 
-const { rounds, seed, chosen, lossy } = readArguments();
+const { rounds, seed, chosen, lossy } = readArguments(
+  usage,
+  {
+    rounds: { type: "string", default: "1" },
+    seed: { type: "string", default: String(Math.floor(Math.random() * 1e6)) },
+    scenario: { type: "string", multiple: true },
+    lossy: { type: "boolean", default: false },
+  },
+  ({ rounds, seed, scenario, lossy }) => ({
+    rounds: wholeOf("rounds", rounds, 1, 10_000),
+    seed: wholeOf("seed", seed, 0, 2 ** 32 - 1),
+    chosen: namedOf("scenario", scenarios, scenario),
+    lossy,
+  }),
+);
 const abandoned = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => abandoned.abort(new Error(signal)));
@@ -123,7 +138,7 @@ async function runRound(scenario: Scenario, number: number, path: string): Promi
   const { url } = up.topology;
   const signal = AbortSignal.any([abandoned.signal, AbortSignal.timeout(roundTimeoutMs)]);
   const journal = openJournal(path);
-  const momentMs = 500 + random() * 2000;
+  const momentMs = random.int(500, 2500);
   const load = startLoad({ url, journal, rate, random });
   const context: Context = { topology: up.topology, random, signal, create: load.create };
   let sent: Awaited<ReturnType<typeof load.stop>>;
@@ -198,36 +213,5 @@ async function isWhole({ url, inside }: Topology, signal: AbortSignal) {
       inARow = 0;
       await again();
     }
-  }
-}
-
-function readArguments() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        rounds: { type: "string", default: "1" },
-        seed: { type: "string", default: String(Math.floor(Math.random() * 1e6)) },
-        scenario: { type: "string", multiple: true },
-        lossy: { type: "boolean", default: false },
-        help: { type: "boolean", short: "h" },
-      },
-    });
-    if (values.help) {
-      console.log(usage);
-      process.exit(0);
-    }
-    const [rounds, seed] = [Number(values.rounds), Number(values.seed)];
-    if (!Number.isSafeInteger(rounds) || rounds < 1)
-      throw new RangeError(`--rounds: expected a positive integer, got "${values.rounds}"`);
-    if (!Number.isSafeInteger(seed))
-      throw new RangeError(`--seed: expected a whole number, got "${values.seed}"`);
-    const unknown = values.scenario?.find((name) => !scenarios.some((each) => each.name === name));
-    if (unknown !== undefined)
-      throw new RangeError(`--scenario: there is none called "${unknown}"; see --help`);
-    const chosen = scenarios.filter(({ name }) => values.scenario?.includes(name) ?? true);
-    return { rounds, seed, chosen, lossy: values.lossy };
-  } catch (error) {
-    console.error((error as Error).message);
-    process.exit(2);
   }
 }

@@ -5,14 +5,15 @@ import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { $ } from "bun";
+import type { Random } from "../../stress-test/data/payloads.ts";
+import type { Body, Outcome } from "../../stress-test/load/journal.ts";
 import { type Service, services, type Topology } from "../contest/topology.ts";
 import type { Obeyed, Order, Step } from "../silent-proxy.ts";
 import { client } from "../support.ts";
-import type { Body, Outcome } from "./journal.ts";
 
 export type Context = {
   topology: Topology;
-  random: () => number;
+  random: Random;
   /** Aborted when the run is, or the round takes too long. */
   signal: AbortSignal;
   /** One more create of a new person, audited as those of the load are. */
@@ -46,7 +47,7 @@ const askEveryMs = 200;
 const backlogMs = 10_000; // of creates that came in the meantime; the fault took 150 s
 
 export const scenarios: Scenario[] = [
-  { name: "kill-api", prepare: kills(({ random }) => [random() < 0.5 ? "api1" : "api2"]) },
+  { name: "kill-api", prepare: kills(({ random }) => [random.pick(instances)]) },
   { name: "kill-both-apis", prepare: kills(() => instances) },
   { name: "kill-postgres", prepare: kills(() => ["db"]) },
   { name: "kill-nginx", prepare: kills(() => ["nginx"]) },
@@ -55,7 +56,7 @@ export const scenarios: Scenario[] = [
   {
     name: "restart-api",
     answersAll: true,
-    prepare: restarts(({ random }) => (random() < 0.5 ? "api1" : "api2")),
+    prepare: restarts(({ random }) => random.pick(instances)),
   },
   { name: "restart-nginx", prepare: restarts(() => "nginx") },
   { name: "restart-postgres", prepare: restarts(() => "db") },
@@ -128,12 +129,17 @@ const moments: Pick<Order, "at" | "sql" | "all">[] = [
 
 /** A connection to Postgres, or all of them, carries nothing more at some step of the protocol, and stays open. */
 async function silenceNetwork({ topology, random, signal, create }: Context) {
-  const moment = moments[Math.floor(random() * moments.length)] as (typeof moments)[number];
-  const order: Order = { ...moment, nth: 1 + Math.floor(random() * 3), pick: random(), boundMs: recoveryMs };
+  const moment = random.pick(moments);
+  const order: Order = {
+    ...moment,
+    nth: random.int(1, 3),
+    pick: random.int(0, 999) / 1000,
+    boundMs: recoveryMs,
+  };
   const { get } = client(topology.url);
   const ask = `const request = { unix: "/tmp/control", method: "POST", body: Bun.argv.at(-1) };
     process.stdout.write(await (await fetch("http://x/", request)).text())`;
-  const letter = () => String.fromCodePoint(0x4e00 + Math.floor(random() * 0x5000));
+  const letter = () => String.fromCodePoint(random.int(0x4e00, 0x9dff));
 
   return async () => {
     let obeyed: Obeyed | undefined;
@@ -180,7 +186,7 @@ async function silenceNetwork({ topology, random, signal, create }: Context) {
 function jumps(whose: "api" | "db"): Prepare {
   return async ({ topology, random }) => {
     const jumpsS = [hourS, -hourS, 24 * hourS, -40 * 24 * hourS].map((s) =>
-      Math.round(s * (0.5 + random() / 2)),
+      Math.round((s * random.int(500, 1000)) / 1000),
     );
     return async () => {
       for (const jumpS of [...jumpsS, 0]) {

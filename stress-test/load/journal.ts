@@ -1,4 +1,7 @@
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
+import { parse } from "../measure/audit.ts";
+import { type Answer, headerOf, type Request } from "./http.ts";
+import { locationOf } from "./requests.ts";
 
 /** What is sent: members that may be missing are missing, as a client would leave them out. */
 export type Body = { apelido: string; nome: string; nascimento: string; stack?: string[] | null };
@@ -17,6 +20,29 @@ type Line = { sent: number; body: Body } | { of: number; outcome: Outcome };
 export type Journal = ReturnType<typeof openJournal>;
 
 const noAnswer: Outcome = { kind: "unknown", reason: "no answer" };
+
+/** A create of `body`. Its answer is handed to `answered`, which is not called when there is none. */
+export function createOf(body: Body, answered: (outcome: Outcome) => void = () => {}): Request {
+  const check = (answer: Answer) => {
+    answered(outcomeOf(answer));
+    return "";
+  };
+  return { kind: "create", method: "POST", path: "/pessoas", body: JSON.stringify(body), check };
+}
+
+/** What the answer to a create says; undefined: there was none. */
+export function outcomeOf(answer: Answer | undefined): Outcome {
+  if (!answer) return noAnswer;
+  const { status, body } = answer;
+  if (status === 201) {
+    const [, id] = /^\/pessoas\/([0-9a-f-]{36})$/.exec(locationOf(answer)) ?? [];
+    if (id === undefined) return { kind: "unknown", reason: "201 without a Location" };
+    return { kind: "acknowledged", id, answer: parse(body.toString()) };
+  }
+  if (status >= 400 && status < 500) return { kind: "refused", status };
+  const retry = headerOf(answer, "retry-after");
+  return { kind: "unknown", reason: `${status}${retry === undefined ? " without Retry-After" : ""}` };
+}
 
 /** Attempts on disk, one line before a create is sent and one when its answer is there. */
 export function openJournal(path: string) {
