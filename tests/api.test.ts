@@ -2,19 +2,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import net from "node:net";
 import { join } from "node:path";
+import { client, type Found, newPessoa, type Problem, raw } from "./requests.ts";
 import { shapes } from "./shapes.ts";
-import {
-  client,
-  connect,
-  type Found,
-  newPessoa,
-  type Problem,
-  query,
-  type Registry,
-  raw,
-  serve,
-  temporaryFolder,
-} from "./support.ts";
+import { connect, query, type Registry, serve, temporaryFolder } from "./support.ts";
 
 let registry: Registry;
 let other: Registry; // another instance on the same database

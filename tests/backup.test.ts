@@ -3,15 +3,8 @@ import { chmod, mkdir, readdir, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { type Cluster, startCluster } from "./cluster.ts";
 import { expectExact, samplePersons } from "./model.ts";
-import {
-  client,
-  type Found,
-  newPessoa,
-  type Registry,
-  serve,
-  spawnServer,
-  temporaryFolder,
-} from "./support.ts";
+import { client, type Found, newPessoa } from "./requests.ts";
+import { type Registry, serve, spawnServer, temporaryFolder } from "./support.ts";
 
 const db = join(import.meta.dir, "..", "tools", "db.ts");
 

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
-import { client, type Found, newDatabase, newPessoa, spawnServer, temporaryFolder } from "./support.ts";
+import { client, type Found, newPessoa } from "./requests.ts";
+import { newDatabase, spawnServer, temporaryFolder } from "./support.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let executable: string;

@@ -3,7 +3,8 @@ import { idOf } from "../contract/pessoa.ts";
 import schema from "../schema.sql" with { type: "text" };
 import { rowOf, storedColumns } from "../search/rows.ts";
 import { searchableInBulk, shortStatement, textStatement } from "../search/search.ts";
-import { connect, type Found, newPessoa, query, type Registry, serve } from "./support.ts";
+import { type Found, newPessoa } from "./requests.ts";
+import { connect, query, type Registry, serve } from "./support.ts";
 
 // CITUS_URL names an empty database on the coordinator of a real cluster, as a superuser; docs/scaling.md says how to make one.
 const coordinator = process.env.CITUS_URL ?? "";

@@ -3,7 +3,8 @@ import { join } from "node:path";
 import createClient from "openapi-fetch";
 import type { paths } from "../contract/client.d.ts";
 import { openApi } from "../contract/openapi.ts";
-import { newPessoa, type Registry, serve } from "./support.ts";
+import { newPessoa } from "./requests.ts";
+import { type Registry, serve } from "./support.ts";
 
 let registry: Registry;
 beforeAll(async () => {

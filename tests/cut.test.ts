@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
+import { newPessoa } from "./requests.ts";
 import { silentProxy } from "./silent-proxy.ts";
-import { newPessoa, serve } from "./support.ts";
+import { serve } from "./support.ts";
 
 test("after an answer of Postgres that ended after its first row, the next ones are whole", async () => {
   const owner = await serve();

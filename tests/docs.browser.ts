@@ -4,7 +4,8 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { launch, shown, tryItOut } from "./browser.ts";
-import { type Found, newPessoa, serve, temporaryFolder } from "./support.ts";
+import { type Found, newPessoa } from "./requests.ts";
+import { serve, temporaryFolder } from "./support.ts";
 
 // Where to leave what it saw, for people to look at.
 const screenshots = process.env.SCREENSHOTS;

@@ -2,7 +2,8 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { idOf } from "../contract/pessoa.ts";
 import { maxFound } from "../search/limits.ts";
 import { startCluster } from "./cluster.ts";
-import { connect, type Found, newPessoa, query, type Registry, serve } from "./support.ts";
+import { type Found, newPessoa } from "./requests.ts";
+import { connect, query, type Registry, serve } from "./support.ts";
 
 setDefaultTimeout(60_000);
 

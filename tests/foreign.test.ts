@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, spyOn, test }
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { type Cluster, freePort, startCluster } from "./cluster.ts";
-import { type Found, newPessoa, serve, spawnServer } from "./support.ts";
+import { type Found, newPessoa } from "./requests.ts";
+import { serve, spawnServer } from "./support.ts";
 
 // A PostgreSQL of somebody else's, as DATABASE_URL names it.
 

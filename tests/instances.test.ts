@@ -5,16 +5,8 @@ import { maxFound } from "../search/limits.ts";
 import type { Pessoa } from "../stress-test/data/contract.ts";
 import { startCluster } from "./cluster.ts";
 import { expectExact, expectFound, samplePersons, termsOf } from "./model.ts";
-import {
-  client,
-  connect,
-  type Found,
-  newDatabase,
-  newPessoa,
-  type Registry,
-  serve,
-  spawnServer,
-} from "./support.ts";
+import { client, type Found, newPessoa } from "./requests.ts";
+import { connect, newDatabase, type Registry, serve, spawnServer } from "./support.ts";
 
 // The length of a run: CREATES=100000 bun test tests/instances.test.ts. A process stays stopped for a share of these creates.
 const creates = Number(process.env.CREATES ?? 2000);

@@ -4,7 +4,8 @@ import { idOf } from "../contract/pessoa.ts";
 import { startEmbedded } from "../database/embedded.ts";
 import { openDb } from "../db.ts";
 import { forPeople, forPrograms, trace } from "../process/log.ts";
-import { client, newDatabase, query, raw, server, spawnServer, temporaryFolder } from "./support.ts";
+import { client, raw } from "./requests.ts";
+import { newDatabase, query, server, spawnServer, temporaryFolder } from "./support.ts";
 
 const forged = '{"msg":"forged"}';
 // A line of its own, a colour, a title of the window, what turns text around, and what is beyond 16 bits.

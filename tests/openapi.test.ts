@@ -5,7 +5,8 @@ import addFormats from "ajv-formats";
 import fc from "fast-check";
 import { parsePessoa } from "../contract/pessoa.ts";
 import { version } from "../package.json";
-import { type client, newPessoa, query, type Registry, serve } from "./support.ts";
+import { type client, newPessoa } from "./requests.ts";
+import { query, type Registry, serve } from "./support.ts";
 
 type Media = { schema: object; example?: unknown; examples?: Record<string, { value: unknown }> };
 type Answer = {

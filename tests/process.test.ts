@@ -9,16 +9,8 @@ import { EmbeddedError, startEmbedded } from "../database/embedded.ts";
 import { main } from "../process/main.ts";
 import { help } from "../process/settings.ts";
 import { start } from "../server.ts";
-import {
-  client,
-  type Found,
-  newDatabase,
-  newPessoa,
-  serve,
-  server,
-  spawnServer,
-  temporaryFolder,
-} from "./support.ts";
+import { client, type Found, newPessoa } from "./requests.ts";
+import { newDatabase, serve, server, spawnServer, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;
 const quiet = () => {};

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { isOrdinary, NovaPessoa } from "../contract/pessoa.ts";
 import { readPessoa } from "../stress-test/data/contract.ts";
 import { expectFound, hostile, nascimento, person, termsOf } from "./model.ts";
-import { type Found, type Registry, raw, serve } from "./support.ts";
+import { type Found, raw } from "./requests.ts";
+import { type Registry, serve } from "./support.ts";
 import { isControl, targets } from "./targets.ts";
 
 let registry: Registry;

@@ -4,7 +4,8 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import postgres from "postgres";
 import { type Embedded, startEmbedded } from "../database/embedded.ts";
-import { type Found, newPessoa, type Registry, serve, temporaryFolder } from "./support.ts";
+import { type Found, newPessoa } from "./requests.ts";
+import { type Registry, serve, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;
 const folders = [await temporaryFolder(), await temporaryFolder()] as const;

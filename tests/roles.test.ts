@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { type Found, newDatabase, newPessoa, query, serve } from "./support.ts";
+import { type Found, newPessoa } from "./requests.ts";
+import { newDatabase, query, serve } from "./support.ts";
 
 /** A role that may log in, without any right but those in `grants`. */
 async function newRole(databaseUrl: string, ...grants: string[]): Promise<string> {

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import schema from "../schema.sql" with { type: "text" };
-import { newDatabase, newPessoa, query, serve } from "./support.ts";
+import { newPessoa } from "./requests.ts";
+import { newDatabase, query, serve } from "./support.ts";
 
 test("a table pessoas without the schema version is refused, and left as it is", async () => {
   const url = await newDatabase();

@@ -1,7 +1,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { maxFound } from "../search/limits.ts";
 import { searchable } from "../search/text.ts";
-import { connect, newDatabase, newPessoa, query, type Registry, serve } from "./support.ts";
+import { newPessoa } from "./requests.ts";
+import { connect, newDatabase, query, type Registry, serve } from "./support.ts";
 
 setDefaultTimeout(60_000);
 

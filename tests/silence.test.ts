@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
+import { type Found, newPessoa } from "./requests.ts";
 import { type Fault, type SilentProxy, type Step, silentProxy } from "./silent-proxy.ts";
-import { connect, type Found, newDatabase, newPessoa, query, type Registry, serve } from "./support.ts";
+import { connect, newDatabase, query, type Registry, serve } from "./support.ts";
 
 const timeoutMs = 400;
 // Promised: a request has its answer within the first, and a lane is in use again within the second.

@@ -23,17 +23,8 @@ import { linkLibraries } from "../database/shared-libraries.ts";
 import { unpatched } from "../process/patched.ts";
 import { readSettings } from "../process/settings.ts";
 import { start } from "../server.ts";
-import {
-  client,
-  connect,
-  newDatabase,
-  newPessoa,
-  query,
-  serve,
-  server,
-  spawnServer,
-  temporaryFolder,
-} from "./support.ts";
+import { client, newPessoa } from "./requests.ts";
+import { connect, newDatabase, query, serve, server, spawnServer, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;
 const quiet = () => {};

@@ -1,10 +1,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
-import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
 import { readSettings } from "../process/settings.ts";
 import { type Limits, start } from "../server.ts";
+import { client } from "./requests.ts";
 
 export type Registry = Awaited<ReturnType<typeof serve>>;
 
@@ -40,68 +40,6 @@ export async function serve(env: Record<string, string> = {}, limits: Limits = {
   const databaseUrl = env.DATABASE_URL ?? (await newDatabase());
   const running = await start(readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }), limits);
   return { ...client(running.url), ...running, databaseUrl };
-}
-
-/** What a client of the registry at `url` does. */
-export function client(url: string, init: BunFetchRequestInit = {}) {
-  const to = (path: string) => new URL(path, url).href;
-  return {
-    get: (path: string) => fetch(to(path), init),
-    request: (path: string, more: RequestInit) => fetch(to(path), { ...init, ...more }),
-    post: (body: unknown, headers: Record<string, string> = { "Content-Type": "application/json" }) =>
-      fetch(to("/pessoas"), {
-        ...init,
-        method: "POST",
-        headers,
-        body: body instanceof Uint8Array || typeof body === "string" ? body : JSON.stringify(body),
-      }),
-    search: async (term: string): Promise<Found[]> =>
-      (await (await fetch(to(`/pessoas?t=${encodeURIComponent(term)}`), init)).json()) as Found[],
-    count: async () => Number(await (await fetch(to("/contagem-pessoas"), init)).text()),
-  };
-}
-
-export type Found = {
-  id: string;
-  apelido: string;
-  nome: string;
-  nascimento: string;
-  stack: string[] | null;
-};
-export type Problem = {
-  type: string;
-  title: string;
-  status: number;
-  detail: string;
-  errors?: { field: string; message: string }[];
-  location?: string;
-};
-
-let serial = 0;
-/** A valid person whose apelido nobody else in this run has. */
-export function newPessoa() {
-  const apelido = `p${++serial}-${crypto.randomUUID().slice(0, 18)}`;
-  return {
-    apelido,
-    nome: `Pessoa ${serial}`,
-    nascimento: "1987-06-05",
-    stack: ["Bun", "Postgres"] as unknown,
-  };
-}
-
-/** Sends bytes as they are and resolves with all that came back when the server closes, or when `until` matches. */
-export function raw(url: string, bytes: string | Uint8Array, until?: RegExp): Promise<string> {
-  const { hostname, port } = new URL(url);
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  let received = "";
-  const socket = net.connect(Number(port), hostname, () => socket.write(bytes));
-  socket.on("data", (data) => {
-    received += data.toString("latin1");
-    if (until?.test(received)) socket.destroy();
-  });
-  socket.on("error", reject);
-  socket.on("close", () => resolve(received));
-  return promise;
 }
 
 export const server = [process.execPath, "run", join(import.meta.dir, "..", "server.ts")];

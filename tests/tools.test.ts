@@ -6,7 +6,8 @@ import { removeData, runningUrl, startEmbedded } from "../database/embedded.ts";
 import { scripts as commands } from "../package.json";
 import { listenerOf } from "../process/port.ts";
 import { generate, renderFiles } from "../stress-test/data/payloads.ts";
-import { type Found, runScript, serve, spawnServer, temporaryFolder } from "./support.ts";
+import type { Found } from "./requests.ts";
+import { runScript, serve, spawnServer, temporaryFolder } from "./support.ts";
 
 const startupMs = 60_000;
 

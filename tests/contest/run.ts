@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
 import { readPositionals } from "../../tools/arguments.ts";
+import { client, type Found, newPessoa, type Problem, raw } from "../requests.ts";
 import { shapes } from "../shapes.ts";
-import { client, type Found, newPessoa, type Problem, raw, temporaryFolder } from "../support.ts";
+import { temporaryFolder } from "../support.ts";
 import { statusesOf, targets } from "../targets.ts";
 import { freePort, type Service, services, topology } from "./topology.ts";
 

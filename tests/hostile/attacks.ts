@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
+import { client, newPessoa, raw } from "../requests.ts";
 import { shapes } from "../shapes.ts";
-import { client, newPessoa, raw } from "../support.ts";
 import type { Target, Way } from "./target.ts";
 
 /** What is attacked, for those who attack it. */
