@@ -157,6 +157,7 @@ export function openSearch(options: SearchOptions): Search {
 
   async function findInIndex(term: string): Promise<string[]> {
     if (isShort(term)) return await searchIndex(shortStatement, [term]);
+    merges.searched();
     const text = encode(term);
     return await searchIndex(textStatement, [text, trigrams.pattern(text)]);
   }

@@ -6,7 +6,7 @@ import postgres from "postgres";
 import { idOf } from "../contract/pessoa.ts";
 import { startEmbedded } from "../database/embedded.ts";
 import { type Db, openDb } from "../db.ts";
-import { mergeEvery } from "../search/pending-list.ts";
+import { maxPending } from "../search/pending-list.ts";
 import { completeTermsStatement } from "../search/search.ts";
 import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { holds, type Pessoa } from "./data/contract.ts";
@@ -134,7 +134,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       const operations: Record<string, Cost> = {};
       // The merge of what creates leave in the pending list is part of their cost.
       const merge = async () => void (await sql`select merge_pending_list()`);
-      const creates = Math.max(options.samples, Math.min(mergeEvery, Math.floor(persons / 24)));
+      const creates = Math.max(options.samples, Math.min(maxPending, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
         const creating = name.startsWith("create");
         const cost = creating
