@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type Registry, runScript, serve, temporaryFolder } from "../tests/support.ts";
+import { type Registry, runScript, serve, temporaryFolder } from "../tests/helpers/support.ts";
 
 const folder = await temporaryFolder();
 afterAll(() => folder[Symbol.asyncDispose]());

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { spawnServer } from "../tests/support.ts";
+import { spawnServer } from "../tests/helpers/support.ts";
 import { numberOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { progressBar } from "../tools/progress.ts";
 import { holds, readPessoa } from "./data/contract.ts";

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { type Registry, runScript, serve } from "../tests/support.ts";
+import { type Registry, runScript, serve } from "../tests/helpers/support.ts";
 import { startGenerator } from "./cost.ts";
 import type { Load, Sent } from "./load/contest.ts";
 

@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { newDatabase, query, runScript, temporaryFolder } from "../tests/support.ts";
+import { newDatabase, query, runScript, temporaryFolder } from "../tests/helpers/support.ts";
 
 const folder = await temporaryFolder();
 afterAll(() => folder[Symbol.asyncDispose]());

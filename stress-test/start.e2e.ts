@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { runScript } from "../tests/support.ts";
+import { runScript } from "../tests/helpers/support.ts";
 
 const start = (...args: string[]) => runScript("stress-test/start.ts", args);
 

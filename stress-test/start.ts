@@ -1,5 +1,5 @@
 import { startEmbedded } from "../database/embedded.ts";
-import { server, spawnServer, temporaryFolder } from "../tests/support.ts";
+import { server, spawnServer, temporaryFolder } from "../tests/helpers/support.ts";
 import { readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { table } from "./measure/format.ts";
 import { spreadOf } from "./measure/statistics.ts";

@@ -5,7 +5,7 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { readSettings } from "../process/settings.ts";
 import { start } from "../server.ts";
-import { launch, tryItOut } from "../tests/browser.ts";
+import { launch, tryItOut } from "../tests/helpers/browser.ts";
 import { readPositionals } from "./arguments.ts";
 
 const usage = `bun run screenshots [REPORT]   docs/images/docs.png and docs/images/report.png

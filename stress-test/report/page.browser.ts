@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { launch } from "../../tests/browser.ts";
+import { launch } from "../../tests/helpers/browser.ts";
 import { contestPage } from "./fixture.ts";
 import { type Page, writeReport } from "./page.ts";
 

@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
 import { readPositionals } from "../../tools/arguments.ts";
-import { client, type Found, newPessoa, type Problem, raw } from "../requests.ts";
-import { shapes } from "../shapes.ts";
-import { temporaryFolder } from "../support.ts";
-import { statusesOf, targets } from "../targets.ts";
+import { client, type Found, newPessoa, type Problem, raw } from "../helpers/requests.ts";
+import { shapes } from "../helpers/shapes.ts";
+import { temporaryFolder } from "../helpers/support.ts";
+import { statusesOf, targets } from "../helpers/targets.ts";
 import { freePort, type Service, services, topology } from "./topology.ts";
 
 readPositionals(`Usage: bun run test:contest

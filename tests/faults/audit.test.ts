@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { randomFrom } from "../../stress-test/data/payloads.ts";
 import { generator } from "../../stress-test/load/generator.ts";
 import { type Body, createOf, openJournal, outcomeOf, readJournal } from "../../stress-test/load/journal.ts";
-import type { Found } from "../requests.ts";
-import { temporaryFolder } from "../support.ts";
+import type { Found } from "../helpers/requests.ts";
+import { temporaryFolder } from "../helpers/support.ts";
 import { audit, type Broken } from "./audit.ts";
 import { randomBody, startLoad } from "./load.ts";
 

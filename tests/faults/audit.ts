@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { generator } from "../../stress-test/load/generator.ts";
 import { type Attempt, type Body, createOf, outcomeOf } from "../../stress-test/load/journal.ts";
-import { client, type Found } from "../requests.ts";
+import { client, type Found } from "../helpers/requests.ts";
 
 /** Promises that were broken, each as a sentence. All empty: none was. */
 export type Broken = {

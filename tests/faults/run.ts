@@ -6,7 +6,7 @@ import { randomFrom } from "../../stress-test/data/payloads.ts";
 import { openJournal, readJournal } from "../../stress-test/load/journal.ts";
 import { namedOf, readArguments, wholeOf } from "../../tools/arguments.ts";
 import { type Topology, topology } from "../contest/topology.ts";
-import { client } from "../requests.ts";
+import { client } from "../helpers/requests.ts";
 import { audit, type Verdict } from "./audit.ts";
 import { startLoad } from "./load.ts";
 import { type Context, NotHere, type Scenario, scenarios } from "./scenarios.ts";

@@ -8,8 +8,8 @@ import { $ } from "bun";
 import type { Random } from "../../stress-test/data/payloads.ts";
 import type { Body, Outcome } from "../../stress-test/load/journal.ts";
 import { type Service, services, type Topology } from "../contest/topology.ts";
-import { client } from "../requests.ts";
-import type { Obeyed, Order, Step } from "../silent-proxy.ts";
+import { client } from "../helpers/requests.ts";
+import type { Obeyed, Order, Step } from "../helpers/silent-proxy.ts";
 
 export type Context = {
   topology: Topology;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { client, newPessoa, raw } from "../requests.ts";
-import { shapes } from "../shapes.ts";
+import { client, newPessoa, raw } from "../helpers/requests.ts";
+import { shapes } from "../helpers/shapes.ts";
 import type { Target, Way } from "./target.ts";
 
 /** What is attacked, for those who attack it. */
@@ -199,7 +199,7 @@ async function pipelining({ url }: Victim, signal: AbortSignal) {
     await Bun.sleep(200);
   }
   const all = peers.map(answered);
-  const cut = peers.filter(({ closed }) => closed).length; // Bun hangs up; see tests/api.test.ts
+  const cut = peers.filter(({ closed }) => closed).length; // Bun hangs up; see tests/contract/api.test.ts
   for (const peer of peers) peer.end();
   for (const each of all) {
     assert.ok(

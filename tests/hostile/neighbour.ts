@@ -6,7 +6,7 @@ import type { Request } from "../../stress-test/load/http.ts";
 import { create, locationOf, read, search } from "../../stress-test/load/requests.ts";
 import type { Result } from "../../stress-test/load/results.ts";
 import { readPositionals } from "../../tools/arguments.ts";
-import { newPessoa } from "../requests.ts";
+import { newPessoa } from "../helpers/requests.ts";
 
 /** All creates, reads and searches, in the order of the answers. */
 export type Experience = Result[];

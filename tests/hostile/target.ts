@@ -3,7 +3,7 @@ import { startEmbedded } from "../../database/embedded.ts";
 import schema from "../../schema.sql" with { type: "text" };
 import { maxInMemory } from "../../search/limits.ts";
 import { services, topology } from "../contest/topology.ts";
-import { query, spawnServer, temporaryFolder } from "../support.ts";
+import { query, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
 /** Through nginx in the contest's topology, or at `bun run server.ts`, on a port and without any limit. */
 export type Way = "nginx" | "direct";

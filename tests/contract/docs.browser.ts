@@ -1,0 +1,120 @@
+// /docs as people see it, in a real Chromium: bun run test:browser. Not part of "bun test", because few have one;
+// here its absence fails. CHROMIUM names it where it is not "chromium".
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { launch, shown, tryItOut } from "../helpers/browser.ts";
+import { type Found, newPessoa } from "../helpers/requests.ts";
+import { serve, temporaryFolder } from "../helpers/support.ts";
+
+// Where to leave what it saw, for people to look at.
+const screenshots = process.env.SCREENSHOTS;
+
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+let registry: Awaited<ReturnType<typeof serve>>;
+let browser: Awaited<ReturnType<typeof launch>>;
+beforeAll(async () => {
+  folder = await temporaryFolder();
+  registry = await serve();
+  browser = await launch(process.env.CHROMIUM ?? "chromium", join(folder.path, "profile"));
+}, 60_000);
+afterAll(async () => {
+  await browser?.close();
+  await registry.stop();
+  await rm(folder.path, { recursive: true, force: true });
+});
+
+test.each(["/", "/docs"])(
+  "%s: a person is created by trying it out; nothing is fetched from elsewhere, nothing complains",
+  async (path) => {
+    const before = await registry.count();
+    const person = newPessoa();
+    const tab = await browser.open(new URL(path, registry.url).href, { scheme: "light", width: 1200 });
+    const created = JSON.parse(await tryItOut(tab, JSON.stringify(person))) as Found;
+    expect(created).toMatchObject(person);
+    expect(await registry.count()).toBe(before + 1);
+    expect(await registry.search(person.apelido)).toEqual([created]);
+    await tab.close();
+    const { origin } = new URL(registry.url);
+    const fetched = tab.events.filter((event) => !event.startsWith("request data:"));
+    expect(fetched.sort()).toEqual(
+      [
+        ...(path === "/" ? ["/"] : []),
+        ...[
+          "/docs",
+          "/docs/page.css",
+          "/docs/start.js",
+          "/docs/swagger-ui-bundle.js",
+          "/docs/swagger-ui.css",
+        ],
+        ...["/openapi.json", "/pessoas"],
+      ].map((each) => `request ${origin}${each}`),
+    );
+  },
+  60_000,
+);
+
+// With all that can be opened, and the answer to a create.
+test.each([
+  ["light", 1200],
+  ["dark", 1200],
+  ["light", 390],
+  ["dark", 390],
+] as const)(
+  "/docs in %s mode, %d pixels wide: it follows the reader's colour scheme and does not scroll sideways",
+  async (scheme, width) => {
+    const tab = await browser.open(new URL("/docs", registry.url).href, { scheme, width });
+    await tryItOut(tab, JSON.stringify({ ...newPessoa(), nome: "Ana".repeat(33) }));
+    const { widths, areas, text } = await tab.run<{
+      widths: number[];
+      areas: number[];
+      text: number;
+    }>(`(async () => {
+      ${shown}
+      for (const closed of document.querySelectorAll(".opblock:not(.is-open) .opblock-summary-control")) closed.click();
+      for (const closed of document.querySelectorAll(".models-control[aria-expanded=false]")) closed.click();
+      await shown(".opblock:last-child .opblock-body");
+      for (const each of document.querySelectorAll(".models .json-schema-2020-12-expand-deep-button")) each.click();
+      await shown(".models", "UUIDv5");
+      const luminance = (color) => {
+        const [r, g, b, alpha = 1] = color.match(/[\\d.]+/g).map(Number);
+        return alpha < 0.9 ? null : (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255;
+      };
+      const root = document.documentElement;
+      const large = [...document.querySelectorAll("body *")].filter((each) => each.clientWidth > 150 && each.clientHeight > 60);
+      return {
+        widths: [root.clientWidth, root.scrollWidth],
+        areas: [root, ...large].map((each) => luminance(getComputedStyle(each).backgroundColor)).filter((each) => each !== null),
+        text: luminance(getComputedStyle(document.querySelector(".info .title")).color),
+      };
+    })()`);
+    if (screenshots)
+      await Bun.write(join(screenshots, `docs-${scheme}-${width}.png`), await tab.screenshot());
+    await tab.close();
+    expect(widths).toEqual([width, width]);
+    if (scheme === "dark") {
+      expect(areas.length).toBeGreaterThan(1);
+      expect(Math.max(...areas)).toBeLessThan(0.3);
+      expect(text).toBeGreaterThan(0.6);
+    } else expect(text).toBeLessThan(0.4);
+  },
+);
+
+test("/docs: what keeps people from using it, as far as axe can tell, is in swagger-ui itself", async () => {
+  const { run, barriers, close } = await browser.open(new URL("/docs", registry.url).href, {
+    scheme: "light",
+    width: 1200,
+  });
+  await run(`(async () => {
+    ${shown}
+    await shown(".opblock-summary-path", "/readyz");
+  })()`);
+  const rules = (await barriers()).map((each) => each.split(":")[0]);
+  await close();
+  expect([...new Set(rules)].sort()).toEqual([
+    "color-contrast",
+    "heading-order",
+    "nested-interactive",
+    "region",
+  ]);
+}, 60_000);

@@ -1,0 +1,236 @@
+import { expect, test } from "bun:test";
+import { chmod, mkdir, readdir, stat, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { type Cluster, startCluster } from "../helpers/cluster.ts";
+import { expectExact, samplePersons } from "../helpers/model.ts";
+import { client, type Found, newPessoa } from "../helpers/requests.ts";
+import { type Registry, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
+
+const db = join(import.meta.dir, "..", "..", "tools", "db.ts");
+
+/** `bun run db:…`, with the end of what it printed. */
+function run(env: Record<string, string>, ...args: string[]) {
+  const { exitCode, stdout, stderr } = Bun.spawnSync([process.execPath, "run", db, ...args], {
+    env: { PATH: process.env.PATH ?? "", ...env },
+  });
+  return { exitCode, printed: stdout.toString() + stderr.toString() };
+}
+
+// pg_dump reads servers of its own version and of older ones. The embedded one is 18.
+const installed = Bun.which("pg_dump") && Bun.spawnSync(["pg_dump", "--version"]).stdout.toString().trim();
+const version = Number(/(\d+)/.exec(installed || "0")?.[1]);
+const reason = version >= 18 ? "" : ` (SKIPPED: needs pg_dump 18 or newer, found ${installed || "none"})`;
+
+test.if(!reason)(
+  `a backup of a running registry brings everybody back as they were, with their ids${reason}`,
+  async () => {
+    await using folder = await temporaryFolder();
+    const env = { DATA_DIR: join(folder.path, "data") };
+    const file = join(folder.path, "pessoas.dump");
+    const first = await spawnServer(env);
+    const { post, get } = client(first.url as string);
+    const sent = [
+      { stack: null },
+      { stack: [] },
+      { stack: ["C#", "\\", "'", '"', "é\u{1f99c}"], nome: "O'Hara\t\n\\N \u0001 %_" },
+      { nascimento: "0001-01-01" },
+    ].map((change) => ({ ...newPessoa(), ...change }));
+    const texts = new Map<string, string>();
+    for (const person of sent) {
+      const { id } = (await (await post(person)).json()) as Found;
+      texts.set(id, await (await get(`/pessoas/${id}`)).text());
+    }
+    expect(run(env, "backup", file)).toEqual({ exitCode: 0, printed: "" });
+    const later = (await (await post(newPessoa())).json()) as Found; // is not in it
+    expect(run(env, "restore", file)).toMatchObject({
+      exitCode: 1,
+      printed: expect.stringMatching(/a server is running/),
+    });
+    first.child.kill();
+    await first.output();
+
+    // What is no backup changes nothing; what is one replaces all, also on a cluster of its own.
+    await Bun.write(join(folder.path, "broken.dump"), (await Bun.file(file).bytes()).slice(0, -300));
+    expect(run(env, "restore", join(folder.path, "broken.dump")).exitCode).toBe(1);
+    for (const data of [env.DATA_DIR, join(folder.path, "other")]) {
+      const second = await spawnServer({ DATA_DIR: data });
+      const before = client(second.url as string);
+      expect(await before.count()).toBe(data === env.DATA_DIR ? texts.size + 1 : 0);
+      second.child.kill();
+      await second.output();
+      expect(run({ DATA_DIR: data }, "restore", file).exitCode).toBe(0);
+      const third = await spawnServer({ DATA_DIR: data });
+      const after = client(third.url as string);
+      expect(await after.count()).toBe(texts.size);
+      expect((await after.get(`/pessoas/${later.id}`)).status).toBe(404);
+      for (const [id, text] of texts) expect(await (await after.get(`/pessoas/${id}`)).text()).toBe(text);
+      expect(await after.search("o'hara\t\n\\n")).toHaveLength(1);
+      for (const person of sent) expect((await after.post(person)).status).toBe(422);
+      expect((await after.post(newPessoa())).status).toBe(201);
+      third.child.kill();
+      await third.output();
+    }
+  },
+  60_000,
+);
+
+/** Lets `count` transactions pass. */
+const pass = (cluster: Cluster, count: number) =>
+  cluster.sql(`do $$ begin for i in 1..${count} loop perform pg_current_xact_id(); commit; end loop; end $$`);
+
+test.if(!reason)(
+  `two instances on a restored backup find what the model does, where transactions are far behind and far ahead${reason}`,
+  async () => {
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, "pessoas.dump");
+    const clusters = [await startCluster(), await startCluster()] as [Cluster, Cluster];
+    const [source, target] = clusters;
+    const urlOf = ({ port }: Cluster) => `postgres://postgres:secret@127.0.0.1:${port}/postgres`;
+    const two = (of: Cluster) => {
+      const start = () => serve({ DATABASE_URL: urlOf(of) }, { maxInMemory: 150 });
+      return Promise.all([start(), start()]);
+    };
+    const stop = (instances: Registry[]) => Promise.all(instances.map((registry) => registry.stop()));
+    try {
+      for (const { sql } of clusters) await sql("alter role postgres password 'secret'");
+      await pass(source, 500);
+      const backedUp = samplePersons(100);
+      const before = await two(source);
+      await createAll(before, backedUp);
+      await stop(before);
+      expect(run({ DATABASE_URL: urlOf(source) }, "backup", file)).toEqual({ exitCode: 0, printed: "" });
+
+      for (const isAhead of [false, true]) {
+        if (isAhead) await pass(target, 100_000);
+        expect(run({ DATABASE_URL: urlOf(target) }, "restore", file).exitCode).toBe(0);
+        const [restored] = await target.sql(
+          "select bool_and(tx < pg_snapshot_xmin(pg_current_snapshot())) as before, bool_or(tx < pg_snapshot_xmax(pg_current_snapshot())) as some from pessoas",
+        );
+        expect([restored?.before, restored?.some]).toEqual([isAhead, isAhead]);
+        const both = await two(target);
+        const persons = [...backedUp];
+        await expectExact(both, persons, 100);
+        // In the first turn the target gives out the restored numbers anew.
+        for (let round = 0; round < 4; round++) {
+          const more = samplePersons(25);
+          await createAll(both, more);
+          persons.push(...more);
+          await pass(target, 150);
+          await expectExact(both, persons, 30);
+        }
+        await stop(both);
+      }
+    } finally {
+      await Promise.all(clusters.map((cluster) => cluster.stop()));
+    }
+  },
+  120_000,
+);
+
+/** Through all of `instances` in turn. */
+async function createAll(instances: Registry[], persons: object[]): Promise<void> {
+  const left = persons.entries();
+  const creating = async () => {
+    for (const [i, person] of left)
+      expect((await instances[i % instances.length]?.post(person))?.status).toBe(201);
+  };
+  await Promise.all(Array.from({ length: 4 }, creating));
+}
+
+/** A folder with an earlier backup, and a pg_dump of that version that runs `script` with its file in $file. */
+async function earlierBackup(script: string, version = 99) {
+  const folder = await temporaryFolder();
+  const [bin, backups] = [join(folder.path, "bin"), join(folder.path, "backups")];
+  await mkdir(backups);
+  const file = join(backups, "pessoas.dump");
+  await Bun.write(file, "earlier");
+  const pgDump = join(bin, "pg_dump");
+  const lines = [
+    "#!/bin/sh",
+    `if [ "$1" = --version ]; then echo "pg_dump (PostgreSQL) ${version}.1 (made up)"; exit; fi`,
+    'file=$(echo "$2" | sed s/--file=//)',
+    script,
+  ];
+  await Bun.write(pgDump, `${lines.join("\n")}\n`);
+  await chmod(pgDump, 0o755);
+  return {
+    file,
+    backups,
+    env: { PATH: `${bin}:${process.env.PATH}`, DATABASE_URL: process.env.DATABASE_URL as string },
+    left: async () => [await readdir(backups), await Bun.file(file).text()],
+    [Symbol.asyncDispose]: folder[Symbol.asyncDispose],
+  };
+}
+const untouched = [["pessoas.dump"], "earlier"];
+
+test("db:backup that fails leaves the earlier backup as it was, and nothing beside it", async () => {
+  await using failing = await earlierBackup('echo half >"$file"; echo "pg_dump: error: made up" >&2; exit 3');
+  const { env, file, left } = failing;
+  expect(run(env, "backup", file)).toEqual({ exitCode: 3, printed: "pg_dump: error: made up\n" });
+  expect(await left()).toEqual(untouched);
+  const away = { ...env, DATABASE_URL: "postgres://x@127.0.0.1:1/x" };
+  expect(run(away, "backup", file).exitCode).toBe(3);
+  expect(await left()).toEqual(untouched);
+});
+
+test("db:backup with a pg_dump that is older than the database says so before it writes anything", async () => {
+  await using old = await earlierBackup('echo half >"$file"', 9);
+  expect(run(old.env, "backup", old.file)).toEqual({
+    exitCode: 1,
+    printed: expect.stringMatching(
+      /^pg_dump: expected version \d\d or newer, as the database has, got 9 \(\S+\)\n$/,
+    ),
+  });
+  expect(await old.left()).toEqual(untouched);
+});
+
+test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("db:backup stopped by %s: the same", async (signal) => {
+  await using slow = await earlierBackup('echo half >"$file"; echo started; exec sleep 600');
+  const child = Bun.spawn([process.execPath, "run", db, "backup", slow.file], {
+    env: slow.env,
+    stdout: "pipe",
+  });
+  const reader = child.stdout.getReader();
+  expect(Buffer.from((await reader.read()).value ?? []).toString()).toBe("started\n");
+  child.kill(signal);
+  expect(await child.exited).toBeGreaterThan(128);
+  expect(await slow.left()).toEqual(untouched);
+});
+
+test("db:backup that succeeds replaces the file and keeps its mode, also through a link", async () => {
+  await using good = await earlierBackup('echo whole >"$file"');
+  await chmod(good.file, 0o600);
+  const link = join(good.backups, "..", "link");
+  await symlink(good.file, link);
+  expect(run(good.env, "backup", link)).toEqual({ exitCode: 0, printed: "" });
+  expect(await good.left()).toEqual([["pessoas.dump"], "whole\n"]);
+  expect((await stat(good.file)).mode & 0o777).toBe(0o600);
+  expect(run(good.env, "backup", join(good.backups, "new")).exitCode).toBe(0);
+  expect((await readdir(good.backups)).sort()).toEqual(["new", "pessoas.dump"]);
+});
+
+test.each([["/dev/null"], ["/tmp"], ["/nowhere/pessoas.dump"], ["--verbose"]])(
+  "db:backup refuses %s",
+  async (file) => {
+    await using good = await earlierBackup('echo whole >"$file"');
+    expect(run(good.env, "backup", file)).toEqual({
+      exitCode: 1,
+      printed: expect.stringMatching(/^(FILE: [^\n]+|Unknown option '--verbose'.*)\n$/),
+    });
+  },
+);
+
+test("db:backup and db:restore want one file, and the programs that they need", () => {
+  for (const command of ["backup", "restore"]) {
+    expect(run({}, command)).toMatchObject({
+      exitCode: 1,
+      printed: "FILE: expected one file name; see --help\n",
+    });
+    expect(run({}, command, "a", "b").exitCode).toBe(1);
+    const url = "postgres://x@127.0.0.1:1/x";
+    expect(run({ PATH: "/nowhere", DATABASE_URL: url }, command, "x")).toMatchObject({
+      exitCode: 1,
+      printed: expect.stringMatching(/^pg_\w+ is not installed\. /),
+    });
+  }
+});

@@ -1,0 +1,263 @@
+import { expect, test } from "bun:test";
+import { type BatchOptions, batches, Unavailable } from "../../database/batch.ts";
+
+const options: BatchOptions = {
+  connections: 1,
+  batchSize: 3,
+  queueLimit: 10,
+  timeoutMs: 60_000,
+  onAbandoned() {},
+};
+
+/** Statements that end when the test says so. */
+function statements() {
+  const started: { items: number[]; answer: (error?: Error) => void }[] = [];
+  const run = (items: number[]) => {
+    const { promise, resolve, reject } = Promise.withResolvers<string[]>();
+    const answer = (error?: Error) => (error ? reject(error) : resolve(items.map((item) => `#${item}`)));
+    started.push({ items, answer });
+    return promise;
+  };
+  return { started, run };
+}
+
+const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+test("an item alone leaves at once; those that come meanwhile leave together, in order, as many as fit", async () => {
+  const { started, run } = statements();
+  const { submit, stats } = batches(run, options);
+  const answers = [1, 2, 3, 4, 5].map(submit);
+  expect(started.map(({ items }) => items)).toEqual([[1]]);
+  expect(stats()).toMatchObject({
+    waiting: 4,
+    inFlight: 1,
+    statements: 1,
+    items: 1,
+    connections: 1,
+    busy: 1,
+  });
+  started[0]?.answer();
+  await tick();
+  expect(started[1]?.items).toEqual([2, 3, 4]);
+  started[1]?.answer();
+  await tick();
+  expect(started[2]?.items).toEqual([5]);
+  started[2]?.answer();
+  expect(await Promise.all(answers)).toEqual(["#1", "#2", "#3", "#4", "#5"]);
+  await tick();
+  expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5, busy: 0 });
+});
+
+test("where items come more often than windowMs, they wait for each other that long", async () => {
+  const sizes: number[] = [];
+  const run = async (items: number[]) => {
+    sizes.push(items.length);
+    return items;
+  };
+  const { submit } = batches(run, {
+    ...options,
+    connections: 100,
+    batchSize: 100,
+    queueLimit: 100,
+    windowMs: 20,
+  });
+  const answers = Array.from({ length: 60 }, (_, i) => submit(i));
+  const atOnce = sizes.length; // nobody knew yet how often they come
+  expect(atOnce).toBeGreaterThan(0);
+  expect(await Promise.all(answers)).toHaveLength(60);
+  expect(sizes).toEqual([...new Array<number>(atOnce).fill(1), 60 - atOnce]);
+});
+
+test.each([1, 20, 100])("alone, an item waits for nobody, with windowMs of %d", async (windowMs) => {
+  const { started, run } = statements();
+  const { submit } = batches(run, { ...options, windowMs });
+  const answer = submit(1);
+  expect(started).toHaveLength(1);
+  started[0]?.answer();
+  expect(await answer).toBe("#1");
+});
+
+test("a statement that is full waits for no others", async () => {
+  const { started, run } = statements();
+  const { submit, stats } = batches(run, { ...options, connections: 100, queueLimit: 100, windowMs: 60_000 });
+  const answers = [submit(0)];
+  while (started.every(({ items }) => items.length < options.batchSize)) answers.push(submit(answers.length));
+  expect(stats().waiting).toBe(0);
+  for (const { answer } of started) answer();
+  expect(await Promise.all(answers)).toHaveLength(answers.length);
+});
+
+test("as many statements as there are lanes are in flight at once", async () => {
+  const { started, run } = statements();
+  const { submit } = batches(run, { ...options, connections: 2 });
+  const answers = [1, 2, 3].map(submit);
+  expect(started.map(({ items }) => items)).toEqual([[1], [2]]);
+  for (const _ of answers) {
+    for (const { answer } of started) answer();
+    await tick();
+  }
+  expect(await Promise.all(answers)).toEqual(["#1", "#2", "#3"]);
+});
+
+test("a statement that fails rejects its own items alone, and the next one flies", async () => {
+  const { started, run } = statements();
+  const { submit } = batches(run, options);
+  const [first, second] = [submit(1), submit(2)];
+  started[0]?.answer(new Error("lost"));
+  await expect(first).rejects.toThrow("lost");
+  started[1]?.answer();
+  expect(await second).toBe("#2");
+});
+
+test("one more than may wait is refused at once", async () => {
+  const { started, run } = statements();
+  const { submit } = batches(run, { ...options, queueLimit: 1 });
+  const [first, second] = [submit(1), submit(2)];
+  await expect(submit(3)).rejects.toBeInstanceOf(Unavailable);
+  started[0]?.answer();
+  await first;
+  await tick();
+  started[1]?.answer();
+  expect(await second).toBe("#2");
+});
+
+test("what would wait for most of the time that it has, at the present pace, is refused at once; all others are answered", async () => {
+  let takesMs = 10;
+  const run = async (items: number[]) => {
+    if (takesMs > 0) await Bun.sleep(takesMs);
+    return items;
+  };
+  const { submit } = batches(run, { ...options, batchSize: 1, queueLimit: 100_000 });
+  for (let i = 0; i < 64; i++) await submit(i);
+  takesMs = 0;
+  let refused = 0;
+  const answers = Array.from({ length: 10_000 }, (_, i) => submit(i).catch(() => refused++));
+  await tick();
+  const atOnce = refused;
+  expect(atOnce).toBeGreaterThan(0);
+  expect(atOnce).toBeLessThan(answers.length);
+  await Promise.all(answers);
+  expect(refused).toBe(atOnce);
+});
+
+test("one statement that takes long is a pause: nobody is refused for it", async () => {
+  let takesMs = 0;
+  const run = async (items: number[]) => {
+    if (takesMs > 0) await Bun.sleep(takesMs);
+    takesMs = 0;
+    return items;
+  };
+  const { submit } = batches(run, {
+    ...options,
+    connections: 2,
+    batchSize: 1,
+    queueLimit: 1000,
+    timeoutMs: 1500,
+  });
+  for (let i = 0; i < 64; i++) await submit(i);
+  takesMs = 800;
+  await submit(0);
+  const answers = Array.from({ length: 200 }, (_, i) => submit(i));
+  expect(await Promise.all(answers)).toHaveLength(200);
+});
+
+test("what gets too old is given up, in flight and waiting, and never sent afterwards", async () => {
+  const { started, run } = statements();
+  const { submit } = batches(run, { ...options, timeoutMs: 1 });
+  const outcomes = await Promise.allSettled([submit(1), submit(2)]); // in flight, and waiting
+  for (const outcome of outcomes) expect(outcome).toMatchObject({ reason: expect.any(Unavailable) });
+  started[0]?.answer();
+  await tick();
+  expect(started).toHaveLength(1);
+});
+
+test("while the server works on it, a slow statement is answered, and so is what waits behind it", async () => {
+  const { started, run } = statements();
+  const timeoutMs = 80;
+  const began = performance.now();
+  const isWorking = async () => {
+    if (performance.now() - began > 1.5 * timeoutMs) started[0]?.answer();
+    return true;
+  };
+  const { submit } = batches(run, { ...options, timeoutMs, isWorking });
+  const [slow, behind] = [submit(1), submit(2)];
+  expect(await slow).toBe("#1");
+  started[1]?.answer();
+  expect(await behind).toBe("#2");
+});
+
+test.each<[title: string, answer: () => Promise<boolean>]>([
+  ["works on it, but it is twice as old as it may be", () => Promise.resolve(true)],
+  ["has nothing to do for it", () => Promise.resolve(false)],
+  ["cannot be asked", () => Promise.reject(new Error("away"))],
+  ["does not answer that either", () => new Promise(() => {})],
+])("what is too old is given up when the server %s", async (_, answer) => {
+  const { started, run } = statements();
+  let asked = 0;
+  const isWorking = () => {
+    asked++;
+    return answer();
+  };
+  const { submit } = batches(run, { ...options, timeoutMs: 80, isWorking });
+  await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
+  expect(asked).toBeGreaterThan(0);
+  started[0]?.answer();
+});
+
+test("a statement whose answer was lost is abandoned, and what waits behind it is not too old yet", async () => {
+  const { started, run } = statements();
+  let stuck = 0;
+  const isWorking = () => Promise.resolve(false);
+  const { submit, stats } = batches(run, {
+    ...options,
+    timeoutMs: 2000,
+    isWorking,
+    onAbandoned: () => stuck++,
+  });
+  const lost = submit(1);
+  const behind = submit(2);
+  await expect(lost).rejects.toBeInstanceOf(Unavailable);
+  await tick();
+  expect(started[1]?.items).toEqual([2]);
+  started[1]?.answer();
+  expect(await behind).toBe("#2");
+  expect([stuck, stats().busy]).toEqual([1, 0]);
+});
+
+test("a statement that started a moment ago is not abandoned, for the server may not know of it yet", async () => {
+  const { started, run } = statements();
+  const timeoutMs = 200;
+  let stuck = 0;
+  const isWorking = async () => {
+    if (started.length === 1) started[0]?.answer(); // when its item, and the one behind it, are nearly too old
+    await tick();
+    return false;
+  };
+  const { submit } = batches(run, { ...options, timeoutMs, isWorking, onAbandoned: () => stuck++ });
+  const first = submit(1);
+  const second = submit(2);
+  expect(await first).toBe("#1");
+  await tick();
+  started[1]?.answer();
+  expect(await second).toBe("#2");
+  expect(stuck).toBe(0);
+});
+
+test("the lane of a statement that never settles is free again, and its late answer changes nothing", async () => {
+  const { started, run } = statements();
+  let stuck = 0;
+  const answering = (items: number[]) => {
+    const answers = run(items);
+    if (started.length > 1) started.at(-1)?.answer();
+    return answers;
+  };
+  const { submit, stats } = batches(answering, { ...options, timeoutMs: 20, onAbandoned: () => stuck++ });
+  await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
+  const next = () => submit(2).catch((error: Error) => error);
+  let answer = await next();
+  while (answer instanceof Unavailable) answer = await next();
+  expect(answer).toBe("#2");
+  started[0]?.answer();
+  await tick();
+  expect([stuck, stats().busy, started.length]).toEqual([1, 0, 2]);
+});

@@ -1,0 +1,469 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { idOf } from "../../contract/pessoa.ts";
+import schema from "../../schema.sql" with { type: "text" };
+import { rowOf, storedColumns } from "../../search/rows.ts";
+import { searchableInBulk, shortStatement, textStatement } from "../../search/search.ts";
+import { type Found, newPessoa } from "../helpers/requests.ts";
+import { connect, query, type Registry, serve } from "../helpers/support.ts";
+
+// CITUS_URL names an empty database on the coordinator of a real cluster, as a superuser; docs/scaling.md says how to make one.
+const coordinator = process.env.CITUS_URL ?? "";
+const title = coordinator ? "on Citus" : "on Citus: skipped, for CITUS_URL does not name a coordinator";
+// A worker that is not in the cluster yet, as host:port.
+const spare = process.env.CITUS_SPARE ?? "";
+const spareTitle = spare ? "" : " (skipped, for CITUS_SPARE does not name a worker to add)";
+// A shell command that kills a worker's processes, starts it again and ends when it answers; and how often to do so.
+const crash = process.env.CITUS_CRASH ?? "";
+const crashes = Number(process.env.CITUS_CRASHES ?? 3);
+const crashTitle = crash ? "" : " (skipped, for CITUS_CRASH is not a command that crashes a worker)";
+// docs/scaling.md has the same commands.
+const splits = `select format('select citus_split_shard_by_split_points(%s, array[%L, %L], array[%s, %s, %s], %L)',
+    shardid, lo + (hi - lo) / 3, lo + (hi - lo) * 2 / 3, nodeid, nodeid, nodeid, 'block_writes') as split
+  from (select shardid, shardminvalue::bigint as lo, shardmaxvalue::bigint as hi, nodeid
+    from pg_dist_shard join pg_dist_shard_placement using (shardid) join pg_dist_node using (nodename, nodeport)
+    where logicalrelid = 'pessoas'::regclass) as shards`;
+const rebalance = [
+  "select citus_rebalance_start(shard_transfer_mode := 'force_logical')",
+  "select citus_rebalance_wait()",
+];
+const startupMs = 60_000;
+const longMs = 600_000;
+
+describe.skipIf(!coordinator)(title, () => {
+  let one: Registry;
+  let other: Registry;
+  const early = Array.from({ length: 50 }, () => ({ ...newPessoa(), stack: ["Cedo", 'C"#\\'] }));
+  const stored = early.map((person) => ({ id: idOf(person.apelido), ...person }));
+
+  beforeAll(async () => {
+    const [held] = await query(coordinator, "select to_regclass('pessoas') is not null as held");
+    if (held?.held && (await query(coordinator, "select from pessoas limit 1")).length > 0) {
+      throw new Error("CITUS_URL: expected an empty database, for this removes the persons in it");
+    }
+    // A registry that was there before Citus: its table is a plain one, and holds persons.
+    const [plain = ""] = schema.split(/^-- On Citus only/m);
+    const cells = stored.map((person) =>
+      rowOf(person, searchableInBulk(0)).values.map((text) =>
+        text === null ? "null" : `'${text.replaceAll("'", "''")}'`,
+      ),
+    );
+    await query(coordinator, "drop table if exists pessoas, short_terms");
+    await query(coordinator, plain);
+    await query(
+      coordinator,
+      `insert into pessoas (${storedColumns}) values ${cells.map((row) => `(${row})`).join()}`,
+    );
+    [one, other] = await Promise.all([start(), start()]);
+  }, startupMs);
+
+  afterAll(async () => {
+    await Promise.all([one?.stop(), other?.stop()]);
+    await query(coordinator, "drop table if exists pessoas, short_terms");
+  });
+
+  const start = () => serve({ DATABASE_URL: coordinator, DB_TIMEOUT_MS: "10000" });
+
+  async function read(registry: Registry, id: string) {
+    const response = await registry.get(`/pessoas/${id}`);
+    return response.status === 200 ? ((await response.json()) as Found) : response.status;
+  }
+
+  const parts = () =>
+    query(
+      coordinator,
+      `select (select count(*)::int from pg_dist_node where isactive and shouldhaveshards and noderole = 'primary') as workers,
+        (select count(*)::int from pg_dist_shard where logicalrelid = 'pessoas'::regclass) as shards,
+        (select count(*)::int from pg_dist_partition where logicalrelid = 'pessoas'::regclass) as distributed`,
+    );
+
+  test("two instances that start at once part the table once, a shard for each worker, and lose nobody", async () => {
+    const [row] = await parts();
+    expect(row).toMatchObject({ distributed: 1, shards: row?.workers });
+    expect(await one.count()).toBe(early.length);
+    for (const person of stored.slice(0, 5)) expect(await read(other, person.id)).toEqual(person as Found);
+    expect(await other.search("cedo")).toHaveLength(early.length);
+  });
+
+  test("a restart changes nothing", async () => {
+    const before = await parts();
+    const again = await start();
+    expect(await parts()).toEqual(before);
+    await again.stop();
+  });
+
+  test("a read by id asks one shard", async () => {
+    const plan = await query(coordinator, `explain select * from pessoas where id = '${stored[0]?.id}'`);
+    expect(plan.map((line) => line["QUERY PLAN"]).join("\n")).toContain("Task Count: 1");
+  });
+
+  test("of many creates of one apelido on two instances exactly one gets 201", async () => {
+    const person = newPessoa();
+    const answers = await Promise.all(
+      Array.from({ length: 100 }, (_, i) => (i % 2 ? one : other).post(person)),
+    );
+    const statuses = answers.map(({ status }) => status);
+    expect([statuses.filter((status) => status === 201).length, statuses.length]).toEqual([1, 100]);
+    expect(statuses.filter((status) => status === 422)).toHaveLength(99);
+  });
+
+  test(
+    "overlapping batches of two instances store everybody once, and everybody is read, found and counted",
+    async () => {
+      const before = await one.count();
+      const persons = Array.from({ length: 500 }, () => newPessoa());
+      const sent = [
+        ...persons.map((person) => one.post(person)),
+        ...persons.toReversed().map((person) => other.post(person)),
+      ];
+      const statuses = (await Promise.all(sent)).map(({ status }) => status);
+      expect(statuses.filter((status) => status === 201)).toHaveLength(persons.length);
+      expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
+      expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
+      const cold = await start(); // nobody is in its cache
+      const read50 = persons.slice(0, 50).map((person) => ({ id: idOf(person.apelido), ...person }) as Found);
+      expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
+      for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
+      expect(await cold.search("pessoa")).toHaveLength(50);
+      expect(await cold.search("%_nobody")).toEqual([]);
+      expect(await read(cold, crypto.randomUUID())).toBe(404);
+      await cold.stop();
+    },
+    startupMs,
+  );
+
+  test("a search finds what a scan of all persons finds", async () => {
+    const parts = ["Ana", "béa", "c++", "50%", "o'x", "жя", "\u{1f600}", "_a", "\\\\", "ß", "ana", "zé"];
+    const pick = (i: number) => parts[(i * 7 + (i >> 2)) % parts.length] as string;
+    const persons = Array.from({ length: 150 }, (_, i) => ({
+      ...newPessoa(),
+      nome: `Busca ${pick(i)}${pick(i + 1)} ${i}`,
+      stack: i % 3 ? [pick(i + 5), `${pick(i + 2)}${i}`] : null,
+    }));
+    const created = await Promise.all(persons.map((person, i) => (i % 2 ? one : other).post(person)));
+    expect(created.every(({ status }) => status === 201)).toBe(true);
+    const all = (await query(coordinator, "select apelido, nome, stack from pessoas")) as unknown as Found[];
+    const holding = (term: string) =>
+      all.filter(({ apelido, nome, stack }) =>
+        [apelido, nome, ...(stack ?? [])].some((field) => field.toLowerCase().includes(term.toLowerCase())),
+      );
+    const terms = new Set(parts);
+    for (const { apelido, nome } of persons.slice(0, 60)) {
+      for (const length of [1, 2, 3, 6]) terms.add([...nome].slice(6, 6 + length).join(""));
+      terms.add(apelido.slice(2, 8));
+    }
+    for (const term of terms) {
+      const right = new Set(holding(term).map(({ apelido }) => apelido));
+      const found = (await one.search(term)).map(({ apelido }) => apelido);
+      expect([term, new Set(found).size]).toEqual([term, Math.min(right.size, 50)]);
+      expect(found.filter((apelido) => !right.has(apelido))).toEqual([]);
+    }
+  });
+
+  test("each search is one statement on each shard, which stops at 50", async () => {
+    for (const statement of [textStatement, shortStatement]) {
+      const text = statement.replace("$1::text", "'ana'").replace("$1", "'an'").replace("$2", "'%ana%'");
+      const plan = await query(coordinator, `explain (verbose, costs off) ${text}`);
+      const lines = plan.map((line) => String(line["QUERY PLAN"])).join("\n");
+      expect(lines).not.toContain("Subplan");
+      expect(lines).toMatch(/Query: SELECT .* LIMIT '50'/);
+    }
+  });
+
+  test("any role that may insert merges the pending lists of all shards", async () => {
+    const role = `r${crypto.randomUUID().replaceAll("-", "")}`;
+    await query(coordinator, `create role ${role} login`);
+    const sql = connect(coordinator);
+    const merge = async () =>
+      Number((await sql.unsafe<{ pages: string }[]>("select merge_pending_list() as pages"))[0]?.pages);
+    await sql.unsafe(`grant insert, select on pessoas to ${role}; set role ${role}`);
+    // An instance may be faster.
+    await enough(async () => {
+      await sql.unsafe(`insert into pessoas (id, nascimento, apelido, nome, busca)
+        select gen_random_uuid(), '2000-01-01', 'm' || i, 'm', repeat('mesclar ' || i, 40) from generate_series(1, 200) as i`);
+      return (await merge()) > 0;
+    });
+    expect(await merge()).toBe(0);
+    await sql.unsafe("reset role; delete from pessoas where nome = 'm'");
+    for (const text of [`drop owned by ${role}`, `drop role ${role}`]) await query(coordinator, text);
+    await sql.end();
+  });
+
+  describe("a transaction that a worker has not decided yet", () => {
+    const gid = `t${crypto.randomUUID()}`;
+
+    /** Prepares the insert of `person` on its worker. */
+    async function prepare(person: Found, name: string) {
+      const [place] = await query(
+        coordinator,
+        `select nodename, nodeport, 'pessoas_' || shardid as shard, groupid
+         from pg_dist_placement join pg_dist_node using (groupid)
+         where shardid = get_shard_id_for_distribution_column('pessoas', '${person.id}'::uuid)`,
+      );
+      const url = new URL(coordinator);
+      url.hostname = String(place?.nodename);
+      url.port = String(place?.nodeport);
+      const { values: row } = rowOf(person, searchableInBulk(Number.POSITIVE_INFINITY));
+      const values = row.map((text) => (text === null ? "null" : `'${text.replaceAll("'", "''")}'`)).join();
+      await query(
+        url.href,
+        `set citus.enable_manual_changes_to_shards = on; begin;
+         insert into ${place?.shard} (${storedColumns}) values (${values}); prepare transaction '${name}'`,
+      );
+      return { worker: url.href, group: Number(place?.groupid) };
+    }
+
+    const found = (person: ReturnType<typeof newPessoa>) =>
+      ({ id: idOf(person.apelido), ...person }) as Found;
+
+    test("keeps nobody else's create waiting, however often its person is sent", async () => {
+      const person = found(newPessoa());
+      const { worker } = await prepare(person, gid);
+      for (let round = 0; round < 3; round++) {
+        const neighbours = Array.from({ length: 60 }, () => newPessoa());
+        const sent = [neighbours[0], person, ...neighbours.slice(1)].map((each) => one.post(each));
+        const statuses = (await Promise.all(sent)).map(({ status }) => status);
+        expect(statuses.filter((status) => status === 201)).toHaveLength(neighbours.length);
+        expect(statuses.filter((status) => status === 503)).toHaveLength(1);
+        expect((await one.get("/readyz")).status).toBe(200);
+      }
+      await query(worker, `rollback prepared '${gid}'`);
+      expect((await one.post(person)).status).toBe(201);
+      expect(await read(other, person.id)).toEqual(person);
+    });
+
+    test("is decided within a moment where its coordinator has committed", async () => {
+      const [setting] = await query(
+        coordinator,
+        "select current_setting('citus.recover_2pc_interval') as interval",
+      );
+      expect(setting?.interval).toBe("1s");
+      const person = found(newPessoa());
+      expect(await read(other, person.id)).toBe(404);
+      while ((await read(other, person.id)) === 404) {
+        const name = `citus_0_1_${Date.now()}_1`;
+        const { worker, group } = await prepare(person, name);
+        await query(
+          coordinator,
+          `insert into pg_dist_transaction (groupid, gid) values (${group}, '${name}')`,
+        );
+        // Citus decides it; it may have done so, by a rollback, before it had the record.
+        const prepared = `select from pg_prepared_xacts where gid = '${name}'`;
+        while ((await query(worker, prepared)).length > 0) await Bun.sleep(20);
+      }
+      expect(await read(one, person.id)).toEqual(person);
+      expect((await one.post(person)).status).toBe(422);
+    });
+  });
+
+  test.skipIf(!crash)(
+    `a person with a 201 is read and found on the other instance after each of ${crashes} crashes of a worker${crashTitle}`,
+    async () => {
+      for (let round = 0; round < crashes; round++) {
+        const created: Found[] = [];
+        let stopped = false;
+        const create = async () => {
+          while (!stopped) {
+            const person = { ...newPessoa(), stack: null };
+            const { status } = await one.post(person);
+            if (status === 201) created.push({ id: idOf(person.apelido), ...person });
+            else expect(status).toBe(503);
+          }
+        };
+        const creating = Promise.all(Array.from({ length: 32 }, create));
+        await enough(() => created.length >= 200);
+        const { exitCode } = Bun.spawnSync(["sh", "-c", crash]);
+        expect(exitCode).toBe(0);
+        await enough(async () => (await other.get("/readyz")).status === 200);
+        const back = performance.now();
+        stopped = true;
+        await creating;
+        const missing = async () => {
+          const there = await query(coordinator, "select id from pessoas");
+          const ids = new Set(there.map(({ id }) => id));
+          return created.filter(({ id }) => !ids.has(id)).length;
+        };
+        const first = await missing();
+        await enough(async () => (await missing()) === 0);
+        const ms = Math.round(performance.now() - back);
+        for (const person of created.filter((_, i) => i % 20 === 0)) {
+          expect(await read(other, person.id)).toEqual(person);
+          expect(await other.search(person.apelido)).toEqual([person]);
+        }
+        console.log(
+          `crash ${round + 1}: ${created.length} created, ${first} of them missing at first, ${ms} ms`,
+        );
+      }
+    },
+    longMs,
+  );
+});
+
+/** Resolves when `holds` does. */
+async function enough(holds: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await holds())) await Bun.sleep(20);
+}
+
+describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
+  let nodes: { nodename: string; nodeport: number }[];
+  const name = `t${crypto.randomUUID().replaceAll("-", "")}`;
+  const on = ({ nodename, nodeport }: { nodename: string; nodeport: number }, database: string) => {
+    const url = new URL(coordinator);
+    url.host = `${nodename}:${nodeport}`;
+    url.pathname = `/${database}`;
+    return url.href;
+  };
+  const base = new URL(coordinator).pathname.slice(1);
+  const added = spare ? [{ nodename: spare.replace(/:\d+$/, ""), nodeport: Number(/\d+$/.exec(spare)) }] : [];
+  const here = Object.assign(new URL(coordinator), { pathname: `/${name}` }).href;
+
+  beforeAll(async () => {
+    nodes = (await query(
+      coordinator,
+      "select nodename, nodeport from pg_dist_node where groupid > 0",
+    )) as unknown as typeof nodes;
+    await query(coordinator, `create database ${name}`);
+    for (const node of [...nodes, ...added]) {
+      await query(on(node, base), `create database ${name}`);
+      await query(on(node, name), "create extension citus");
+    }
+  }, startupMs);
+
+  afterAll(async () => {
+    // Its maintenance daemon comes back until the extension is gone.
+    for (const url of [here, ...[...nodes, ...added].map((node) => on(node, name))]) {
+      await query(url, "drop extension citus cascade");
+    }
+    for (const url of [coordinator, ...[...nodes, ...added].map((node) => on(node, base))]) {
+      await query(url, `drop database ${name} with (force)`);
+    }
+  }, startupMs);
+
+  /** Creates persons until it is stopped; each answer is 201 or 503. */
+  function keepCreating(through: () => Registry[]) {
+    const created: Found[] = [];
+    const statuses: number[] = [];
+    let stopped = false;
+    const create = async (_: unknown, i: number) => {
+      while (!stopped) {
+        const instances = through();
+        const person = { ...newPessoa(), stack: null };
+        const { status } = await (instances[i % instances.length] as Registry).post(person);
+        statuses.push(status);
+        if (status === 201) created.push({ id: idOf(person.apelido), ...person });
+        else expect(status).toBe(503);
+      }
+    };
+    const creating = Promise.all(Array.from({ length: 16 }, create));
+    creating.catch(() => {}); // stop() rejects with it
+    return {
+      created,
+      statuses,
+      async stop() {
+        stopped = true;
+        await creating;
+        return created;
+      },
+    };
+  }
+
+  async function expectThere(registry: Registry, created: Found[]) {
+    const missing = new Set(created.map(({ id }) => id));
+    for (const { id } of await query(here, "select id from pessoas")) missing.delete(id);
+    expect(missing).toEqual(new Set());
+    const every = Math.ceil(created.length / 100);
+    for (const person of created.filter((_, i) => i % every === 0)) {
+      expect(await (await registry.get(`/pessoas/${person.id}`)).json()).toEqual(person);
+      expect(await registry.search(person.apelido)).toEqual([person]);
+    }
+  }
+
+  test(
+    "a plain database becomes a cluster while persons are created, and everybody is read, found and counted",
+    async () => {
+      const serveHere = () => serve({ DATABASE_URL: here });
+      const old = await serveHere();
+      let instances = [old];
+      const load = keepCreating(() => instances);
+      await enough(() => load.created.length >= 2000);
+      await query(here, "create extension citus");
+      await query(
+        here,
+        `select citus_set_coordinator_host('${new URL(coordinator).hostname}', ${new URL(coordinator).port || 5432})`,
+      );
+      for (const { nodename, nodeport } of nodes)
+        await query(here, `select citus_add_node('${nodename}', ${nodeport})`);
+      const fresh = await serveHere();
+      await enough(async () => (await fresh.get("/readyz")).status === 200);
+      await enough(async () => (await query(here, "select from pg_dist_partition")).length === 2);
+      instances = [old, fresh];
+      const before = load.created.length;
+      await enough(() => load.created.length >= before + 500);
+      const search = await old.get(`/pessoas?t=${load.created.at(-1)?.apelido}`);
+      expect([search.status, await search.text()]).toEqual([503, expect.stringContaining("restart")]);
+      const created = await load.stop();
+      const restarted = await serveHere();
+      for (const each of [fresh, restarted]) {
+        expect(await each.count()).toBe(created.length);
+        await expectThere(each, created);
+      }
+      expect(await query(here, "select from pessoas where busca is null")).toBeEmpty();
+      await Promise.all([old, fresh, restarted].map(({ stop }) => stop()));
+    },
+    longMs,
+  );
+
+  test.skipIf(!spare)(
+    `another worker is added while persons are created, and no create fails${spareTitle}`,
+    async () => {
+      const [one, other] = await Promise.all([1, 2].map(() => serve({ DATABASE_URL: here })));
+      const load = keepCreating(() => [one as Registry, other as Registry]);
+      await enough(() => load.created.length >= 1000);
+      for (const { nodename, nodeport } of added)
+        await query(here, `select citus_add_node('${nodename}', ${nodeport})`);
+      const before = load.created.length;
+      for (const { split } of await query(here, splits)) await query(here, split);
+      for (const text of rebalance) await query(here, text);
+      await enough(() => load.created.length >= before + 500);
+      const created = await load.stop();
+      expect(load.statuses.filter((status) => status !== 201)).toEqual([]);
+      await expectThere(other as Registry, created);
+      const [placed] = await query(
+        here,
+        `select count(*)::int as n from citus_shards where nodeport = ${added[0]?.nodeport} and nodename = '${added[0]?.nodename}'`,
+      );
+      expect(placed?.n).toBe(4); // two shards of persons, and those of their short terms
+      await Promise.all([one?.stop(), other?.stop()]);
+    },
+    longMs,
+  );
+});
+
+test("elsewhere than on Citus the schema is applied as it is, any number of times", async () => {
+  const registry = await serve();
+  const plain = await query(registry.databaseUrl, "select from pg_extension where extname = 'citus'");
+  expect(plain).toBeEmpty();
+  await query(registry.databaseUrl, schema);
+  expect((await registry.post(newPessoa())).status).toBe(201);
+  await query(registry.databaseUrl, schema);
+  expect(await registry.count()).toBe(1);
+  await registry.stop();
+});
+
+test.each(["08006", "57P03", "40P01"])(
+  "what a coordinator says of a worker that is away (%s) is 503, nothing is stored, and a retry succeeds",
+  async (code) => {
+    const registry = await serve();
+    await query(
+      registry.databaseUrl,
+      `create function away() returns trigger language plpgsql as $$ begin raise sqlstate '${code}'; end $$;
+       create trigger away before insert on pessoas execute function away()`,
+    );
+    const person = newPessoa();
+    const refused = await registry.post(person);
+    expect([refused.status, refused.headers.get("retry-after")]).toEqual([503, "1"]);
+    expect(await registry.count()).toBe(0);
+    await query(registry.databaseUrl, "drop trigger away on pessoas");
+    expect((await registry.post(person)).status).toBe(201);
+    await registry.stop();
+  },
+);

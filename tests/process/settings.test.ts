@@ -1,0 +1,88 @@
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { describeSettings, help, readSettings } from "../../process/settings.ts";
+
+test("every setting has a default that works; an empty one counts as not set", () => {
+  const defaults = readSettings({});
+  expect(defaults).toMatchObject({ HOST: "127.0.0.1", PORT: 9999, CACHE_BYTES: 33_554_432 });
+  expect(defaults.DATABASE_URL).toBeUndefined();
+  expect(readSettings({ PORT: "", DATABASE_URL: "", SOCKET: "" })).toEqual(defaults);
+});
+
+test("reads what is given and ignores the rest", () => {
+  const settings = readSettings({
+    PORT: "0",
+    DATABASE_URL: "postgresql://u:p@host:5432/db",
+    PATH: "/bin",
+    SEARCHES: "1",
+  });
+  expect(settings).toMatchObject({ PORT: 0, DATABASE_URL: "postgresql://u:p@host:5432/db", SEARCHES: 1 });
+  expect(settings).not.toHaveProperty("PATH");
+});
+
+test.each([
+  [{ PORT: "http" }, 'PORT: expected a whole number from 0 to 65535, got "http"'],
+  [{ PORT: "65536" }, 'PORT: expected a whole number from 0 to 65535, got "65536"'],
+  [{ PORT: "-1" }, 'PORT: expected a whole number from 0 to 65535, got "-1"'],
+  [{ PORT: "1e3" }, 'PORT: expected a whole number from 0 to 65535, got "1e3"'],
+  [{ CACHE_BYTES: "32MB" }, 'CACHE_BYTES: expected a whole number from 1024 to 17179869184, got "32MB"'],
+  [{ SEARCHES: "0" }, 'SEARCHES: expected a whole number from 1 to 16, got "0"'],
+  [{ SOCKET: `/${"x".repeat(100)}` }, "SOCKET: expected a path of at most 100 bytes"],
+  [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "PORT: "],
+  [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "BATCH_WINDOW_MS: "],
+])("%j is refused in one line that names it", (env, message) => {
+  expect(() => readSettings(env)).toThrow(message);
+  expect(() => readSettings(env)).toThrow(/^[^\n]+$/);
+});
+
+test("a replica is one of a DATABASE_URL", () => {
+  expect(() => readSettings({ DATABASE_URL_READ: "postgres://u:secret@h/d" })).toThrow(
+    /^DATABASE_URL_READ: expected DATABASE_URL, too(?!.*secret)/,
+  );
+});
+
+test("a wrong DATABASE_URL is refused without showing it, for it may hold a password", () => {
+  expect(() => readSettings({ DATABASE_URL: "mysql://u:secret@h/d" })).toThrow(
+    /^DATABASE_URL: expected a URL such as (?!.*secret)/,
+  );
+  expect(() => readSettings({ DATABASE_URL_READ: "mysql://u:secret@h/d" })).toThrow(
+    /^DATABASE_URL_READ: expected a URL such as (?!.*secret)/,
+  );
+});
+
+const root = join(import.meta.dir, "..", "..");
+
+test("the table in docs/operations.md says what the settings are", async () => {
+  const operations = await Bun.file(join(root, "docs", "operations.md")).text();
+  const rows = [...operations.matchAll(/^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$/gm)].map((row) =>
+    row.slice(1).map((cell) => cell.replaceAll("`", "")),
+  );
+  const shown = (name: string, fallback = "–") => (name === "DATA_DIR" ? ".data beside server.ts" : fallback);
+  expect(rows).toEqual(
+    describeSettings().map(({ name, fallback, what }) => [name, shown(name, fallback), what]),
+  );
+});
+
+test(".env.example has every setting, commented out, with its default", async () => {
+  const example = await Bun.file(join(root, ".env.example")).text();
+  const given = Object.fromEntries(
+    [...example.matchAll(/^#?([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]),
+  );
+  expect(Object.keys(given)).toEqual(describeSettings().map(({ name }) => name));
+  expect(example).not.toMatch(/^[^#\n]/m); // a copy changes nothing
+  for (const { name, fallback } of describeSettings()) {
+    if (fallback !== undefined && name !== "DATA_DIR") expect([name, given[name]]).toEqual([name, fallback]);
+  }
+  expect(() => readSettings(given as Record<string, string>)).not.toThrow();
+});
+
+test("--help names every setting and its default, and fits a terminal", () => {
+  for (const { name, fallback } of describeSettings()) {
+    expect(help()).toContain(`\n  ${name} `);
+    if (fallback) expect(help()).toContain(`default: ${fallback}\n`);
+  }
+  const lines = help()
+    .split("\n")
+    .filter((line) => !line.includes("default: ")); // a path is as long as it is
+  expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
+});

@@ -1,0 +1,290 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { chmod, mkdir, readdir, symlink } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { removeData, runningUrl, startEmbedded } from "../../database/embedded.ts";
+import { scripts as commands } from "../../package.json";
+import { listenerOf } from "../../process/port.ts";
+import { generate, renderFiles } from "../../stress-test/data/payloads.ts";
+import type { Found } from "../helpers/requests.ts";
+import { runScript, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
+
+const startupMs = 60_000;
+
+const run = (script: string, env: Record<string, string>, ...args: string[]) =>
+  runScript(`tools/${script}`, args, env);
+
+test("seed: the people that were asked for, by name the same ones again", async () => {
+  const registry = await serve();
+  const args = ["30", "--url", registry.url, "--seed", "7", "--concurrency", "1", "--json"];
+  const first = await run("seed.ts", {}, ...args);
+  expect(first).toMatchObject({ code: 0, stderr: "" });
+  expect(JSON.parse(first.stdout)).toMatchObject({ created: 30, taken: 0 });
+  expect(await registry.count()).toBe(30);
+  const again = await run("seed.ts", {}, ...args);
+  expect(JSON.parse(again.stdout)).toMatchObject({ created: 0, taken: 30 });
+  const [person] = (await registry.search("a")) as [Found];
+  expect(person.nome).toMatch(/^\p{Lu}.* \p{Lu}/u);
+  await registry.stop();
+});
+
+test("seed: help, a wrong number and a registry that is not there", async () => {
+  expect(await run("seed.ts", {}, "--help")).toMatchObject({
+    code: 0,
+    stdout: expect.stringContaining("--url"),
+  });
+  expect(await run("seed.ts", {}, "many")).toMatchObject({
+    code: 1,
+    stderr: 'N: expected a positive whole number, got "many"\n',
+  });
+  expect(await run("seed.ts", {}, "--url", "http://127.0.0.1:1")).toMatchObject({
+    code: 1,
+    stderr: "nobody answers at http://127.0.0.1:1: start the registry, or name it with --url\n",
+  });
+});
+
+test.if(Bun.which("psql") !== null)(
+  "db:shell: beside a running server, and without one",
+  async () => {
+    await using folder = await temporaryFolder();
+    const env = { DATA_DIR: folder.path };
+    const { url, child, output } = await spawnServer(env);
+    expect(url).toBeDefined();
+    const beside = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
+    expect(beside).toMatchObject({ code: 0, stdout: "0\n" });
+    child.kill();
+    await output();
+    const alone = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
+    expect(alone).toMatchObject({ code: 0, stdout: "0\n" });
+    expect(await runningUrl(folder.path)).toBeUndefined();
+  },
+  startupMs,
+);
+
+test("db:shell without psql says where to get it", async () => {
+  const { code, stderr } = await run("db.ts", { PATH: "/nowhere" }, "shell");
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/^psql is not installed\. [^\n]+\n$/)]);
+});
+
+test(
+  "db:reset: only when it is told to, and nothing that is in use or is not its own",
+  async () => {
+    await using folder = await temporaryFolder();
+    const env = { DATA_DIR: folder.path };
+    const cluster = join(folder.path, "pg18");
+    const embedded = await startEmbedded(folder.path, () => {});
+    expect(await runningUrl(folder.path)).toBe(embedded.url);
+    expect(await run("db.ts", env, "reset")).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("add --yes"),
+    });
+    const used = await run("db.ts", env, "reset", "--yes");
+    expect(used).toMatchObject({ code: 1, stderr: expect.stringContaining("another server is running") });
+    await expect(removeData(folder.path, () => {})).rejects.toThrow("another server is running");
+    await embedded.stop();
+    const other = await run("db.ts", { ...env, DATABASE_URL: "postgres://a@b/c" }, "reset", "--yes");
+    expect(other).toMatchObject({ code: 1, stderr: expect.stringMatching(/^DATABASE_URL: /) });
+    expect(existsSync(cluster)).toBe(true);
+    expect(await run("db.ts", env, "reset", "--yes")).toMatchObject({ code: 0 });
+    expect(existsSync(cluster)).toBe(false);
+    await removeData(folder.path, () => {}); // nothing is left to remove
+  },
+  startupMs,
+);
+
+test.if(process.platform === "linux")("who listens on a port", async () => {
+  const registry = await serve();
+  const port = Number(new URL(registry.url).port);
+  expect(listenerOf(port)).toEqual({ pid: process.pid, name: expect.any(String) });
+  await expect(serve({ PORT: String(port) })).rejects.toThrow(
+    new RegExp(`^PORT: port ${port} is in use by .+ \\(pid ${process.pid}\\)`),
+  );
+  await registry.stop();
+  expect(listenerOf(port)).toBeUndefined();
+});
+
+test("who listens on a port is not told where it cannot be: another user's process, or one that is gone", async () => {
+  await using folder = await temporaryFolder();
+  const line = "0: 0100007F:270F 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1";
+  await Bun.write(join(folder.path, "net", "tcp"), `${line}\n`);
+  await mkdir(join(folder.path, "12", "fd"), { recursive: true });
+  await mkdir(join(folder.path, "13"));
+  expect(listenerOf(9999, folder.path)).toBeUndefined();
+  await symlink("socket:[4711]", join(folder.path, "12", "fd", "3"));
+  expect(listenerOf(9999, folder.path)).toEqual({ pid: 12, name: "a process" });
+  expect(listenerOf(9998, folder.path)).toBeUndefined();
+});
+
+const small = await temporaryFolder();
+const canMount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", small.path]).success;
+afterAll(async () => {
+  if (canMount) Bun.spawnSync(["umount", small.path]);
+  await small[Symbol.asyncDispose]();
+});
+test.if(canMount)("a disk without space is told in one line", async () => {
+  await expect(startEmbedded(join(small.path, "data"), () => {})).rejects.toThrow(
+    /^DATA_DIR: no space is left for \S+; [^\n]+$/,
+  );
+});
+
+describe("the arguments of every script", async () => {
+  const root = join(import.meta.dir, "..", "..");
+  const texts = new Map<string, string>();
+  for (const place of [
+    "{tests,tools,stress-test}/**/*.{ts,sh}",
+    "docs/images/*.sh",
+    ".ci/run",
+    "server.ts",
+  ]) {
+    for await (const path of new Bun.Glob(place).scan({ cwd: root, dot: true })) {
+      const text = await Bun.file(join(root, path)).text();
+      if (!text.includes('from "bun:test"')) texts.set(path, text);
+    }
+  }
+  // What is no module, and a module that does something when it is started.
+  const starts = /\bimport\.meta\.main\b|\bprocess\.argv\b|^#!/m;
+  const isScript = (text: string) => starts.test(text) || !/^export (?!\{\})/m.test(text);
+  const scripts = [...texts].filter(([, text]) => isScript(text)).map(([path]) => path);
+  const modules = [...texts].filter(([, text]) => !isScript(text)).map(([path]) => path);
+  const named = Object.entries(commands).filter(([, command]) =>
+    /\bbun (run|--watch) [\w/-]+\.ts/.test(command),
+  );
+
+  const folder = await temporaryFolder();
+  afterAll(() => folder[Symbol.asyncDispose]());
+  const bin = join(folder.path, "bin");
+  const work = join(folder.path, "work");
+  const calls = join(folder.path, "calls");
+  await mkdir(work);
+  // Whatever a script would do with one of these is written down, and fails.
+  const programs = "docker npx npm psql pg_dump pg_restore chromium python3 java mvn curl git perf";
+  for (const name of programs.split(" ")) {
+    await Bun.write(join(bin, name), `#!/bin/sh\necho "${name} $*" >>${calls}\nexit 99\n`);
+    await chmod(join(bin, name), 0o755);
+  }
+  await symlink(process.execPath, join(bin, "bun"));
+
+  async function started(command: string[]) {
+    const child = Bun.spawn(command, {
+      cwd: work,
+      env: {
+        PATH: [bin, "/usr/bin", "/bin"].join(delimiter),
+        TMPDIR: work,
+        HOME: folder.path,
+        DATA_DIR: join(work, "data"),
+      },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    const code = await child.exited;
+    const called = await Bun.file(calls)
+      .text()
+      .catch(() => "");
+    return { code, stdout, stderr, called, made: await readdir(work) };
+  }
+  const run = (path: string, ...args: string[]) =>
+    started([...(path.endsWith(".ts") ? [process.execPath, "run"] : ["bash"]), join(root, path), ...args]);
+  const nothing = { called: "", made: [] };
+  const oneLine = expect.stringMatching(/^[^\n]+\n$/);
+
+  test("which are found", () => {
+    expect(scripts).toContain("tests/contest/run.ts");
+    expect(scripts).toContain("stress-test/run-test.sh");
+    expect(modules).toContain("tests/helpers/support.ts");
+    expect([scripts.length > 20, named.length > 15]).toEqual([true, true]);
+  });
+
+  test.each(scripts)("%s --help prints help and does nothing", async (path) => {
+    const asked = await run(path, "--help");
+    expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/\S.*\n$/s), stderr: "", ...nothing });
+  });
+
+  test.each(scripts)("%s refuses what it does not know, in a line", async (path) => {
+    for (const args of [["--no-such-option"], ["one", "two", "three"]]) {
+      const { code, ...rest } = await run(path, ...args);
+      expect([1, 2]).toContain(code);
+      expect(rest).toEqual({ stdout: "", stderr: oneLine, ...nothing });
+    }
+  });
+
+  test.each(modules)("%s is a module: it does nothing when it is run", async (path) => {
+    expect(await run(path, "--help")).toEqual({ code: 0, stdout: "", stderr: "", ...nothing });
+  });
+
+  test.each(named)("bun run %s: is one of them, or has arguments before yours", async (_, command) => {
+    const [path = "", ...args] = command.replace(/^.*\bbun (run|--watch) /, "").split(" ");
+    expect(scripts).toContain(path);
+    if (args.length === 0) return;
+    const asked = await run(path, ...args, "--help");
+    expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/\S.*\n$/s), stderr: "", ...nothing });
+    if (args[0] === "shell") return; // its options are psql's
+    const { code, ...rest } = await run(path, ...args, "--no-such-option");
+    expect([code, rest]).toEqual([1, { stdout: "", stderr: oneLine, ...nothing }]);
+  });
+
+  test.each([
+    ["tools/seed.ts", "1", "2"],
+    ["tools/screenshots.ts", "a", "b"],
+    ["tools/db.ts", "reset", "all"],
+    ["tools/db.ts", "reset", "--force"],
+    ["tools/db.ts", "toString"],
+  ] as [string, ...string[]][])("%s refuses %s %s", async (...given) => {
+    expect(await run(...given)).toEqual({
+      code: expect.any(Number),
+      stdout: "",
+      stderr: oneLine,
+      ...nothing,
+    });
+  });
+});
+
+describe("stress-test/replay.ts", () => {
+  const replay = (...args: string[]) => runScript("stress-test/replay.ts", args);
+  const payloads = generate(1, 200, 1).rows.map(({ payload }) => payload);
+
+  test.each([
+    ["what generate.ts writes", renderFiles(1, 200, 1)["pessoas-payloads.tsv"] as string],
+    ["the contest's one column", `payload\n${payloads.join("\n")}\n`],
+    ["lines that end as on Windows, the last one not at all", `payload\r\n${payloads.join("\r\n")}`],
+  ])("takes %s", async (_, text) => {
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, "payloads.tsv");
+    await Bun.write(file, text);
+    const registry = await serve();
+    const { code, stdout, stderr } = await replay(
+      file,
+      "--url",
+      registry.url,
+      "--concurrency",
+      "8",
+      "--json",
+    );
+    await registry.stop();
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(JSON.parse(stdout)).toMatchObject({ sent: 200, differences: [] });
+  });
+
+  test("refuses a file without payloads", async () => {
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, "terms.tsv");
+    await Bun.write(file, "t\tpayload\nx\t{}\n");
+    const { code, stderr } = await replay(file);
+    expect([code, stderr]).toEqual([
+      2,
+      expect.stringMatching(/^\S+: expected "payload" as the first column .*\n$/),
+    ]);
+  });
+
+  test("the commands in docs/benchmarking.md and docs/scaling.md name the file that generate.ts writes", async () => {
+    for (const path of ["docs/benchmarking.md", "docs/scaling.md"]) {
+      const text = await Bun.file(join(import.meta.dir, "..", "..", path)).text();
+      const [, folder] = /^bun run stress-test\/generate\.ts --out (\S+)$/m.exec(text) ?? [];
+      expect([path, text]).toEqual([
+        path,
+        expect.stringContaining(`stress-test/replay.ts ${folder}/pessoas-payloads.tsv`),
+      ]);
+    }
+  });
+});

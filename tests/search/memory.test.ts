@@ -1,0 +1,140 @@
+import { expect, setDefaultTimeout, test } from "bun:test";
+import fc from "fast-check";
+import { addPieces, bitsOf, blockBytes, filterBytes, mayContain } from "../../search/blocks.ts";
+import { maxFound } from "../../search/limits.ts";
+import { openMemory } from "../../search/memory.ts";
+import { lowerCased } from "../../search/text.ts";
+import { holds } from "../../stress-test/data/contract.ts";
+
+setDefaultTimeout(60_000);
+
+const character = fc.oneof(
+  fc.constantFrom(..."aAbBéÉßİıΣσς😀漢%_\\ \u0001\u00ff\u0080"),
+  fc.string({ unit: "binary", minLength: 1, maxLength: 1 }).filter((c) => c !== "\0" && c.isWellFormed()),
+);
+const text = (maxLength: number) => fc.string({ unit: character, minLength: 1, maxLength });
+const person = fc.record({
+  id: fc.uuid(),
+  apelido: text(8),
+  nome: text(12),
+  stack: fc.option(fc.array(text(4), { maxLength: 4 })),
+});
+
+test("a term finds exactly the persons who hold it, and 50 of more", () => {
+  const asked = fc.array(person, { minLength: 1, maxLength: 200 }).chain((persons) => {
+    const fields = persons.flatMap(({ apelido, nome, stack }) => [apelido, nome, ...(stack ?? [])]);
+    const piece = fc
+      .tuple(fc.constantFrom(...fields, fields.slice(0, 2).join("")), fc.nat(), fc.nat())
+      .map(([field, from, length]) => {
+        const characters = [...field];
+        const start = from % characters.length;
+        return characters.slice(start, start + 1 + (length % characters.length)).join("");
+      });
+    const term = fc.oneof(
+      piece,
+      piece.map((each) => each.toUpperCase()),
+      text(3),
+    );
+    return fc.tuple(fc.constant(persons), fc.array(term, { minLength: 1, maxLength: 20 }));
+  });
+  fc.assert(
+    fc.property(asked, ([persons, terms]) => {
+      const memory = openMemory();
+      for (const each of persons)
+        memory.add({ ...each, ctid: "(0,1)", stack: each.stack && JSON.stringify(each.stack) });
+      for (const term of terms) {
+        const wanted = lowerCased(term);
+        if (wanted === undefined) continue;
+        const found = memory.find(wanted).map(({ id }) => id);
+        const holders = persons.filter((each) => holds(each, term)).map(({ id }) => id);
+        expect(found.filter((id) => !holders.includes(id))).toEqual([]);
+        expect(new Set(found).size).toBe(found.length);
+        expect(found.length).toBe(Math.min(maxFound, new Set(holders).size));
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test("what 50 persons have in their stacks is left out of later texts, and is still found 50 times", () => {
+  const memory = openMemory();
+  const add = (stack: string[]) =>
+    memory.add({
+      id: crypto.randomUUID(),
+      ctid: "(4294967295,65535)",
+      apelido: "a",
+      nome: "n",
+      stack: JSON.stringify(stack),
+    });
+  for (let i = 0; i < maxFound; i++) {
+    expect(memory.isCommon("Haskell")).toBe(false);
+    add(["Haskell", "Haskell", `agda${i}`]);
+  }
+  expect([memory.isCommon("Haskell"), memory.isCommon("agda0")]).toEqual([true, false]);
+  const before = memory.bytes();
+  add(["Haskell", "idris"]);
+  expect(memory.bytes() - before).toBe(Buffer.byteLength("a\0n\0idris\0"));
+  expect(memory.find("skel")).toHaveLength(maxFound);
+  expect([memory.find("idris").length, memory.find("agda7").length]).toEqual([1, 1]);
+});
+
+test("a block may hold every piece of its texts, and few other terms", () => {
+  const filters = new Uint8Array(2 * filterBytes);
+  const texts = Array.from({ length: blockBytes / 64 }, () => Buffer.from(crypto.randomUUID().slice(0, 32)));
+  for (const text of texts) addPieces(filters, filterBytes, text, 0, text.length);
+  for (const text of texts)
+    for (let length = 1; length <= 32; length++)
+      expect(mayContain(filters, filterBytes, bitsOf(text.subarray(32 - length)))).toBe(true);
+  expect(mayContain(filters, 0, bitsOf(Buffer.from("ab")))).toBe(false); // the block before it is empty
+  const others = Array.from({ length: 1000 }, () => bitsOf(Buffer.from(crypto.randomUUID())));
+  expect(others.filter((bits) => mayContain(filters, filterBytes, bits)).length).toBeLessThan(10);
+});
+
+test("in texts of many blocks everybody is found, and after a mark only those who came later", () => {
+  const memory = openMemory();
+  const persons = Array.from({ length: 2000 }, (_, i) => ({
+    id: crypto.randomUUID(),
+    ctid: `(${i},1)`,
+    apelido: `apelido ${i} ${crypto.randomUUID()}`,
+    nome: `ñ${String.fromCodePoint(0x4e00 + i)}`,
+    stack: null,
+  }));
+  const ids = (term: string, since?: ReturnType<typeof memory.end>) =>
+    memory.find(term, since).map(({ id }) => id);
+  for (const person of persons.slice(0, 1003)) memory.add(person);
+  const end = memory.end();
+  for (const person of persons.slice(1003)) memory.add(person);
+  for (const [i, { id, apelido, nome }] of persons.entries()) {
+    for (const term of [apelido, apelido.slice(-5), nome, nome.slice(1)]) {
+      expect(ids(term)).toContain(id);
+      expect(ids(term, end).includes(id)).toBe(i >= 1003);
+    }
+  }
+  expect(ids("ñ")).toHaveLength(maxFound);
+});
+
+test("whoever is in memory is found, however often its buffers have grown", () => {
+  const memory = openMemory();
+  const apelidos = Array.from({ length: 20_000 }, (_, i) => `${i}-${Bun.hash(String(i)).toString(36)}`);
+  for (const apelido of apelidos)
+    memory.add({ id: apelido.padEnd(36), ctid: "(0,1)", apelido, nome: "Pessoa", stack: null });
+  expect(apelidos.filter((apelido) => memory.find(apelido).length !== 1)).toEqual([]);
+});
+
+test("a person who was added twice is found once", () => {
+  const memory = openMemory();
+  const twice = { id: crypto.randomUUID(), ctid: "(7,12)", apelido: "a", nome: "n", stack: null };
+  memory.add(twice);
+  memory.add(twice);
+  expect(memory.find("a")).toEqual([{ id: twice.id, ctid: "(7,12)" }]);
+});
+
+test("cleared, it finds nobody, and takes persons again", () => {
+  const memory = openMemory();
+  const [one, other] = [crypto.randomUUID(), crypto.randomUUID()];
+  memory.add({ id: one, ctid: "(0,1)", apelido: "a", nome: "n", stack: '["x"]' });
+  memory.clear();
+  expect([memory.find("a"), memory.persons(), memory.bytes()]).toEqual([[], 0, 0]);
+  memory.add({ id: other, ctid: "(0,2)", apelido: "a", nome: "n", stack: null });
+  expect(memory.find("a")).toEqual([{ id: other, ctid: "(0,2)" }]);
+});

@@ -1,0 +1,130 @@
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { maxFound } from "../../search/limits.ts";
+import { searchable } from "../../search/text.ts";
+import { newPessoa } from "../helpers/requests.ts";
+import { connect, newDatabase, query, type Registry, serve } from "../helpers/support.ts";
+
+setDefaultTimeout(60_000);
+
+const create = async (registry: Registry, count: number, more: object) => {
+  const created = await Promise.all(
+    Array.from({ length: count }, () => registry.post({ ...newPessoa(), ...more })),
+  );
+  expect(created.map(({ status }) => status)).toEqual(new Array(count).fill(201));
+};
+const number = async ({ databaseUrl }: Registry, statement: string) =>
+  (await query(databaseUrl, `select (${statement})::int as n`))[0]?.n as number;
+
+test("persons in memory are in no index, and later ones are", async () => {
+  const registry = await serve({}, { maxInMemory: 10 });
+  await create(registry, 10, { nome: "Maria" });
+  expect(await registry.search("maria")).toHaveLength(10); // by now it has counted them
+  await create(registry, 5, { nome: "Maria" });
+  expect(await number(registry, "select count(*) from pessoas where busca is null")).toBe(10);
+  expect(await registry.search("maria")).toHaveLength(15);
+  expect(await number(registry, "select count(*) from short_terms where term = ''")).toBe(5);
+  await registry.stop();
+});
+
+test("a person with long texts is a later one, however few there are", async () => {
+  const registry = await serve();
+  const stack = Array.from({ length: 40 }, (_, i) => `elemento ${i}`);
+  await create(registry, 1, { stack });
+  expect(await number(registry, "select count(*) from pessoas where busca is null")).toBe(0);
+  expect(await registry.search("elemento 39")).toHaveLength(1);
+  await registry.stop();
+});
+
+test("short terms of later persons get rows until there are maxFound, also when the instance is another one", async () => {
+  const first = await serve({}, { maxInMemory: 0 });
+  const rows = () => number(first, "select count(*) from short_terms where term = 'ж'");
+  await create(first, maxFound, { nome: "ж" });
+  await create(first, 5, { nome: "ж" });
+  expect(await rows()).toBe(maxFound);
+  const second = await serve({ DATABASE_URL: first.databaseUrl }, { maxInMemory: 0 });
+  await create(second, 1, { nome: "ж" });
+  expect(await rows()).toBe(maxFound);
+  expect(await second.search("Ж")).toHaveLength(maxFound);
+  await Promise.all([first.stop(), second.stop()]);
+});
+
+test("short terms of later persons that 50 in memory have get no row", async () => {
+  const registry = await serve({}, { maxInMemory: maxFound });
+  await create(registry, maxFound, { nome: "xy", stack: null });
+  expect(await registry.search("xy")).toHaveLength(maxFound);
+  await create(registry, 1, { nome: "xz", stack: null });
+  const terms = await query(
+    registry.databaseUrl,
+    "select term from short_terms where term in ('x', 'y', 'z', 'xz', '')",
+  );
+  expect(terms.map(({ term }) => term).toSorted()).toEqual(["", "xz", "z"]);
+  const found = await Promise.all(["x", "y", "z", "xz"].map((term) => registry.search(term)));
+  expect(found.map(({ length }) => length)).toEqual([maxFound, maxFound, 1, 1]);
+  await registry.stop();
+});
+
+test("Postgres takes every code point, as a search text has it, for letters or digits and lower-cases none of them", async () => {
+  let characters = "";
+  for (let code = 1; code <= 0x10ffff; code++) {
+    if (code < 0xd800 || code > 0xdfff) characters += String.fromCodePoint(code);
+  }
+  const [written = ""] = searchable({ apelido: characters, nome: "a", stack: null }).text.split("\u0001");
+  const used = [...new Set(written)];
+  expect(used.length).toBeGreaterThan(30_000);
+  const sql = connect(await newDatabase());
+  await sql`create extension pg_trgm`;
+  // So each term is one word, and as long as it has three characters it has a trigram.
+  const others = await sql`
+    select to_hex(ascii(letter)) as code from string_to_table(${used.join("")}, null) as letter
+    where show_trgm(letter) = '{}' or lower(letter) <> letter`;
+  await sql.end();
+  expect(others.map(({ code }) => code)).toEqual([]);
+}, 60_000); // 1.1 million code points: on a busy machine longer than the 5 s of the default
+
+test("persons in memory and later ones are found, by all instances", async () => {
+  const first = await serve({}, { maxInMemory: 1000 });
+  await create(first, 1000, { nome: "Maria" });
+  await create(first, 3, { nome: "Maria Xwqz" });
+  const second = await serve({ DATABASE_URL: first.databaseUrl }, { maxInMemory: 1000 }); // it has loaded all
+  await create(second, 4, { nome: "Maria Xwqz" });
+  await create(second, 60, { nome: "Zoë Kyjw" });
+  for (const registry of [first, second]) {
+    const found = await Promise.all(
+      ["xwqz", "wqz", "Maria", "Maria Xwqz", "kyjw", "yjwx", "ë", "kq"].map((term) => registry.search(term)),
+    );
+    expect(found.map(({ length }) => length)).toEqual([7, 7, maxFound, 7, maxFound, 0, maxFound, 0]);
+  }
+  expect(await number(first, "select count(*) from pessoas where busca is null")).toBeGreaterThanOrEqual(
+    1000,
+  );
+  expect(await number(first, "select count(*) from pessoas where busca is not null")).toBeGreaterThan(60);
+  await Promise.all([first.stop(), second.stop()]);
+});
+
+test("a create that is refused leaves no term to find somebody else by", async () => {
+  const registry = await serve({}, { maxInMemory: 0 });
+  const other = await serve({ DATABASE_URL: registry.databaseUrl }, { maxInMemory: 0 }); // it does not have them in its cache
+  const person = newPessoa();
+  await registry.post(person);
+  const taken = await Promise.all(["ж", "жя", "ю"].map((nome) => other.post({ ...person, nome })));
+  expect(taken.map(({ status }) => status)).toEqual([422, 422, 422]);
+  for (const term of ["ж", "жя", "я", "ю"]) expect(await other.search(term)).toEqual([]);
+  expect(await other.search("bu")).toHaveLength(1);
+  await Promise.all([registry.stop(), other.stop()]);
+});
+
+test("where no more later persons come, their index takes in those that wait", async () => {
+  const registry = await serve({}, { maxInMemory: 0 });
+  const listener = connect(registry.databaseUrl);
+  const merged = Promise.withResolvers<string>();
+  await listener.listen("merged", merged.resolve);
+  await query(
+    registry.databaseUrl,
+    `create or replace function merge_pending_list() returns bigint language sql
+     as $$ select 1::bigint from (select pg_notify('merged', current_setting('statement_timeout'))) as told $$`,
+  );
+  await create(registry, 3, {});
+  expect(await merged.promise).toBe("0"); // it may take longer than any request
+  await listener.end();
+  await registry.stop();
+});

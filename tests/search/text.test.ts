@@ -1,0 +1,164 @@
+import { expect, setDefaultTimeout, test } from "bun:test";
+import fc from "fast-check";
+import { counter } from "../../search/counter.ts";
+import { maxFound } from "../../search/limits.ts";
+import { shortTerms } from "../../search/short-terms.ts";
+import { encode, isShort, lowerCased, searchable } from "../../search/text.ts";
+import { trigramSample } from "../../search/trigrams.ts";
+import { holds } from "../../stress-test/data/contract.ts";
+
+setDefaultTimeout(60_000); // on a busy machine 20,000 runs take longer than the 5 s of the default
+
+// The letters that other characters are written as are characters, too, and so are halves of pairs and the border.
+const character = fc.oneof(
+  fc.constantFrom(
+    ...[
+      "a",
+      "B",
+      "é",
+      "e\u0301",
+      "İ",
+      "ı",
+      "Σ",
+      "ς",
+      "ß",
+      "7",
+      "²",
+      "٣",
+      " ",
+      "+",
+      "%",
+      "_",
+      "\\",
+      "\u0001",
+      "\u007f",
+    ],
+    ...["\u3400", "\u3440", "\u383f", "\u3840", "\u3c3f", "\u3c40", "\u3cbf", "\u3cc0", "\u4dbf", "漢", "ꀀ"],
+    ...["😀", "😁", "\u{10400}", "\u{10428}", "\u{10ffff}", "\uffff", "\u200d", "\u0e33", "\u093e"],
+    // The edges of what is kept, and letters younger than some C libraries.
+    ..."×ö÷øſ\u0180ỹ\u1efbάҁ\u0482\u0483ҋҿӀӏغ\u063bゖ\u3099ヺ・ーヾヿ一龥\u9fa6가힣\ud7a4",
+    ..."\u1c89\u1c8a\ua7cd\u088f\u{105c0}\u{2ebf0}\u{30000}\u{323b0}",
+  ),
+  fc.string({ unit: "binary", minLength: 1, maxLength: 1 }).filter((c) => c !== "\0" && c.isWellFormed()),
+);
+const text = (maxLength: number) => fc.string({ unit: character, minLength: 1, maxLength });
+const person = fc.record({
+  apelido: text(12),
+  nome: text(20),
+  stack: fc.option(fc.array(text(8), { maxLength: 4 })),
+});
+/** Somebody, and a term that is a piece of what they hold, of two fields together, or anything. */
+const asked = person.chain((who) => {
+  const fields = [who.apelido, who.nome, ...(who.stack ?? [])];
+  const piece = fc
+    .tuple(fc.constantFrom(...fields, fields.join(""), fields.join("\u0001")), fc.nat(), fc.nat())
+    .map(([field, from, length]) => {
+      const characters = [...field];
+      const start = from % characters.length;
+      return characters.slice(start, start + 1 + (length % characters.length)).join("");
+    });
+  return fc.tuple(
+    fc.constant(who),
+    fc.constant(fields),
+    fc.oneof(
+      piece,
+      piece.map((p) => p.toUpperCase()),
+      text(5),
+    ),
+  );
+});
+
+const never = () => false;
+
+test("a text holds a term exactly when a field does, and letters alone are to be found in it", () => {
+  fc.assert(
+    fc.property(asked, ([who, , term]) => {
+      const wanted = lowerCased(term);
+      if (wanted === undefined || isShort(wanted)) return;
+      expect(searchable(who).text.includes(encode(wanted))).toBe(holds(who, term));
+      expect(encode(wanted)).toMatch(/^[\p{L}0-9]{3,}$/u);
+    }),
+    { numRuns: 20_000 },
+  );
+});
+
+test("a term that no storable person can hold is not looked for", () => {
+  expect([lowerCased("a\0b"), lowerCased("a".repeat(401)), lowerCased("A".repeat(400))]).toEqual([
+    undefined,
+    undefined,
+    "a".repeat(400),
+  ]);
+});
+
+test("a short term has a row exactly when a field holds it", () => {
+  fc.assert(
+    fc.property(asked, ([who, fields, term]) => {
+      const wanted = lowerCased(term);
+      if (wanted === undefined || !isShort(wanted)) return;
+      const rows = shortTerms(1000).needed(searchable(who).fields, never);
+      expect(rows.includes(wanted)).toBe(fields.some((field) => field.toLowerCase().includes(wanted)));
+      expect(new Set(rows).size).toBe(rows.length);
+    }),
+    { numRuns: 20_000 },
+  );
+});
+
+test("a text with the term matches its pattern, whatever was learned before", () => {
+  const rare = trigramSample();
+  fc.assert(
+    fc.property(asked, ([who, , term]) => {
+      const { text } = searchable(who);
+      rare.learn(text);
+      const wanted = lowerCased(term);
+      if (wanted === undefined || isShort(wanted) || !text.includes(encode(wanted))) return;
+      const [, ...parts] = rare.pattern(encode(wanted)).split("%");
+      expect(text).toMatch(new RegExp(parts.join("[^]*"), "u")); // letters alone: nothing to escape
+    }),
+    { numRuns: 20_000 },
+  );
+});
+
+test("a pattern has the rarest trigrams of the sample", () => {
+  const rare = trigramSample();
+  for (let i = 0; i < 3000; i++) rare.learn(`python${i % 3 ? "javascript" : "silva"}`);
+  expect(rare.pattern("pythonwxyz")).toBe("%onw%xyz%");
+  expect(rare.pattern("python")).toBe("%python%");
+});
+
+test("a short term needs rows until it has 50, and again once it is forgotten", () => {
+  const short = shortTerms(3);
+  for (let i = 0; i < maxFound; i++) {
+    expect(short.needed(["á"], never)).toEqual(["", "á"]);
+    short.stored(["á"]);
+  }
+  expect(short.needed(["á"], never)).toEqual([""]);
+  short.complete(["", "é😀"]);
+  expect(short.needed(["é😀"], never)).toEqual(["é", "😀"]);
+  short.complete(["c"]);
+  expect(short.needed(["á"], never)).toEqual(["á"]);
+});
+
+test("a short term that 50 persons in memory have needs no row, and memory is searched once for each term in ASCII", () => {
+  const short = shortTerms(1000);
+  const asked: string[] = [];
+  const isAnswered = (term: string) => {
+    asked.push(term);
+    return term.startsWith("a");
+  };
+  for (let i = 0; i < 2; i++) {
+    expect(short.needed(["abé"], isAnswered).toSorted()).toEqual(["", "b", "bé", "é"]);
+  }
+  expect(asked).toEqual(["a", "b", "ab"]);
+});
+
+test("a counter is full at 50, and an evicted key is counted anew", () => {
+  const words = counter<string>(2);
+  for (let i = 0; i < maxFound; i++) {
+    expect(words.isFull("a")).toBe(false);
+    words.add("a");
+  }
+  expect(words.isFull("a")).toBe(true);
+  words.add("b");
+  words.add("c");
+  expect(words.get("a")).toBeUndefined();
+});
