@@ -312,9 +312,9 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
     url.pathname = `/${database}`;
     return url.href;
   };
-  const base = new URL(coordinator).pathname.slice(1);
+  const base = coordinator && new URL(coordinator).pathname.slice(1);
   const added = spare ? [{ nodename: spare.replace(/:\d+$/, ""), nodeport: Number(/\d+$/.exec(spare)) }] : [];
-  const here = Object.assign(new URL(coordinator), { pathname: `/${name}` }).href;
+  const here = coordinator && Object.assign(new URL(coordinator), { pathname: `/${name}` }).href;
 
   beforeAll(async () => {
     nodes = (await query(
