@@ -17,7 +17,7 @@ beforeAll(async () => {
   folder = await temporaryFolder();
   registry = await serve();
   browser = await launch(process.env.CHROMIUM ?? "chromium", join(folder.path, "profile"));
-}, 60_000);
+});
 afterAll(async () => {
   await browser?.close();
   await registry.stop();
@@ -117,4 +117,4 @@ test("/docs: what keeps people from using it, as far as axe can tell, is in swag
     "nested-interactive",
     "region",
   ]);
-}, 60_000);
+});

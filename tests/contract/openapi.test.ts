@@ -286,7 +286,7 @@ describe("what the server answers", () => {
       expect(body).toEqual(examples(method, path, 503)["no database"]);
     }
     await away.stop();
-  }, 60_000);
+  });
 
   test("after a mistake of ours is what the document says", async () => {
     // No mistake is known: where the table is something else, the database shows one.

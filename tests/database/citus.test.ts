@@ -26,7 +26,6 @@ const rebalance = [
   "select citus_rebalance_start(shard_transfer_mode := 'force_logical')",
   "select citus_rebalance_wait()",
 ];
-const startupMs = 60_000;
 const longMs = 600_000;
 
 describe.skipIf(!coordinator)(title, () => {
@@ -54,7 +53,7 @@ describe.skipIf(!coordinator)(title, () => {
       `insert into pessoas (${storedColumns}) values ${cells.map((row) => `(${row})`).join()}`,
     );
     [one, other] = await Promise.all([start(), start()]);
-  }, startupMs);
+  });
 
   afterAll(async () => {
     await Promise.all([one?.stop(), other?.stop()]);
@@ -106,30 +105,26 @@ describe.skipIf(!coordinator)(title, () => {
     expect(statuses.filter((status) => status === 422)).toHaveLength(99);
   });
 
-  test(
-    "overlapping batches of two instances store everybody once, and everybody is read, found and counted",
-    async () => {
-      const before = await one.count();
-      const persons = Array.from({ length: 500 }, () => newPessoa());
-      const sent = [
-        ...persons.map((person) => one.post(person)),
-        ...persons.toReversed().map((person) => other.post(person)),
-      ];
-      const statuses = (await Promise.all(sent)).map(({ status }) => status);
-      expect(statuses.filter((status) => status === 201)).toHaveLength(persons.length);
-      expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
-      expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
-      const cold = await start(); // nobody is in its cache
-      const read50 = persons.slice(0, 50).map((person) => ({ id: idOf(person.apelido), ...person }) as Found);
-      expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
-      for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
-      expect(await cold.search("pessoa")).toHaveLength(50);
-      expect(await cold.search("%_nobody")).toEqual([]);
-      expect(await read(cold, crypto.randomUUID())).toBe(404);
-      await cold.stop();
-    },
-    startupMs,
-  );
+  test("overlapping batches of two instances store everybody once, and everybody is read, found and counted", async () => {
+    const before = await one.count();
+    const persons = Array.from({ length: 500 }, () => newPessoa());
+    const sent = [
+      ...persons.map((person) => one.post(person)),
+      ...persons.toReversed().map((person) => other.post(person)),
+    ];
+    const statuses = (await Promise.all(sent)).map(({ status }) => status);
+    expect(statuses.filter((status) => status === 201)).toHaveLength(persons.length);
+    expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
+    expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
+    const cold = await start(); // nobody is in its cache
+    const read50 = persons.slice(0, 50).map((person) => ({ id: idOf(person.apelido), ...person }) as Found);
+    expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
+    for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
+    expect(await cold.search("pessoa")).toHaveLength(50);
+    expect(await cold.search("%_nobody")).toEqual([]);
+    expect(await read(cold, crypto.randomUUID())).toBe(404);
+    await cold.stop();
+  });
 
   test("a search finds what a scan of all persons finds", async () => {
     const parts = ["Ana", "béa", "c++", "50%", "o'x", "жя", "\u{1f600}", "_a", "\\\\", "ß", "ana", "zé"];
@@ -326,7 +321,7 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
       await query(on(node, base), `create database ${name}`);
       await query(on(node, name), "create extension citus");
     }
-  }, startupMs);
+  });
 
   afterAll(async () => {
     // Its maintenance daemon comes back until the extension is gone.
@@ -336,7 +331,7 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
     for (const url of [coordinator, ...[...nodes, ...added].map((node) => on(node, base))]) {
       await query(url, `drop database ${name} with (force)`);
     }
-  }, startupMs);
+  });
 
   /** Creates persons until it is stopped; each answer is 201 or 503. */
   function keepCreating(through: () => Registry[]) {

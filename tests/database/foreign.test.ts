@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, spyOn, test } from "bun:test";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { type Cluster, freePort, startCluster } from "../helpers/cluster.ts";
@@ -7,7 +7,6 @@ import { serve, spawnServer } from "../helpers/support.ts";
 
 // A PostgreSQL of somebody else's, as DATABASE_URL names it.
 
-setDefaultTimeout(60_000); // servers start
 const password = "p@ss/#?%";
 const login = `pessoas:${encodeURIComponent(password)}`;
 let cluster: Cluster;

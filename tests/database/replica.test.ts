@@ -7,7 +7,6 @@ import { type Embedded, startEmbedded } from "../../database/embedded.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { type Registry, serve, temporaryFolder } from "../helpers/support.ts";
 
-const startupMs = 60_000;
 const folders = [await temporaryFolder(), await temporaryFolder()] as const;
 const copiedCluster = join(folders[1].path, "pg18");
 let primary: Embedded;
@@ -32,7 +31,7 @@ beforeAll(async () => {
   );
   Bun.spawnSync(["chown", `--reference=${model}`, ...made]); // matters to root alone
   standby = await startEmbedded(folders[1].path, () => {});
-}, startupMs);
+});
 
 afterAll(async () => {
   await standby.stop();
@@ -122,41 +121,37 @@ test("who has not reached the replica is read, found and counted on every instan
   await Promise.all([one.stop(), other.stop()]);
 });
 
-test(
-  "a replica that no longer answers is waited for once, left out, and asked again when it does",
-  async () => {
-    const told = spyOn(console, "error").mockImplementation(() => {});
-    const [one, other] = [await serveBoth(), await serveBoth()];
-    const persons = [await create(one), await create(one), await create(one), await create(one)] as const;
-    await replicated();
-    expect(await read(other, persons[0])).toEqual(persons[0]);
-    expect(await counters(other)).toEqual({ up: 1, asked: 1, found: 1 });
+test("a replica that no longer answers is waited for once, left out, and asked again when it does", async () => {
+  const told = spyOn(console, "error").mockImplementation(() => {});
+  const [one, other] = [await serveBoth(), await serveBoth()];
+  const persons = [await create(one), await create(one), await create(one), await create(one)] as const;
+  await replicated();
+  expect(await read(other, persons[0])).toEqual(persons[0]);
+  expect(await counters(other)).toEqual({ up: 1, asked: 1, found: 1 });
 
-    const sql = connect(standby.url);
-    const backends = await sql<{ pid: number }[]>`
+  const sql = connect(standby.url);
+  const backends = await sql<{ pid: number }[]>`
     select pid from pg_stat_activity where application_name = 'pessoas'`;
-    await sql.end();
-    const postmaster = Number((await readFile(join(copiedCluster, "postmaster.pid"), "utf8")).split("\n")[0]);
-    const frozen = [postmaster, ...backends.map(({ pid }) => pid)];
-    for (const pid of frozen) process.kill(pid, "SIGSTOP");
-    expect(await read(other, persons[1])).toEqual(persons[1]);
-    expect(await counters(other)).toEqual({ up: 0, asked: 2, found: 1 });
-    expect(await read(other, persons[2])).toEqual(persons[2]);
-    expect(await counters(other)).toEqual({ up: 0, asked: 2, found: 1 });
+  await sql.end();
+  const postmaster = Number((await readFile(join(copiedCluster, "postmaster.pid"), "utf8")).split("\n")[0]);
+  const frozen = [postmaster, ...backends.map(({ pid }) => pid)];
+  for (const pid of frozen) process.kill(pid, "SIGSTOP");
+  expect(await read(other, persons[1])).toEqual(persons[1]);
+  expect(await counters(other)).toEqual({ up: 0, asked: 2, found: 1 });
+  expect(await read(other, persons[2])).toEqual(persons[2]);
+  expect(await counters(other)).toEqual({ up: 0, asked: 2, found: 1 });
 
-    for (const pid of frozen) process.kill(pid, "SIGCONT");
-    await until(async () => (await counters(other)).up === 1);
-    expect(await read(other, persons[3])).toEqual(persons[3]);
-    expect(await counters(other)).toEqual({ up: 1, asked: 3, found: 2 });
-    expect(told.mock.calls.flat().map(String)).toEqual([
-      expect.stringContaining("DATABASE_URL_READ: the replica is left out: no answer within 1000 ms"),
-      expect.stringContaining("DATABASE_URL_READ: the replica answers again"),
-    ]);
-    told.mockRestore();
-    await Promise.all([one.stop(), other.stop()]);
-  },
-  startupMs,
-);
+  for (const pid of frozen) process.kill(pid, "SIGCONT");
+  await until(async () => (await counters(other)).up === 1);
+  expect(await read(other, persons[3])).toEqual(persons[3]);
+  expect(await counters(other)).toEqual({ up: 1, asked: 3, found: 2 });
+  expect(told.mock.calls.flat().map(String)).toEqual([
+    expect.stringContaining("DATABASE_URL_READ: the replica is left out: no answer within 1000 ms"),
+    expect.stringContaining("DATABASE_URL_READ: the replica answers again"),
+  ]);
+  told.mockRestore();
+  await Promise.all([one.stop(), other.stop()]);
+});
 
 test("a replica that is not there when the server starts is no reason not to serve", async () => {
   const told = spyOn(console, "error").mockImplementation(() => {});

@@ -55,4 +55,4 @@ test("the embedded database works in a folder that only its owner may enter", as
     const embedded = await startEmbedded(join(closed, "data"), () => {});
     await embedded.stop();
   }
-}, 60_000);
+});

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, spyOn, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { type Fault, type SilentProxy, type Step, silentProxy } from "../helpers/silent-proxy.ts";
 import { connect, newDatabase, query, type Registry, serve } from "../helpers/support.ts";
@@ -10,7 +10,7 @@ const recoveryMs = timeoutMs + 1000;
 const busy = 1.5; // for a machine that does other things as well; the fault took 150 s
 const mergeMs = 5000; // after the last person for the index
 const boundedMs = 4 * answerMs; // where no shorter time is promised
-const testMs = 120_000;
+setDefaultTimeout(120_000);
 
 const numbers = Array.from({ length: 10 }, (_, digit) => String(digit));
 const digits = [...numbers, ...numbers.flatMap((one) => numbers.map((other) => one + other))];
@@ -241,62 +241,56 @@ const titled = <Kind extends string>(cases: [Kind, Fault][]) =>
   });
 
 describe.concurrent("a connection that goes silent", () => {
-  test.each(titled(createCases))(
-    "at %s: create, %s",
-    (_, kind, fault) =>
-      inSlot(async () => {
-        await using it = await behindProxy(await database(), fault.at);
-        const { proxy, post } = it;
-        const anew = () => post(creates[kind]());
-        if (!isFirst(fault.at)) await untilRight(anew, [201], boundedMs, "a create");
-        const silencing = proxy.fault(fault);
-        const person = creates[kind]();
-        for (let before = 1; before < (fault.nth ?? 1); before++) expect((await anew()).status).toBe(201);
-        const first = (await within(answerMs * busy, "the answer", post(person))).status;
-        expect([201, 503]).toContain(first);
-        const silenced = await within(answerMs * busy, "the silence", silencing);
-        // After a silence behind the answer the next create is the one in flight.
-        const patienceMs = first === 201 ? answerMs + recoveryMs : recoveryMs;
-        await untilRight(anew, [201], patienceMs * busy, "another create");
-        await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
+  test.each(titled(createCases))("at %s: create, %s", (_, kind, fault) =>
+    inSlot(async () => {
+      await using it = await behindProxy(await database(), fault.at);
+      const { proxy, post } = it;
+      const anew = () => post(creates[kind]());
+      if (!isFirst(fault.at)) await untilRight(anew, [201], boundedMs, "a create");
+      const silencing = proxy.fault(fault);
+      const person = creates[kind]();
+      for (let before = 1; before < (fault.nth ?? 1); before++) expect((await anew()).status).toBe(201);
+      const first = (await within(answerMs * busy, "the answer", post(person))).status;
+      expect([201, 503]).toContain(first);
+      const silenced = await within(answerMs * busy, "the silence", silencing);
+      // After a silence behind the answer the next create is the one in flight.
+      const patienceMs = first === 201 ? answerMs + recoveryMs : recoveryMs;
+      await untilRight(anew, [201], patienceMs * busy, "another create");
+      await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
 
-        const length = kind === "plain" || kind === "withTerms" ? 8 : 1; // a huge one takes long
-        const others = expectCreated(post, creates[kind], length);
-        let sends = 0;
-        const resend = () => {
-          sends++;
-          return post(person);
-        };
-        await untilRight(resend, [201, 422], 2 * timeoutMs * busy, "the same person sent again");
-        expect(sends).toBeLessThanOrEqual(4);
-        await others;
-        await it.expectWhole();
-      }),
-    testMs,
+      const length = kind === "plain" || kind === "withTerms" ? 8 : 1; // a huge one takes long
+      const others = expectCreated(post, creates[kind], length);
+      let sends = 0;
+      const resend = () => {
+        sends++;
+        return post(person);
+      };
+      await untilRight(resend, [201, 422], 2 * timeoutMs * busy, "the same person sent again");
+      expect(sends).toBeLessThanOrEqual(4);
+      await others;
+      await it.expectWhole();
+    }),
   );
 
-  test.each(titled(readCases))(
-    "at %s: %s",
-    (_, kind, fault) =>
-      inSlot(async () => {
-        const { path, right } = reads[kind];
-        await using it = await behindProxy(await database(), fault.at);
-        const { proxy, registry, post } = it;
-        const ask = () => registry.get(path());
-        if (!isFirst(fault.at)) await untilRight(ask, [right], boundedMs, "a request");
-        const silencing = proxy.fault(fault);
-        const first = (await within(answerMs * busy, "the answer", ask())).status;
-        expect([right, 503]).toContain(first);
-        const silenced = await within(answerMs * busy, "the silence", silencing);
-        const patienceMs = first === right ? answerMs + recoveryMs : recoveryMs;
-        await untilRight(() => post(plain()), [201], boundedMs, "a create"); // it is connected
-        const others = expectCreated(post, plain, 8);
-        await untilRight(ask, [right], patienceMs * busy, "the same request sent again");
-        await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
-        await others;
-        await it.expectWhole();
-      }),
-    testMs,
+  test.each(titled(readCases))("at %s: %s", (_, kind, fault) =>
+    inSlot(async () => {
+      const { path, right } = reads[kind];
+      await using it = await behindProxy(await database(), fault.at);
+      const { proxy, registry, post } = it;
+      const ask = () => registry.get(path());
+      if (!isFirst(fault.at)) await untilRight(ask, [right], boundedMs, "a request");
+      const silencing = proxy.fault(fault);
+      const first = (await within(answerMs * busy, "the answer", ask())).status;
+      expect([right, 503]).toContain(first);
+      const silenced = await within(answerMs * busy, "the silence", silencing);
+      const patienceMs = first === right ? answerMs + recoveryMs : recoveryMs;
+      await untilRight(() => post(plain()), [201], boundedMs, "a create"); // it is connected
+      const others = expectCreated(post, plain, 8);
+      await untilRight(ask, [right], patienceMs * busy, "the same request sent again");
+      await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
+      await others;
+      await it.expectWhole();
+    }),
   );
 
   test.each(titled(["accept", "execute", "half"].map((at) => ["merge", { at: at as Step }])))(
@@ -316,7 +310,6 @@ describe.concurrent("a connection that goes silent", () => {
         await within(mergeMs + recoveryMs * busy, "another merge", merged);
         await it.expectWhole();
       }),
-    testMs,
   );
 
   test.each(
@@ -327,27 +320,24 @@ describe.concurrent("a connection that goes silent", () => {
       ),
       ["migration", { at: "answered", sql: /create extension/ }],
     ]),
-  )(
-    "at %s: %s",
-    (_, __, fault) =>
-      inSlot(async () => {
-        const databaseUrl = await newDatabase();
-        const proxy = await silentProxy(databaseUrl);
-        const silencing = proxy.fault(fault);
-        const starting = serve({ DATABASE_URL: proxy.url, DB_TIMEOUT_MS: String(timeoutMs) });
-        const registry = await within(boundedMs, "the start", starting);
-        try {
-          const silenced = await within(answerMs * busy, "the silence", silencing);
-          await untilRight(() => registry.post(newPessoa()), [201], boundedMs, "a create");
-          await untilRight(() => registry.get("/readyz"), [200], boundedMs, "/readyz");
-          await within(boundedMs, "the end of the silent connection", silenced.closed);
-          await noOrphans(databaseUrl, proxy.pids());
-          await within(boundedMs, "stop()", registry.stop());
-        } finally {
-          await end(registry, proxy);
-        }
-      }),
-    testMs,
+  )("at %s: %s", (_, __, fault) =>
+    inSlot(async () => {
+      const databaseUrl = await newDatabase();
+      const proxy = await silentProxy(databaseUrl);
+      const silencing = proxy.fault(fault);
+      const starting = serve({ DATABASE_URL: proxy.url, DB_TIMEOUT_MS: String(timeoutMs) });
+      const registry = await within(boundedMs, "the start", starting);
+      try {
+        const silenced = await within(answerMs * busy, "the silence", silencing);
+        await untilRight(() => registry.post(newPessoa()), [201], boundedMs, "a create");
+        await untilRight(() => registry.get("/readyz"), [200], boundedMs, "/readyz");
+        await within(boundedMs, "the end of the silent connection", silenced.closed);
+        await noOrphans(databaseUrl, proxy.pids());
+        await within(boundedMs, "stop()", registry.stop());
+      } finally {
+        await end(registry, proxy);
+      }
+    }),
   );
 
   test.each(
@@ -358,40 +348,36 @@ describe.concurrent("a connection that goes silent", () => {
         { at, sql: reads["read by id"].sql },
       ]),
     ]),
-  )(
-    "at %s: %s",
-    (_, __, fault) =>
-      inSlot(async () => {
-        const databaseUrl = await database();
-        const proxy = await silentProxy(databaseUrl);
-        const registry = await serve({
-          DATABASE_URL: databaseUrl,
-          DATABASE_URL_READ: fault.at === "ssl" ? preferringTls(proxy.url) : proxy.url,
-          DB_TIMEOUT_MS: "1500", // a read waits for a fifth of it
-        });
-        const read = () => registry.get(`/pessoas/${crypto.randomUUID()}`);
-        const isUp = async () =>
-          /^pessoas_replica_up 1$/m.test(await (await registry.get("/metrics")).text());
-        try {
-          if (!isFirst(fault.at)) await untilRight(read, [404], boundedMs, "a read");
-          const silencing = proxy.fault(fault);
-          // The primary answers what the replica does not.
-          for (let i = 0; i < 3; i++) {
-            expect((await within(answerMs * busy, "a read", read())).status).toBe(404);
-          }
-          const silenced = await within(answerMs * busy, "the silence", silencing);
-          await until(isUp, boundedMs, "the replica's return");
-          const answered = proxy.answered(reads["read by id"].sql);
-          await untilRight(read, [404], answerMs * busy, "a read");
-          await within(answerMs * busy, "the replica's answer", answered);
-          await within(boundedMs, "the end of the silent connection", silenced.closed);
-          await until(async () => (await socketsTo(proxy.url)) === 1, boundedMs, "a single connection");
-          await within(boundedMs, "stop()", registry.stop());
-        } finally {
-          await end(registry, proxy);
+  )("at %s: %s", (_, __, fault) =>
+    inSlot(async () => {
+      const databaseUrl = await database();
+      const proxy = await silentProxy(databaseUrl);
+      const registry = await serve({
+        DATABASE_URL: databaseUrl,
+        DATABASE_URL_READ: fault.at === "ssl" ? preferringTls(proxy.url) : proxy.url,
+        DB_TIMEOUT_MS: "1500", // a read waits for a fifth of it
+      });
+      const read = () => registry.get(`/pessoas/${crypto.randomUUID()}`);
+      const isUp = async () => /^pessoas_replica_up 1$/m.test(await (await registry.get("/metrics")).text());
+      try {
+        if (!isFirst(fault.at)) await untilRight(read, [404], boundedMs, "a read");
+        const silencing = proxy.fault(fault);
+        // The primary answers what the replica does not.
+        for (let i = 0; i < 3; i++) {
+          expect((await within(answerMs * busy, "a read", read())).status).toBe(404);
         }
-      }),
-    testMs,
+        const silenced = await within(answerMs * busy, "the silence", silencing);
+        await until(isUp, boundedMs, "the replica's return");
+        const answered = proxy.answered(reads["read by id"].sql);
+        await untilRight(read, [404], answerMs * busy, "a read");
+        await within(answerMs * busy, "the replica's answer", answered);
+        await within(boundedMs, "the end of the silent connection", silenced.closed);
+        await until(async () => (await socketsTo(proxy.url)) === 1, boundedMs, "a single connection");
+        await within(boundedMs, "stop()", registry.stop());
+      } finally {
+        await end(registry, proxy);
+      }
+    }),
   );
 });
 
@@ -431,55 +417,47 @@ describe("/readyz", () => {
       "small statements alone are answered",
       (proxy) => proxy.fault({ at: "half", sql: insert, always: true }),
     ],
-  ])(
-    "is 503 while creates cannot be stored, as %s, and 200 soon after",
-    async (_, break_) => {
-      await using it = await behindProxy(await database());
-      const { proxy, registry, post } = it;
-      const ready = () => registry.get("/readyz");
-      expect((await post(plain())).status).toBe(201);
-      expect((await ready()).status).toBe(200);
-      break_(proxy);
-      const load = keepCreating({ post: (person) => post(person as Person) });
-      const not = async () => (await ready()).status === 503;
-      await until(not, (recoveryMs + timeoutMs) * busy, "503 of /readyz");
-      for (let i = 0; i < 5; i++) expect((await ready()).status).toBe(503);
-      proxy.heal();
-      await untilRight(() => post(plain()), [201], (answerMs + recoveryMs) * busy, "a create");
-      await untilRight(ready, [200], recoveryMs * busy, "200 of /readyz");
-      await load.stop();
-      await it.expectWhole();
-    },
-    testMs,
-  );
-});
-
-test(
-  "an address that accepts and closes at once is connected to a few times a second",
-  async () => {
+  ])("is 503 while creates cannot be stored, as %s, and 200 soon after", async (_, break_) => {
     await using it = await behindProxy(await database());
     const { proxy, registry, post } = it;
+    const ready = () => registry.get("/readyz");
     expect((await post(plain())).status).toBe(201);
-    proxy.closeAtOnce();
-    proxy.endAll();
-    const before = proxy.accepts();
-    const started = performance.now();
-    while (performance.now() - started < 1500) {
-      const answers = await Promise.all([
-        post(plain()),
-        registry.get("/pessoas?t=123"),
-        registry.get("/readyz"),
-      ]);
-      expect(answers.map(({ status }) => status)).toEqual([503, 503, 503]);
-    }
-    const perSecond = ((proxy.accepts() - before) / (performance.now() - started)) * 1000;
-    expect(perSecond).toBeLessThan(pools * 15); // a pause of 0.1 s is 10 a second for each connection; it was 500
+    expect((await ready()).status).toBe(200);
+    break_(proxy);
+    const load = keepCreating({ post: (person) => post(person as Person) });
+    const not = async () => (await ready()).status === 503;
+    await until(not, (recoveryMs + timeoutMs) * busy, "503 of /readyz");
+    for (let i = 0; i < 5; i++) expect((await ready()).status).toBe(503);
     proxy.heal();
-    await untilRight(() => post(plain()), [201], recoveryMs * busy, "a create");
+    await untilRight(() => post(plain()), [201], (answerMs + recoveryMs) * busy, "a create");
+    await untilRight(ready, [200], recoveryMs * busy, "200 of /readyz");
+    await load.stop();
     await it.expectWhole();
-  },
-  testMs,
-);
+  });
+});
+
+test("an address that accepts and closes at once is connected to a few times a second", async () => {
+  await using it = await behindProxy(await database());
+  const { proxy, registry, post } = it;
+  expect((await post(plain())).status).toBe(201);
+  proxy.closeAtOnce();
+  proxy.endAll();
+  const before = proxy.accepts();
+  const started = performance.now();
+  while (performance.now() - started < 1500) {
+    const answers = await Promise.all([
+      post(plain()),
+      registry.get("/pessoas?t=123"),
+      registry.get("/readyz"),
+    ]);
+    expect(answers.map(({ status }) => status)).toEqual([503, 503, 503]);
+  }
+  const perSecond = ((proxy.accepts() - before) / (performance.now() - started)) * 1000;
+  expect(perSecond).toBeLessThan(pools * 15); // a pause of 0.1 s is 10 a second for each connection; it was 500
+  proxy.heal();
+  await untilRight(() => post(plain()), [201], recoveryMs * busy, "a create");
+  await it.expectWhole();
+});
 
 describe("a start beside an open transaction that has inserted a person", () => {
   /** Until stop() a transaction of somebody else holds its locks. */
@@ -501,24 +479,20 @@ describe("a start beside an open transaction that has inserted a person", () => 
   const waiting = `select count(*)::int as n from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'`;
 
-  test(
-    "changes nothing and waits for nothing where the schema is as it should be",
-    async () => {
-      const databaseUrl = await newDatabase();
-      const first = await serveOn(databaseUrl);
-      const open = await openTransaction(databaseUrl);
-      const load = keepCreating(first);
-      const second = await serveOn(databaseUrl);
-      const stuck = (await query(databaseUrl, waiting))[0]?.n;
-      const statuses = await load.stop();
-      await open.end();
-      await Promise.all([first.stop(), second.stop()]);
-      expect(stuck).toBe(0);
-      expect(statuses.filter((status) => status !== 201)).toEqual([]);
-      expect(statuses.length).toBeGreaterThan(0);
-    },
-    testMs,
-  );
+  test("changes nothing and waits for nothing where the schema is as it should be", async () => {
+    const databaseUrl = await newDatabase();
+    const first = await serveOn(databaseUrl);
+    const open = await openTransaction(databaseUrl);
+    const load = keepCreating(first);
+    const second = await serveOn(databaseUrl);
+    const stuck = (await query(databaseUrl, waiting))[0]?.n;
+    const statuses = await load.stop();
+    await open.end();
+    await Promise.all([first.stop(), second.stop()]);
+    expect(stuck).toBe(0);
+    expect(statuses.filter((status) => status !== 201)).toEqual([]);
+    expect(statuses.length).toBeGreaterThan(0);
+  });
 
   test.each([
     ["an index", "drop index pessoas_busca", "to_regclass('pessoas_busca') is not null"],
@@ -555,6 +529,5 @@ describe("a start beside an open transaction that has inserted a person", () => 
       expect(reports.filter((each, i) => reports.indexOf(each) !== i)).toEqual([]);
       expect(reports.join("\n")).toMatch(/schema/);
     },
-    testMs,
   );
 });

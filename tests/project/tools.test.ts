@@ -9,8 +9,6 @@ import { generate, renderFiles } from "../../stress-test/data/payloads.ts";
 import type { Found } from "../helpers/requests.ts";
 import { runScript, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
-const startupMs = 60_000;
-
 const run = (script: string, env: Record<string, string>, ...args: string[]) =>
   runScript(`tools/${script}`, args, env);
 
@@ -43,54 +41,46 @@ test("seed: help, a wrong number and a registry that is not there", async () => 
   });
 });
 
-test.if(Bun.which("psql") !== null)(
-  "db:shell: beside a running server, and without one",
-  async () => {
-    await using folder = await temporaryFolder();
-    const env = { DATA_DIR: folder.path };
-    const { url, child, output } = await spawnServer(env);
-    expect(url).toBeDefined();
-    const beside = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
-    expect(beside).toMatchObject({ code: 0, stdout: "0\n" });
-    child.kill();
-    await output();
-    const alone = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
-    expect(alone).toMatchObject({ code: 0, stdout: "0\n" });
-    expect(await runningUrl(folder.path)).toBeUndefined();
-  },
-  startupMs,
-);
+test.if(Bun.which("psql") !== null)("db:shell: beside a running server, and without one", async () => {
+  await using folder = await temporaryFolder();
+  const env = { DATA_DIR: folder.path };
+  const { url, child, output } = await spawnServer(env);
+  expect(url).toBeDefined();
+  const beside = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
+  expect(beside).toMatchObject({ code: 0, stdout: "0\n" });
+  child.kill();
+  await output();
+  const alone = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
+  expect(alone).toMatchObject({ code: 0, stdout: "0\n" });
+  expect(await runningUrl(folder.path)).toBeUndefined();
+});
 
 test("db:shell without psql says where to get it", async () => {
   const { code, stderr } = await run("db.ts", { PATH: "/nowhere" }, "shell");
   expect([code, stderr]).toEqual([1, expect.stringMatching(/^psql is not installed\. [^\n]+\n$/)]);
 });
 
-test(
-  "db:reset: only when it is told to, and nothing that is in use or is not its own",
-  async () => {
-    await using folder = await temporaryFolder();
-    const env = { DATA_DIR: folder.path };
-    const cluster = join(folder.path, "pg18");
-    const embedded = await startEmbedded(folder.path, () => {});
-    expect(await runningUrl(folder.path)).toBe(embedded.url);
-    expect(await run("db.ts", env, "reset")).toMatchObject({
-      code: 1,
-      stderr: expect.stringContaining("add --yes"),
-    });
-    const used = await run("db.ts", env, "reset", "--yes");
-    expect(used).toMatchObject({ code: 1, stderr: expect.stringContaining("another server is running") });
-    await expect(removeData(folder.path, () => {})).rejects.toThrow("another server is running");
-    await embedded.stop();
-    const other = await run("db.ts", { ...env, DATABASE_URL: "postgres://a@b/c" }, "reset", "--yes");
-    expect(other).toMatchObject({ code: 1, stderr: expect.stringMatching(/^DATABASE_URL: /) });
-    expect(existsSync(cluster)).toBe(true);
-    expect(await run("db.ts", env, "reset", "--yes")).toMatchObject({ code: 0 });
-    expect(existsSync(cluster)).toBe(false);
-    await removeData(folder.path, () => {}); // nothing is left to remove
-  },
-  startupMs,
-);
+test("db:reset: only when it is told to, and nothing that is in use or is not its own", async () => {
+  await using folder = await temporaryFolder();
+  const env = { DATA_DIR: folder.path };
+  const cluster = join(folder.path, "pg18");
+  const embedded = await startEmbedded(folder.path, () => {});
+  expect(await runningUrl(folder.path)).toBe(embedded.url);
+  expect(await run("db.ts", env, "reset")).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining("add --yes"),
+  });
+  const used = await run("db.ts", env, "reset", "--yes");
+  expect(used).toMatchObject({ code: 1, stderr: expect.stringContaining("another server is running") });
+  await expect(removeData(folder.path, () => {})).rejects.toThrow("another server is running");
+  await embedded.stop();
+  const other = await run("db.ts", { ...env, DATABASE_URL: "postgres://a@b/c" }, "reset", "--yes");
+  expect(other).toMatchObject({ code: 1, stderr: expect.stringMatching(/^DATABASE_URL: /) });
+  expect(existsSync(cluster)).toBe(true);
+  expect(await run("db.ts", env, "reset", "--yes")).toMatchObject({ code: 0 });
+  expect(existsSync(cluster)).toBe(false);
+  await removeData(folder.path, () => {}); // nothing is left to remove
+});
 
 test.if(process.platform === "linux")("who listens on a port", async () => {
   const registry = await serve();

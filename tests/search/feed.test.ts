@@ -1,11 +1,9 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { idOf } from "../../contract/pessoa.ts";
 import { maxFound } from "../../search/limits.ts";
 import { startCluster } from "../helpers/cluster.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { connect, query, type Registry, serve } from "../helpers/support.ts";
-
-setDefaultTimeout(60_000);
 
 /** SQL that stores a person whom instances take into memory. */
 const row = (apelido: string, nome = "-", tx = "default") =>

@@ -1,12 +1,10 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { addPieces, bitsOf, blockBytes, filterBytes, mayContain } from "../../search/blocks.ts";
 import { maxFound } from "../../search/limits.ts";
 import { openMemory } from "../../search/memory.ts";
 import { lowerCased } from "../../search/text.ts";
 import { holds } from "../../stress-test/data/contract.ts";
-
-setDefaultTimeout(60_000);
 
 const character = fc.oneof(
   fc.constantFrom(..."aAbBéÉßİıΣσς😀漢%_\\ \u0001\u00ff\u0080"),

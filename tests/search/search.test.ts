@@ -1,10 +1,8 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { maxFound } from "../../search/limits.ts";
 import { searchable } from "../../search/text.ts";
 import { newPessoa } from "../helpers/requests.ts";
 import { connect, newDatabase, query, type Registry, serve } from "../helpers/support.ts";
-
-setDefaultTimeout(60_000);
 
 const create = async (registry: Registry, count: number, more: object) => {
   const created = await Promise.all(
@@ -79,7 +77,7 @@ test("Postgres takes every code point, as a search text has it, for letters or d
     where show_trgm(letter) = '{}' or lower(letter) <> letter`;
   await sql.end();
   expect(others.map(({ code }) => code)).toEqual([]);
-}, 60_000); // 1.1 million code points: on a busy machine longer than the 5 s of the default
+}); // 1.1 million code points: on a busy machine longer than the 5 s of the default
 
 test("persons in memory and later ones are found, by all instances", async () => {
   const first = await serve({}, { maxInMemory: 1000 });

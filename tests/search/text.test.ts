@@ -1,4 +1,4 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { counter } from "../../search/counter.ts";
 import { maxFound } from "../../search/limits.ts";
@@ -6,8 +6,6 @@ import { shortTerms } from "../../search/short-terms.ts";
 import { encode, isShort, lowerCased, searchable } from "../../search/text.ts";
 import { trigramSample } from "../../search/trigrams.ts";
 import { holds } from "../../stress-test/data/contract.ts";
-
-setDefaultTimeout(60_000); // on a busy machine 20,000 runs take longer than the 5 s of the default
 
 // The letters that other characters are written as are characters, too, and so are halves of pairs and the border.
 const character = fc.oneof(
