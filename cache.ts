@@ -1,24 +1,21 @@
-/** A least-recently-used cache of texts by key, bounded by the memory it holds and not by their number. */
+/** A least-recently-used cache of texts, bounded in bytes. */
 export type Cache = {
   get(key: string): string | undefined;
-  /** The same, but it moves nothing and counts nothing. */
+  /** `get` without an effect on recency and counts. */
   peek(key: string): string | undefined;
   set(key: string, text: string): void;
-  /** What it did since the start, and what it holds now. `bytes` includes the overhead of every entry. */
+  /** Counts since the start, and the present size. `bytes` includes the overhead of each entry. */
   stats(): { hits: number; misses: number; entries: number; bytes: number };
 };
 
-// Map entry, key and string headers: 173 bytes, as the heap grew with 100,000 entries of 36-character keys.
+// Measured on the heap with 36-character keys: Map entry, key and string headers.
 const overheadBytes = 176;
 const twoByteCharacter = /[^\0-\xff]/;
 
-/** The engine keeps a text in one byte per UTF-16 unit, or in two if any unit needs it. */
+/** JavaScriptCore stores one byte per UTF-16 unit, or two if any needs it. */
 const sizeOf = (text: string) => overheadBytes + text.length * (twoByteCharacter.test(text) ? 2 : 1);
 
-/**
- * Throws RangeError unless `maxBytes` is a positive integer.
- * A text that is larger than the whole cache is not kept, and evicts nothing but the text its key had.
- */
+/** Throws RangeError unless `maxBytes` is a positive integer. A text larger than the whole cache is not kept. */
 export function lru(maxBytes: number): Cache {
   if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
     throw new RangeError(`maxBytes: expected a positive integer, got ${maxBytes}`);

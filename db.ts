@@ -17,25 +17,22 @@ export { Unavailable };
 export type DbOptions = {
   /** As for psql (database/address.ts). */
   url: string;
-  /** The same for a replica, which answers reads by id where it can. */
+  /** A replica for reads by id. */
   readUrl?: string | undefined;
-  /** Deadline of a request for the database. */
   timeoutMs: number;
-  /** Searches in the index at once, each on a connection. */
+  /** Connections for searches in the index. */
   searches: number;
   /** Longest wait of a create to fill its batch; default 0. */
   windowMs?: number;
-  /** Persons that one insert takes at most; default 128. */
+  /** Rows of one insert at most; default 128. */
   batchSize?: number;
-  /** Creates, reads by id and searches that may wait, each; default 4096. */
   queueLimit?: number;
-  /** Persons to hold in memory for searches; default 50,000. */
+  /** Persons to hold in memory; default 50,000. */
   maxInMemory?: number;
-  /** The JSON text of a person that the server remembers. */
   cached?: (id: string) => string | undefined;
 };
 
-const searchesInRead = 4; // whose persons one statement reads
+const searchesInRead = 4; // per statement that reads their hits
 
 const findStatement = `select ${columns} from pessoas where id = $1`;
 const findManyStatement = `select ${columns} from pessoas where id = any ($1::uuid[])`;
@@ -45,8 +42,8 @@ const readStatement = "select 1 from pessoas limit 1";
 const probeStatement = `insert into pessoas (${storedColumns}) select ${storedColumns} from pessoas where false`;
 
 /**
- * What the server asks Postgres. Every promise rejects with Unavailable when the database does not answer in time or too many
- * requests wait; anything else that is thrown is a bug.
+ * The questions to Postgres. Every promise rejects with Unavailable when the deadline passes or a queue is full; any
+ * other error is a bug.
  */
 export type Db = ReturnType<typeof openDb>;
 
@@ -63,7 +60,7 @@ export function openDb(options: DbOptions) {
   const search = openSearch({
     maxPersons: maxInMemory,
     query: reads.query,
-    // All that wait when a question begins asked before: its answer holds for each.
+    // All waiting searches asked before the statement starts, so one answer holds for each.
     inTurn: batches(
       async (asked: (() => Promise<boolean>)[]) => {
         const isCurrent = (await asked[0]?.()) ?? true;
@@ -78,7 +75,7 @@ export function openDb(options: DbOptions) {
       return [...remembered.filter((text) => text !== undefined), ...read];
     },
     searchIndex: (statement, parameters) => indexSearches.submit({ statement, parameters }),
-    // When it fails, the next merge includes it, or the create that finds the list full.
+    // After a failure the next merge includes these rows.
     merge: () => connections.merge().catch((error: Error) => log.debug(`not merged: ${error.message}`)),
   });
 
@@ -104,7 +101,7 @@ export function openDb(options: DbOptions) {
       report: (message) => log.warn(`DATABASE_URL_READ: ${message}`),
     });
 
-  /** Persons and their short terms, in one commit. Resolves with the new ids. */
+  /** In one commit. Resolves with the new ids. */
   async function store(pool: Pool, rows: Row[], lockTimeoutMs: number): Promise<Set<string>> {
     const terms = new Map<string, string[]>();
     for (const { id, searchable } of rows) {
@@ -131,7 +128,6 @@ export function openDb(options: DbOptions) {
     return ids.map((id) => found.get(id));
   }
 
-  /** Adds the persons among `ids` that `found` lacks. */
   async function addFound(found: Map<string, string>, ids: string[]): Promise<void> {
     const others = found.size === 0 ? ids : ids.filter((id) => !found.has(id));
     if (others.length === 0) return;
@@ -167,7 +163,7 @@ export function openDb(options: DbOptions) {
 
   return {
     /**
-     * Creates what the schema lacks; any number of instances may do so at once. Rejects with RangeError, of one line, when
+     * Creates what the schema lacks; instances may do so at once. Rejects with RangeError, in one line, when
      * DATABASE_URL cannot be used.
      */
     async migrate(): Promise<void> {
@@ -186,20 +182,18 @@ export function openDb(options: DbOptions) {
     },
     /** Resolves after the commit is flushed. */
     insertPessoa: (pessoa: Pessoa): Promise<Outcome> => inserts.insert(rowOf(pessoa, search.searchableOf)),
-    /** Whether one more huge person would be rejected: to be asked before its body is validated. */
+    /** Whether one more huge person would be rejected. Ask before its body is validated. */
     isFullOfHuge: inserts.isFullOfHuge,
-    /** The JSON text of a person. `id` is a UUID in lower case. */
+    /** The JSON text of a person. `id`: a UUID in lower case. */
     findPessoa: finds.submit,
     /** JSON texts of at most 50 persons with `term`. */
     searchPessoas: search.find,
     countPessoas: (): Promise<number> => counts.submit(undefined),
-    /** Resolves when the database answers reads and could store a create. */
+    /** Resolves when Postgres answers reads and could store a create. */
     async ping(): Promise<void> {
       await Promise.all([pings.submit(undefined), inserts.probe()]);
     },
-    /** Of the batches of each kind of statement. */
     stats: () => ({ ...inserts.stats(), find: finds.stats(), search: indexSearches.stats() }),
-    /** Persons whose search text is in memory, and the bytes of these texts. */
     memoryStats: search.stats,
     /** Undefined without a replica. */
     replicaStats: () => fromReplica?.stats(),
@@ -217,17 +211,16 @@ type PessoaRow = { id: string; apelido: string; nome: string; nascimento: string
 const textsOf = (rows: PessoaRow[]) => new Map(rows.map((row) => [row.id, toJson(row, row.stack)]));
 
 async function findIn(pool: Pool, ids: string[]): Promise<Map<string, string>> {
-  // `=` takes a quarter less CPU than `any`, and Citus plans it once, for a single shard.
+  // `=` takes a quarter less CPU than `any`, and Citus plans it once, for one shard.
   const [statement, parameter] =
     ids.length === 1 ? [findStatement, ids[0] as string] : [findManyStatement, `{${ids.join()}}`];
   return textsOf(await pool.query<PessoaRow>(statement, [parameter]));
 }
 
-/** Short terms to be stored, by person. */
 type Terms = Map<string, string[]>;
 const toJsonText = (terms: Terms) => JSON.stringify(Object.fromEntries(terms));
 
-/** In one statement: a client that is lost in the middle of a transaction leaves its rows locked. Resolves with the new ids. */
+/** One statement, because a lost client's transaction leaves its rows locked. Resolves with the new ids. */
 async function insert(query: Query, rows: Row[], terms: Terms): Promise<string[]> {
   const values = rows.flatMap((row) => row.values);
   const created =
@@ -237,7 +230,7 @@ async function insert(query: Query, rows: Row[], terms: Terms): Promise<string[]
   return created.map(({ id }) => id);
 }
 
-/** In a transaction: Citus refuses one statement that inserts into two distributed tables. */
+/** A transaction: Citus rejects one statement that inserts into two distributed tables. */
 async function insertInParts(
   query: Query,
   rows: Row[],
@@ -246,7 +239,7 @@ async function insertInParts(
 ): Promise<string[]> {
   const settings =
     lockTimeoutMs > 0 ? ["citus.propagate_set_commands = 'local'", `lock_timeout = ${lockTimeoutMs}`] : [];
-  // All at once: one connection executes them in this order.
+  // Pipelined: the connection executes them in this order.
   const set = settings.map((setting) => query(`set local ${setting}`, []));
   const [created] = await Promise.all([insert(query, rows, new Map()), ...set]);
   const theirs = new Map([...terms].filter(([id]) => created.includes(id)));

@@ -1,13 +1,13 @@
--- Applied by the owner where something of it is missing. Each statement may run any number of times.
+-- Applied by the owner. Each statement may run any number of times.
 
--- Asked first: on Citus only the owner of the extension may create it again, also with "if not exists".
+-- On Citus only the extension's owner may run "create extension if not exists" again.
 do $$
 begin
   if not exists (select from pg_extension where extname = 'pg_trgm') then
     create extension if not exists pg_trgm;
   end if;
 end $$;
--- The extension may be in another schema than the tables, which are in the first one of the search path.
+-- pg_trgm may be in another schema than the tables, which go to the first one of the search path.
 select set_config('search_path', concat_ws(', ', current_setting('search_path'), quote_ident(nspname)), false)
   from pg_extension join pg_namespace on pg_namespace.oid = extnamespace where extname = 'pg_trgm';
 
@@ -20,23 +20,21 @@ begin
 end $$;
 
 create table if not exists pessoas (
-  id uuid primary key,  -- UUIDv5 of apelido: this one key also keeps the apelido unique
-  tx xid8 not null default pg_current_xact_id(), -- the transaction that stored the row: instances find new rows by it (search/feed.ts)
+  id uuid primary key,  -- UUIDv5 of apelido: one key keeps both unique
+  tx xid8 not null default pg_current_xact_id(), -- the row's transaction: instances find new rows by it (search/feed.ts)
   nascimento date not null,
   apelido text not null,
   nome text not null,
-  stack json,           -- json, not jsonb: it is returned exactly as it was sent
-  busca text            -- the text that the index searches (search/text.ts); null: every instance has this person in memory
+  stack json,           -- json, not jsonb: returned exactly as it was sent
+  busca text            -- text for the GIN index (search/text.ts); null: every instance has this person in memory
 );
-comment on table pessoas is 'version 1'; -- all that a server looks at, without a lock, when the schema is complete
+comment on table pessoas is 'version 1'; -- with this version and a complete schema a server takes no lock
 
 create index if not exists pessoas_tx on pessoas (tx) where busca is null;
 create index if not exists pessoas_busca on pessoas using gin (busca gin_trgm_ops)
   with (gin_pending_list_limit = 262144) where busca is not null;
 
--- New rows go to the pending list of the GIN index: merging thousands at once costs far less than indexing each alone. Only the
--- owner may merge. By this function an instance does it (search/pending-list.ts) before the list is full and a create has to.
--- On Citus each shard has an index, and a pending list, of its own.
+-- Lets an instance merge, which only the owner may (search/pending-list.ts). On Citus each shard has its own list.
 do $$
 begin
   execute format($f$
@@ -59,15 +57,15 @@ begin
       end $b$ $f$, current_schema());
 end $$;
 
--- The persons in the index by their terms of one and two characters, which have no trigram: up to 50 persons for each term. Rows
--- of the empty term say that the index has persons.
+-- Up to 50 persons of the index for each term of one or two characters, which has no trigram. A row with the empty term
+-- shows that the index has persons.
 create table if not exists short_terms (
   term text collate "C",
   id uuid, -- of the person
   primary key (term, id)
 );
 
--- On Citus only: both tables are distributed over the workers by id. A search asks every shard, so there are as many as workers.
+-- A search asks every shard, so there are as many shards as workers.
 do $$
 declare
   workers int;
@@ -76,8 +74,8 @@ begin
     if not exists (select from pg_dist_partition where logicalrelid = 'pessoas'::regclass) then
       select count(*) into workers from pg_dist_node where isactive and shouldhaveshards and noderole = 'primary';
       perform create_distributed_table('pessoas', 'id', shard_count := greatest(workers, 1));
-      perform truncate_local_data_after_distributing_table('pessoas'); -- the copy that the coordinator keeps
-      alter table pessoas alter busca set not null; -- no person is in memory: transactions of workers have no common order
+      perform truncate_local_data_after_distributing_table('pessoas'); -- the coordinator's own copy
+      alter table pessoas alter busca set not null; -- nobody is in memory: transactions of different workers have no common order
     end if;
     if not exists (select from pg_dist_partition where logicalrelid = 'short_terms'::regclass) then
       perform create_distributed_table('short_terms', 'id', colocate_with := 'pessoas');

@@ -12,16 +12,16 @@ import { type Running, type Service, type StartOptions, start as startProcess } 
 
 type Handle = (request: Request) => Promise<Response>;
 type Handler = (request: Request, target: Target) => Response | Promise<Response>;
-/** A request target, split: `id` is what stands after /pessoas/, `query` what stands after the question mark. */
+/** A split request target: `id` follows /pessoas/, `query` follows the question mark. */
 type Target = { path: string; id: string; query: string };
 
 const maxBodyBytes = 64 * 1024;
-// Bounds the memory for bodies where no nginx is in front: 1024 × 64 KB, as in nginx.conf.
+// Bounds the memory of bodies without nginx in front. The same limits as in nginx.conf.
 const largeBodyBytes = 10_000;
 const maxLargeBodies = 1024;
-// Bun reads the rest of a refused body, so the client sees the answer; a longer rest closes the connection.
+// Bun reads the rest of a rejected body, so the client sees the answer. A longer rest closes the connection.
 const maxLeftoverBytes = 16 * 2 ** 20;
-// Search answers, in characters: one that is sent whole, and all larger ones that clients have not read yet.
+// Search answers, in characters: the longest sent whole, and the sum of longer ones not yet read.
 const maxWholeAnswer = 64 * 1024;
 const maxUnread = 32 * 2 ** 20;
 const json = "application/json";
@@ -29,10 +29,10 @@ const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-st
 const forEver = "public, max-age=31536000, immutable";
 const logAgainMs = 10_000; // under load there are thousands of 503s a second
 
-/** What tests make smaller. */
+/** Bounds that tests make smaller. */
 export type Limits = StartOptions & Partial<Pick<DbOptions, "maxInMemory" | "batchSize" | "queueLimit">>;
 
-/** Serves until it is stopped; rejects as process/start.ts says. */
+/** Serves until it is stopped. Rejects like process/start.ts. */
 export function start(settings: Settings, { gaveUp, drainMs, ...limits }: Limits = {}): Promise<Running> {
   const open = (url: string): Service => {
     const cache = lru(settings.CACHE_BYTES);
@@ -52,7 +52,6 @@ export function start(settings: Settings, { gaveUp, drainMs, ...limits }: Limits
   return startProcess(settings, open, { gaveUp, drainMs });
 }
 
-/** The whole API: what each request gets. */
 export function api(db: Db, cache: Cache, { observe: count, render, contentType }: Metrics): Handle {
   const observe = log.logs("debug") ? countAndLog : count;
   const routes: Record<string, Record<string, Handler>> = {
@@ -108,12 +107,12 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
         headers: { "Accept-Encoding": "identity" },
       });
     }
-    // Validating a large body takes milliseconds, in which no other request is served.
+    // Validating a large body blocks the event loop for milliseconds.
     if (body.length >= largeBodyBytes && db.isFullOfHuge())
       throw new Unavailable("too many huge persons are waiting");
     const pessoa = parsePessoa(body);
     if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });
-    // The id follows from the apelido, and no person is ever removed: an id in the cache is a taken apelido.
+    // The id depends on the apelido alone, and no person is removed: a cached id is a taken apelido.
     const outcome = cache.peek(pessoa.id) !== undefined ? "taken" : await db.insertPessoa(pessoa);
     const location = `/pessoas/${pessoa.id}`;
     if (outcome !== "created") return notCreated(outcome, location);
@@ -144,7 +143,7 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
     return new Response(list(found), { headers: { "Content-Type": json } });
   }
 
-  /** A JSON array. A large one is written as the client reads it: 50 persons can be 3 MB. */
+  /** A JSON array. A long one is written at the client's pace: 50 persons can be 3 MB. */
   function list(found: string[]): string | AsyncIterable<string> {
     const length = found.reduce((sum, text) => sum + text.length, 0);
     if (length <= maxWholeAnswer) return `[${found.join()}]`;
@@ -174,8 +173,8 @@ const slash = "/".charCodeAt(0);
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /**
- * By hand and not with URL: every request passes here, and `url` is a bare path when the Host header is unusable. One slash
- * at the end of a path is ignored; "//" is another path than "/".
+ * Not `new URL`: this runs for every request, and `url` is a bare path when the Host header is invalid. One trailing
+ * slash is ignored; "//" is not "/".
  */
 function split(url: string): Target {
   const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
@@ -187,7 +186,7 @@ function split(url: string): Target {
   return id === "" || id.includes("/") ? { path, id: "", query } : { path: "/pessoas/:id", id, query };
 }
 
-/** The one parameter `t`; undefined when it is missing, given twice or not decodable. */
+/** The parameter `t`. Undefined when it is missing, repeated or not decodable. */
 function searchTerm(query: string): string | undefined {
   try {
     const [term, ...more] = query
@@ -203,7 +202,7 @@ function searchTerm(query: string): string | undefined {
 
 let largeBodies = 0;
 
-/** Undefined when the body is too large; then no more than the limit is read. */
+/** Undefined when the body is too large; then it stops reading at the limit. */
 async function readBody(request: Request): Promise<Uint8Array | undefined> {
   const length = request.headers.get("content-length");
   if (length !== null && Number(length) < largeBodyBytes) return await request.bytes();
@@ -228,7 +227,7 @@ async function readChunks({ body }: Request): Promise<Uint8Array | undefined> {
   return Buffer.concat(chunks);
 }
 
-/** application/json, text/json or anything +json, with or without parameters; also when there is none. */
+/** application/json, text/json, anything +json, or no type. */
 function isJson(contentType: string | null): boolean {
   return (
     contentType === null ||
@@ -237,7 +236,6 @@ function isJson(contentType: string | null): boolean {
   );
 }
 
-/** Whether a Content-Encoding changes nothing. */
 const isIdentity = (coding: string) => coding.split(",").every((each) => /^\s*(identity)?\s*$/i.test(each));
 
 type ProblemOptions = {
@@ -274,7 +272,7 @@ function methodNotAllowed(methods: string[]): Response {
   return problem(405, `only ${allow} are possible here`, { headers: { Allow: allow } });
 }
 
-/** `location` is the path of the person who has the apelido. */
+/** `location`: the path of the person with this apelido. */
 function notCreated(outcome: "taken" | "refused", location: string): Response {
   if (outcome === "refused") return problem(422, "the database cannot hold this person");
   const message = "is already taken";
@@ -290,7 +288,7 @@ function unavailable({ message, cause }: Error): Response {
   return problem(503, `${message}; send the same request again`, { headers: { "Retry-After": "1" } });
 }
 
-/** The answer to a bug: the log gets everything, the client nothing of it. */
+/** The log gets all details of a bug, the client none. */
 function failed(error: Error): Response {
   log.error("500: a mistake of the server", log.trace(error));
   return problem(500, "the server made a mistake; it is logged");

@@ -20,7 +20,7 @@ const page = `<!doctype html>
 <script src="/docs/start.js"></script>
 `;
 
-// There is one server, and no operation has links: without their empty column the answers fit a phone.
+// Hides the list of servers and the column of links, which are empty, so that answers fit a phone.
 const pageStyle = `.swagger-ui :is(.scheme-container, .response-col_links) { display: none; }
 html.dark-mode .swagger-ui :is(.header-col, .examples-select__section-label) { color: #e4e6e6; }
 @media (max-width: 640px) {
@@ -32,7 +32,7 @@ html.dark-mode .swagger-ui :is(.header-col, .examples-select__section-label) { c
 }
 `;
 
-// Without a validatorUrl of null a third party would be asked, wherever the host is not localhost.
+// validatorUrl null: else Swagger UI asks a third party on any host but localhost.
 const start = `const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);
@@ -47,7 +47,7 @@ SwaggerUIBundle({
 });
 `;
 
-// Nothing from anywhere else; the data: images are the icons in the stylesheet.
+// Nothing from other sites. The data: images are icons of the stylesheet.
 const policy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -56,16 +56,12 @@ const answer = (type: string, headers: Record<string, string> = {}) => ({
 });
 const javascript = "text/javascript; charset=utf-8";
 
-/**
- * A handler that answers with a file: 1.9 MB of script are 0.5 MB with gzip. That is done when first asked for, beside
- * the event loop, and kept; who takes no gzip gets it from the disk. Most servers never need either in memory.
- */
+/** A handler for a file. The first request compresses it, outside the event loop: 1.9 MB become 0.5 MB. */
 function file(path: string, type: string) {
-  const content = Bun.file(resolve(import.meta.dir, path)); // bundled, the path is relative
+  const content = Bun.file(resolve(import.meta.dir, path)); // relative in a bundle
   let compressed: Promise<Blob> | undefined;
-  // Of a Blob Bun makes no copy for each who reads slowly; of bytes it does.
+  // A Blob: Bun copies bytes for every slow reader.
   const compress = async () => new Blob([new Uint8Array(await promisify(gzip)(await content.bytes()))]);
-  // Once, for all who ask meanwhile. What failed is tried again.
   const compressOnce = () => {
     compressed ??= compress().catch((error) => {
       compressed = undefined;
@@ -80,11 +76,11 @@ function file(path: string, type: string) {
   };
 }
 
-/** Whether an Accept-Encoding names gzip, and not to refuse it. */
+/** Whether an Accept-Encoding accepts gzip. */
 const takesGzip = (accepted: string) =>
   accepted.split(",").some((each) => /^\s*gzip\s*(;\s*q=(?!0(\.0*)?\s*$)|$)/i.test(each));
 
-/** The page for people at /docs, where / leads, and all that it needs. */
+/** The page at /docs and its files. / redirects there. */
 export const docs: Record<string, { GET: (request: Request) => Response | Promise<Response> }> = {
   "/": { GET: () => new Response(null, { status: 307, headers: { Location: "/docs" } }) },
   "/openapi.json": { GET: () => new Response(openApi(), answer("application/json")) },

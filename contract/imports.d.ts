@@ -3,7 +3,7 @@ declare module "*.sql" {
   export default text;
 }
 
-// Imported as files: the path of each, beside the bundle or inside of the executable.
+// Imported as files: the path beside the bundle or inside the executable.
 declare module "swagger-ui-dist/swagger-ui.css" {
   const path: string;
   export default path;

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { version } from "../package.json";
 import { idOf, NovaPessoa } from "./pessoa.ts";
 
-/** The contract as OpenAPI 3.1, for /openapi.json. Made when first asked for: most servers never are. */
+/** The contract as OpenAPI 3.1. Built on first use, because most servers never need it. */
 export function openApi(): string {
   text ??= JSON.stringify(document());
   return text;
@@ -17,7 +17,7 @@ const bodies = {
   "without one": { value: { apelido: "josé", nome: "José Roberto", nascimento: "2000-10-01", stack: null } },
 };
 
-// Each of them is what the server answers, word for word: a test compares them.
+// Exactly what the server answers: a test compares them.
 const problems = {
   400: {
     "a wrong type": problem(400, "Bad Request", "stack[1]: expected a string, got a number", [
@@ -79,8 +79,8 @@ function problem(status: number, title: string, detail: string, errors?: object[
 }
 
 /**
- * The zod schemas that the server checks with. A pattern means the same in RE2, Python, Java and ECMA-262, and none
- * stands beside a format, for which generated clients have types of their own. Descriptions say the rest.
+ * From the zod schemas that the server checks with. Patterns mean the same in RE2, Python, Java and ECMA-262. A format
+ * has no pattern beside it.
  */
 function schemas() {
   const storable = { pattern: "^[^\\x00]*$" };

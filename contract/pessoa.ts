@@ -3,7 +3,7 @@ import { z } from "zod";
 // Postgres text holds neither U+0000 nor an unpaired surrogate.
 const isStorable = (text: string) => !text.includes("\0") && text.isWellFormed();
 
-/** 1 to `max` characters; zod counts code points, as the contract and Postgres do. */
+/** 1 to `max` characters. zod counts code points, as the contract and Postgres do. */
 function text(max: number) {
   const length = `expected 1 to ${max} characters`;
   return z
@@ -26,7 +26,7 @@ function nameOfType(value: unknown): string {
 
 const day = "expected a calendar day as YYYY-MM-DD, from 0001-01-01 to 9999-12-31";
 
-/** What a client sends. Members that are not named here are ignored. */
+/** The body of a create. Unknown members are ignored. */
 export const NovaPessoa = z.object(
   {
     apelido: text(32),
@@ -39,7 +39,7 @@ export const NovaPessoa = z.object(
   { error: expected("a JSON object") },
 );
 
-/** A person as stored and answered. `id` is a UUID in lower case, `nascimento` is `YYYY-MM-DD`. */
+/** `id`: a UUID in lower case; `nascimento`: `YYYY-MM-DD`. */
 export type Pessoa = {
   id: string;
   apelido: string;
@@ -49,18 +49,17 @@ export type Pessoa = {
 };
 
 export type FieldError = { field: string; message: string };
-/** Why a body was refused: 400 where a type is wrong anywhere, else 422. `errors` holds all problems at once. */
+/** 400 for a wrong type anywhere, else 422. `errors` has all problems. */
 export type Refusal = { status: 400 | 422; detail: string; errors?: FieldError[] };
 
-// Never change it: every id that was ever given out depends on it.
+// Never change it: every existing id depends on it.
 const namespace = "8f2f2d5e-93a5-4d0c-9c53-6b8a1a3c7e19";
 
-/** The id of whoever has this apelido: the same for every instance and every attempt. */
+/** The id of the person with this apelido. */
 export const idOf = (apelido: string): string => Bun.randomUUIDv5(apelido, namespace);
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Reads the body of a create. */
 export function parsePessoa(body: Uint8Array): Pessoa | Refusal {
   let json: unknown;
   try {
@@ -74,17 +73,17 @@ export function parsePessoa(body: Uint8Array): Pessoa | Refusal {
   return pessoaOf(data);
 }
 
-/** Members in the contract's order: JSON.stringify writes the answer to a create. */
+/** Members in the contract's order, for JSON.stringify. */
 function pessoaOf({ apelido, nome, nascimento, stack }: z.infer<typeof NovaPessoa>): Pessoa {
   return { id: idOf(apelido), apelido, nome, nascimento, stack: stack ?? null };
 }
 
-// No U+0000, and no surrogate: a UTF-16 unit is a character.
+// Without U+0000 and surrogates, so a UTF-16 unit is a character.
 const ordinary32 = /^[^\0\ud800-\udfff]{1,32}$/;
 const ordinary100 = /^[^\0\ud800-\udfff]{1,100}$/;
 const ordinaryDay = /^(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])$/;
 
-/** Some of those whom NovaPessoa accepts, and nobody else: most of them, in a tenth of the time. */
+/** Accepts most persons in a tenth of the time, and none that NovaPessoa rejects. */
 export function isOrdinary(json: unknown): json is z.infer<typeof NovaPessoa> {
   if (json === null || typeof json !== "object") return false;
   const { apelido, nome, nascimento, stack } = json as Record<string, unknown>;
@@ -98,7 +97,7 @@ export function isOrdinary(json: unknown): json is z.infer<typeof NovaPessoa> {
 
 const fits = (value: unknown, pattern: RegExp) => typeof value === "string" && pattern.test(value);
 
-// A body can hold 30,000 mistakes: the answer must not be a hundred times as long as what was sent.
+// A body can hold 30,000 errors, and each takes more space in the answer.
 const maxErrors = 100;
 
 function refusal(issues: z.core.$ZodIssue[], json: unknown): Refusal {
@@ -116,12 +115,12 @@ function refusal(issues: z.core.$ZodIssue[], json: unknown): Refusal {
   return { status: wrongType ? 400 : 422, detail, errors };
 }
 
-/** `["stack", 1]` is `stack[1]`. */
+/** `["stack", 1]` becomes `stack[1]`. */
 function fieldName(path: PropertyKey[]): string {
   return path.map((key) => (typeof key === "number" ? `[${key}]` : String(key))).join("");
 }
 
-/** The JSON text of a person, members in the contract's order. `stackJson` is the JSON text of the stack. */
+/** Members in the contract's order. `stackJson`: the JSON text of the stack. */
 export function toJson(pessoa: Omit<Pessoa, "stack">, stackJson: string | null): string {
   const { id, apelido, nome, nascimento } = pessoa;
   return `{"id":"${id}","apelido":${JSON.stringify(apelido)},"nome":${JSON.stringify(nome)},"nascimento":"${nascimento}","stack":${stackJson}}`;

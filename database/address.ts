@@ -2,15 +2,15 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from "node:tls";
 
-/** What a DATABASE_URL says, in the options of postgres.js. */
+/** A DATABASE_URL as options of postgres.js. */
 export type Address = {
   options: {
     host: string[];
     port: number[];
-    /** Of the Unix socket; then host and port are not used. */
+    /** Of the Unix socket. Replaces host and port. */
     path?: string;
     user: string;
-    /** A function: postgres.js replaces an empty password by PGPASSWORD. */
+    /** A function, because postgres.js replaces an empty password by PGPASSWORD. */
     pass: () => string;
     database: string;
     ssl: false | "prefer" | ConnectionOptions;
@@ -22,11 +22,11 @@ export type Address = {
     connection: { application_name: string; options?: string };
   };
   searchPath: string | undefined;
-  /** Parameters of libpq that have no meaning here. */
+  /** libpq's parameters without a meaning here. */
   ignored: string[];
 };
 
-// libpq's keywords, each with its environment variable (fe-connect.c). search_path is the one that libpq does not have.
+// libpq's keywords with their environment variables (fe-connect.c), and search_path.
 const used: Record<string, string> = {
   host: "PGHOST",
   hostaddr: "PGHOSTADDR",
@@ -53,7 +53,7 @@ const used: Record<string, string> = {
 };
 const ignored: Record<string, string> = {
   channel_binding: "PGCHANNELBINDING",
-  client_encoding: "", // UTF8 always; so PGCLIENTENCODING has no say
+  client_encoding: "", // always UTF8, whatever PGCLIENTENCODING says
   gssdelegation: "PGGSSDELEGATION",
   gssencmode: "PGGSSENCMODE",
   gsslib: "PGGSSLIB",
@@ -66,7 +66,7 @@ const ignored: Record<string, string> = {
   sslsni: "PGSSLSNI",
   tcp_user_timeout: "",
 };
-// Checks, and places to look things up, that nobody wants to lose silently.
+// Dangerous to ignore silently.
 const unsupported: Record<string, string> = {
   replication: "",
   require_auth: "PGREQUIREAUTH",
@@ -85,7 +85,7 @@ const keepAliveS = 60;
 const expected =
   "expected a URL such as postgres://user:password@host:5432/database, in which special characters of a part are percent-encoded";
 
-/** Reads a URL or a keyword string as libpq does, without its environment. RangeError, of one line, shows no value of it. */
+/** Reads a URL or a keyword string like libpq, without the environment. RangeError, in one line, quotes no value. */
 export function addressOf(text: string): Address {
   const given = parametersOf(text);
   const of = (keyword: string) => given.get(keyword) || undefined;
@@ -119,7 +119,7 @@ export function addressOf(text: string): Address {
   };
 }
 
-// The session is made writable anyway. A replica need not be one: DATABASE_URL has whatever it does not have.
+// read-write needs no check: each session is made writable. A replica may be a primary.
 const attributes: Record<string, Address["options"]["target_session_attrs"]> = {
   any: undefined,
   "read-write": "primary",
@@ -134,10 +134,7 @@ function isIgnored(keyword: string, value: string): boolean {
   return keyword in ignored || (keyword === "passfile" && existsSync(value) && isForAll(value));
 }
 
-/**
- * The same, with what psql would take from the environment: PGHOST and its like for what the text does not say, and the
- * files in ~/.postgresql and ~/.pgpass. A text that addressOf refuses stays as it is.
- */
+/** Adds PG* variables, ~/.postgresql and ~/.pgpass, like psql. Returns a text that addressOf rejects unchanged. */
 export function withEnvironment(text: string, env: Record<string, string | undefined>): string {
   const given = attempt(() => parametersOf(text));
   if (given === undefined) return text;
@@ -164,10 +161,7 @@ export function withEnvironment(text: string, env: Record<string, string | undef
   return `${text}${/[?&]$/.test(text) ? "" : text.includes("?") ? "&" : "?"}${pairs}`;
 }
 
-/**
- * The environment with which one of PostgreSQL's own programs connects there. Not its arguments: everybody on this machine
- * may read those.
- */
+/** The environment in which PostgreSQL's programs connect there. Not arguments, which other users can read. */
 export function libpqEnvironment(text: string): Record<string, string> {
   const given = parametersOf(text);
   const searchPath = given.get("search_path");
@@ -189,7 +183,7 @@ function attempt<T>(read: () => T): T | undefined {
 
 const isUrl = (text: string) => /^postgres(ql)?:\/\//.test(text);
 
-/** Keywords and their values, as they are given. */
+/** Values by keyword. */
 function parametersOf(text: string): Map<string, string> {
   const given = isUrl(text) ? urlParameters(text) : keywordParameters(text);
   const unknown = [...given.keys()].filter((keyword) => !(keyword in variables));
@@ -211,7 +205,7 @@ function parametersOf(text: string): Map<string, string> {
   return given;
 }
 
-/** A name that somebody may have made of a password is not shown. */
+/** Not a name that may be part of a password. */
 const shown = (keyword: string) => (/^[A-Za-z_]{1,40}$/.test(keyword) ? keyword : "(not a name)");
 
 function urlParameters(text: string): Map<string, string> {
@@ -292,12 +286,12 @@ function hostsOf(given: Map<string, string>): Host[] {
   return hosts;
 }
 
-/** Where Debian's libpq looks, or PostgreSQL's own. */
+/** Debian's libpq uses the first, PostgreSQL's own the second. */
 function defaultSocketDir(): string {
   return existsSync("/var/run/postgresql") ? "/var/run/postgresql" : "/tmp";
 }
 
-/** Bun's userInfo() is the environment's USER. */
+/** From /etc/passwd, because Bun's userInfo() is $USER. */
 function systemUser(): string {
   const accounts = attempt(() => readFileSync("/etc/passwd", "utf8").split("\n")) ?? [];
   const name = accounts
@@ -322,7 +316,7 @@ function oneOf(given: Map<string, string>, keyword: string, values: string[]): s
 
 const modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/** https://www.postgresql.org/docs/current/libpq-ssl.html; `allow` begins with SSL, too. */
+/** https://www.postgresql.org/docs/current/libpq-ssl.html; `allow` starts with SSL, too. */
 function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["ssl"] {
   const root = given.get("sslrootcert") || undefined;
   const system = root === "system";
@@ -356,7 +350,7 @@ function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["s
   };
 }
 
-/** TLS is not told the name where it is an IP address. A certificate for any of the hosts named will do. */
+/** Accepts the certificate of any host, because TLS does not know the name behind an IP address. */
 function checkName(hosts: Host[], certificate: PeerCertificate): Error | undefined {
   const wrong = hosts.map(({ name, address }) => checkServerIdentity(name || address, certificate));
   return wrong.includes(undefined) ? undefined : wrong[0];
@@ -380,10 +374,10 @@ function fileOf(given: Map<string, string>, keyword: string): string | undefined
   }
 }
 
-/** Whether others may read a password file; as libpq does, such a file is not used. */
+/** Like libpq, a password file that others can read is not used. */
 const isForAll = (path: string) => (statSync(path).mode & 0o077) !== 0;
 
-/** The given one, or that of the first line in the password file that fits. */
+/** The given password, or that of the first matching line in the file. */
 function passwordOf(given: Map<string, string>, hosts: Host[], database: string, user: string): () => string {
   const password = given.get("password");
   if (password) return () => password;

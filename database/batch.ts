@@ -1,4 +1,4 @@
-/** The database is away or too slow, or too many requests are waiting: the same request may be sent again. */
+/** The database is away or too slow, or a queue is full. The same request may be sent again. */
 export class Unavailable extends Error {
   override name = "Unavailable";
 }
@@ -7,33 +7,28 @@ export class Unavailable extends Error {
 export const workingFactor = 2;
 
 export type BatchOptions = {
-  /** Statements in flight at once, each on a connection of its own. */
+  /** Statements in flight at once, each on its own connection. */
   connections: number;
-  /** Items that one statement takes at most. */
   batchSize: number;
-  /** Items that may wait. One more is rejected at once. */
   queueLimit: number;
   /**
-   * Deadline of an item, whether it waits or is in flight. An item that would wait for more than half of it, at the present
-   * throughput and behind many others, is rejected at once.
+   * Deadline of an item, queued or in flight. Behind many others, an item is rejected at once if its expected wait
+   * exceeds half of it.
    */
   timeoutMs: number;
   /**
-   * Whether the database works on the statement in flight. Called repeatedly when an item is near its deadline. True extends
-   * the deadline by `workingFactor`. False abandons the statement: its answer was lost. A rejection changes nothing.
+   * Whether the database works on the statement in flight; asked near an item's deadline. True extends the deadline by
+   * `workingFactor`, false abandons the statement, a rejection changes nothing.
    */
   isWorking?: () => Promise<boolean>;
-  /** Longest wait to fill a batch. Used only while the mean gap between items is below 6 × this; 0: never. */
+  /** Longest wait to fill a batch. Used only while the mean gap between items is below 6 × this. */
   windowMs?: number;
-  /**
-   * Called when a statement is abandoned, because its answer was lost or is later than the database's own timeout allows. The
-   * next statement has to use a new connection.
-   */
+  /** Called when a statement is abandoned. The next one has to use a new connection. */
   onAbandoned(): void;
 };
 
 export type Batches<I, O> = {
-  /** Rejects with Unavailable when too many items wait or the deadline passes, else with what `run` threw. */
+  /** Rejects with Unavailable when the queue is full or the deadline passes, else with the error of `run`. */
   submit(item: I): Promise<O>;
   /** Whether one more item would be rejected at once. */
   isFull(): boolean;
@@ -43,7 +38,6 @@ export type Batches<I, O> = {
     oldestMs: number;
     statements: number;
     items: number;
-    /** Connections, and how many of them have a statement in flight. */
     connections: number;
     busy: number;
   };
@@ -57,32 +51,30 @@ type Entry<I, O> = {
 };
 type Flight<I, O> = { entries: Entry<I, O>[]; since: number; abandon: (reason: Unavailable) => void };
 
-// The database cancels a statement at its deadline. Without an answer this much later the connection is dead.
+// The database cancels a statement at its deadline; so much later the connection must be dead.
 const graceMs = 500;
-// From this share of timeoutMs on the database is asked whether it works; an answer is valid for a while.
+// From this share of timeoutMs on `isWorking` is asked.
 const askShare = 3 / 4;
 const workingShare = 1 / 4;
 const maxWorkingMs = 400;
 const maxAgainMs = 100;
 const againShare = 1 / 8;
-// The mean gap between items: over this many, each counted as idleGapMs at most.
+// For the mean gap: items that it covers, and the bound of each gap.
 const gapsInMean = 16;
 const minIdleGapMs = 100;
 const minTimerMs = 1; // the resolution of a timer
-const windowGaps = 6; // at a mean gap of 6 windows one item in six meets another in its window
-// The mean time of statements: over this many, each counted as this share of timeoutMs at most, so one slow statement is not
-// taken for the throughput.
+const windowGaps = 6; // at a mean gap of 6 windows one item in six meets another
+// For the mean duration: statements that it covers, and the bound of each as a share of timeoutMs. One slow statement
+// must not look like low throughput.
 const flightsInMean = 64;
 const maxFlightShare = 1 / 4;
-const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve for a lower throughput
-const neverShed = 128; // items: a rejected one comes back at once and has to be validated again
+const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve
+const neverShed = 128; // items: rejecting costs validating the retry
 
 /**
- * Group commit, and the same for reads. While all `connections` have a statement in flight, items queue, and the next statement
- * takes up to `batchSize` of them. An item that finds a free connection is sent at once, unless items come so often that
- * others will join it within `windowMs`. So batches grow with the load.
- *
- * `run` resolves with one answer for each item, in their order. When it rejects, so do all items of the batch.
+ * Group commit, and the same for reads. While all `connections` have a statement in flight, items queue, and the next
+ * statement takes up to `batchSize`. On a free connection an item is sent at once, unless others are likely to join it
+ * within `windowMs`. `run` resolves with one answer per item, in order; when it rejects, so do all items of the batch.
  */
 export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchOptions): Batches<I, O> {
   const { connections, batchSize, queueLimit, timeoutMs, isWorking, windowMs = 0, onAbandoned } = options;
@@ -131,7 +123,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
     }
   }
 
-  /** How long a new item would wait for those ahead of it, at the present throughput. */
+  /** Expected wait of a new item at the current throughput. */
   function expectedMs(): number {
     return (Math.floor(queue.length / batchSize) * meanFlightMs) / connections;
   }
@@ -141,7 +133,6 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
     flush();
   }
 
-  /** What is left of the oldest item's window. */
   function windowLeftMs(): number {
     if (meanGapMs >= maxGapMs) return 0;
     return (queue[0]?.since ?? 0) + windowMs - performance.now();
@@ -166,7 +157,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
     flush();
   }
 
-  // One timer for all items: it fires when the oldest item is near its deadline, and stops when no item is left.
+  // One timer for all items, near the deadline of the oldest.
   function tick() {
     const now = performance.now();
     const patienceMs = now - workingAt < workingMs ? workingFactor * timeoutMs : timeoutMs;
@@ -182,7 +173,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
     if (ageMs >= 0) watch(Math.max(askMs - ageMs, againMs));
   }
 
-  /** A statement that is younger than `askMs` may not have reached the database yet, so it is not judged. */
+  /** A statement younger than `askMs` may not have arrived yet, so it is not judged. */
   function ask(now: number) {
     const old = new Set([...flights].filter((flight) => now - flight.since >= askMs));
     isWorking?.().then(
@@ -194,7 +185,6 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
     );
   }
 
-  /** Rejects their items and frees their connections. */
   function abandon(isLost: (flight: Flight<I, O>) => boolean) {
     const lost = [...flights].filter(isLost);
     if (lost.length === 0) return;
@@ -204,10 +194,10 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
 
   function watch(ms: number) {
     watching = true;
-    setTimeout(tick, ms).unref(); // the process may end before it fires
+    setTimeout(tick, ms).unref(); // does not keep the process alive
   }
 
-  /** When the oldest item came; Infinity without items. */
+  /** Arrival of the oldest item; Infinity without items. */
   function oldest(): number {
     return Math.min(
       ...[queue, ...[...flights].map(({ entries }) => entries)].map(([first]) => first?.since ?? Infinity),

@@ -3,10 +3,9 @@ import { addressOf } from "./address.ts";
 import { Unavailable } from "./batch.ts";
 import { connect, rethrow } from "./session.ts";
 
-/** Where warnings go. */
 export type Log = { info(message: string): void; warn(message: string): void };
 
-/** Warnings that name the parameters of libpq without a meaning here. `urls`: by setting. */
+/** A warning for each URL with libpq parameters that have no meaning here. `urls`: by setting. */
 export function ignoredParameters(urls: Record<string, string | undefined>): string[] {
   return Object.entries(urls).flatMap(([name, url]) => {
     const { ignored } = url === undefined ? { ignored: [] } : addressOf(url);
@@ -15,9 +14,8 @@ export function ignoredParameters(urls: Record<string, string | undefined>): str
 }
 
 /**
- * A pooler between has keys of its own, so the process that it names is not the one that answers. Its session mode gives
- * each connection one process of the server, for as long as it is open; statements and settings depend on that. Rejects with
- * Unavailable after `gaveUp`.
+ * Rejects a pooler that keeps no session: there the process that answers is not the one that the driver knows. Rejects
+ * with Unavailable after `gaveUp`.
  */
 export async function checkSessions(url: string, connections: number, gaveUp: AbortSignal): Promise<void> {
   gaveUp.throwIfAborted();
@@ -40,7 +38,7 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
       throw new RangeError(`DATABASE_URL: ${error.message}; ${noSession}`); // statement mode
     });
     await first.unsafe("rollback");
-    // Each holds its process by a transaction, so that in transaction mode the first one loses its own.
+    // Each holds a process by a transaction: in transaction mode the first connection loses its own.
     const all = Promise.all(
       others.map(async (sql) => {
         await sql.unsafe("begin");
@@ -70,7 +68,7 @@ const poolerPatienceMs = 1000;
 const noSession =
   "a pooler in transaction mode keeps no session: name its session mode, or the database itself";
 
-/** Before anything is made, on a connection for this alone. Resolves with what is worth a warning. */
+/** Checks the server before anything is created. Resolves with warnings. */
 export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<string[]> {
   const [server] = await sql.unsafe<Server[]>(`
     select current_setting('server_encoding') as encoding, current_setting('search_path') as path,
@@ -91,7 +89,7 @@ export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<st
     );
   }
   if (standby) throw new Unavailable("the database is read-only, a standby");
-  // Whatever is still to be made belongs beside the table that is there.
+  // Missing tables belong beside the existing one.
   await sql.unsafe(
     `select set_config('search_path', concat_ws(', ', quote_ident($1), current_setting('search_path')), false)`,
     [home],
@@ -103,8 +101,8 @@ export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<st
 }
 
 /**
- * On Citus only. A transaction that a worker's crash left undecided is invisible until Citus decides it, by default every 60 s: too
- * long for a person with a 201. Sets the interval to 1 s where this role may. Resolves with warnings.
+ * Citus hides a transaction that a worker's crash left undecided until it recovers it, by default every 60 s. Sets 1 s
+ * where this role may. Resolves with warnings.
  */
 export async function checkRecovery(sql: Pick<postgres.Sql, "unsafe">, log: Log): Promise<string[]> {
   const [found] = await sql.unsafe<{ ms: number; shown: string; isOwn: boolean }[]>(`
@@ -132,7 +130,7 @@ type Server = {
   fullPageWrites: string;
 };
 
-/** Of each table, what schema.sql gives it. */
+/** The columns of each table that schema.sql creates. */
 const tables: Record<string, Record<string, string>> = {
   pessoas: {
     id: "uuid",
@@ -146,7 +144,7 @@ const tables: Record<string, Record<string, string>> = {
   short_terms: { term: "text", id: "uuid" },
 };
 
-/** A table that somebody else has made, or a role that may not add to it, shows at the start. */
+/** Rejects a table of another program, and a role that may not insert. */
 export async function checkSchema(
   sql: Pick<postgres.Sql, "unsafe">,
   names = Object.keys(tables),
@@ -177,14 +175,14 @@ export async function checkSchema(
 
 const asOwner = "apply schema.sql as the database's owner";
 
-// By class: what does not pass by itself. 08P01 comes of a pooler that does not know what `options` asks for.
+// SQLSTATE classes that waiting does not help. 08P01: a pooler that does not know what `options` asks for.
 const forGood =
   /^(0A|26|28|3D|3F|42|22023|P0001|SASL|CERT_|DEPTH_|ERR_SSL|ERR_TLS|SELF_SIGNED|SSL_|UNABLE_TO)/;
 
-/** For the start: RangeError where waiting does not help. */
+/** Throws RangeError where waiting does not help, else like rethrow. */
 export function refuse(error: unknown, url = ""): never {
   const { code = "", message, severity } = error as NodeJS.ErrnoException & { severity?: string };
-  const isRefusal = severity === "FATAL"; // of the connection, and not of a statement
+  const isRefusal = severity === "FATAL"; // of the connection, not of a statement
   const isOption = code === "08P01" && url !== "" && "options" in addressOf(url).options.connection;
   if (!(forGood.test(code) || isOption || (code === "XX000" && isRefusal))) {
     if (error instanceof RangeError) throw error;

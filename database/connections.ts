@@ -4,53 +4,48 @@ import { openPool, type Pool, watched } from "./pool.ts";
 export type ConnectionOptions = {
   /** As for psql (address.ts). */
   url: string;
-  /** The same for a replica. */
   readUrl: string | undefined;
-  /** Deadline of a statement. */
   timeoutMs: number;
-  /** Connections for searches in the index. */
   searches: number;
 };
 
-/** The connections of an instance. Separate pools, so neither a slow search nor a burst of reads delays a create. */
+/** Separate pools, so neither a slow search nor a burst of reads delays a create. */
 export type Connections = {
   creates: Pool;
   /** Rare and slow statements: creates of huge persons, and counts. */
   slow: Pool;
   reads: Pool;
   searches: Pool;
-  /** Asks what the server does, so never behind another statement. */
+  /** Asks what the server does, never behind another statement. */
   watch: Pool;
   replica: Pool | undefined;
-  /** How long a read waits for the replica. */
+  /** Longest wait of a read for the replica. */
   replicaTimeoutMs: number;
-  /** Connections to the primary at most. */
   count: number;
-  /** Options of the batches that use `pool`. */
   batchOptions(pool: Pool, batchSize: number, queueLimit: number): BatchOptions;
   /**
-   * Whether the server process works on a statement, or did a moment ago. Rejects with Unavailable without a process, while the
-   * pool connects.
+   * Whether the server process works on a statement, or did a moment ago. Rejects with Unavailable while the pool
+   * connects.
    */
   isWorking(pid: number | undefined): Promise<boolean>;
-  /** Merges the pending list of the GIN index, for as long as the server works on it. */
+  /** Merges the pending list, as long as the server works on it. */
   merge(): Promise<void>;
-  /** Citus plans for each term which shards to ask, so a plan for any term is an error there. */
+  /** Citus plans per term which shards to ask, and rejects a generic plan. */
   planEachSearch(): void;
-  /** Waits for what is in flight, for `timeoutMs` at most. */
+  /** Waits for statements in flight, `timeoutMs` at most. */
   close(): Promise<void>;
 };
 
-const idleS = 1; // Postgres keeps some memory of a merge as long as its connection is open
+const idleS = 1; // closing frees the memory of a merge
 const replicaShare = 1 / 5; // of timeoutMs
-// One plan for all parameters: planning anew takes a fifth of a search. Never a scan of the whole table, also not while it is
-// small: the plan stays when the table has grown.
+// One plan for all parameters: planning takes a fifth of a search. No sequential scans, because the plan stays when a
+// small table grows.
 const plans = {
   enable_seqscan: "off",
   max_parallel_workers_per_gather: "0",
   plan_cache_mode: "force_generic_plan",
 };
-// A process that worked a moment ago has the next statement, or its answer, on the way.
+// A process that worked a moment ago has the next statement or its answer on the way.
 const workingStatement = `
   select pid from pg_stat_activity where pid = any ($1::int[])
     and (state = 'active' or state_change > clock_timestamp() - $2::float8 * interval '1 ms')`;
@@ -58,7 +53,7 @@ const workingShare = 1 / 4; // of timeoutMs
 
 export function openConnections({ url, readUrl, timeoutMs, searches }: ConnectionOptions): Connections {
   const timeout = (ms: number) => ({ statement_timeout: String(ms) });
-  // A transaction whose client is lost must not keep its rows locked. Only Citus needs transactions of several statements.
+  // A lost client's transaction must not keep its rows locked. Only Citus needs several statements.
   const storing = { idle_in_transaction_session_timeout: String(timeoutMs) };
   let planned: Record<string, string> = plans;
   const searching = () => ({ ...timeout(timeoutMs), ...planned });

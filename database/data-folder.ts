@@ -2,12 +2,12 @@ import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { nameOf } from "./run-as.ts";
 
-/** An operation on a file that failed: its error code, and the path where it is known. */
+/** A failed operation on a file: error code, and the path where it is known. */
 export type Failure = { code: string; path?: string | undefined };
 
 /**
- * One line for a person: why the user `uid` cannot keep data in `folder`, which DATA_DIR names, and what to do.
- * Undefined for an error code that says nothing about the folder.
+ * Why the user `uid` cannot keep data in `folder`, the DATA_DIR, and what to do, in one line. Undefined for an error
+ * code that says nothing about the folder.
  */
 export async function blame(
   { code, path }: Failure,
@@ -41,7 +41,7 @@ const phrases: [phrase: string, code: string][] = [
   ["Disk quota exceeded", "EDQUOT"],
 ];
 
-/** The last failure that PostgreSQL, working in `cluster`, names in its `output`. */
+/** The last failure in the `output` of a PostgreSQL that works in `cluster`. */
 export function failureIn(output: string, cluster: string): Failure | undefined {
   for (const line of output.split("\n").toReversed()) {
     const [, code] = phrases.find(([phrase]) => line.includes(phrase)) ?? [];
@@ -63,7 +63,7 @@ async function noPermission({ path, owner }: Place, folder: string, uid: number)
   return `DATA_DIR: ${path} belongs to ${whose}, and PostgreSQL runs as ${who}; ${remedy}, or set another DATA_DIR`;
 }
 
-/** The path itself, or the last folder on the way to it that can be seen. */
+/** The path itself, or its last visible ancestor. */
 async function nearest(path: string): Promise<Place> {
   const found = await stat(path).catch(() => undefined);
   if (found) return { path, owner: found.uid };

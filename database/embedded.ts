@@ -7,17 +7,16 @@ import { blame, failureIn } from "./data-folder.ts";
 import { postgresRunner } from "./run-as.ts";
 import { linkLibraries } from "./shared-libraries.ts";
 
-/** A real PostgreSQL 18 that belongs to this process: initialised on first use, restarted when it dies. */
+/** A PostgreSQL 18 of this process: initialised on first use, restarted when it dies. */
 export type Embedded = {
-  /** For openDb, and for psql. */
   url: string;
   /** Stops it after a checkpoint. */
   stop(): Promise<void>;
-  /** Stops it at once; the next start recovers from the log. For a second signal. */
+  /** Stops it at once. The next start recovers from the WAL. */
   kill(): void;
 };
 
-/** For a person at a terminal: what is wrong, and what to do. */
+/** One line about the problem and its remedy. */
 export class EmbeddedError extends Error {
   override name = "EmbeddedError";
 }
@@ -26,21 +25,21 @@ type Log = (line: string) => void;
 
 const user = "pessoas";
 const version = "18";
-const port = 5432; // of the socket's name
-const startTimeoutMs = 60_000; // a crash recovery replays up to max_wal_size
+const port = 5432;
+const startTimeoutMs = 60_000; // crash recovery replays up to max_wal_size
 const stopTimeoutMs = 30_000;
 const killTimeoutMs = 1000;
 const pollMs = 10;
 
-// By pid: how to end at once what this process has started. Nothing of it outlives this process.
+// Kill functions by pid. No child outlives this process.
 const running = new Map<number, () => void>();
 process.on("exit", () => {
   for (const kill of running.values()) kill();
 });
 
 /**
- * Starts it on `dataDir`, which is made when missing. Rejects with EmbeddedError when it cannot, and with the reason of
- * `gaveUp` when that aborts; then nothing of it runs any more.
+ * Starts it on `dataDir`, which is created when missing. Rejects with EmbeddedError or the reason of `gaveUp`; then no
+ * process is left.
  */
 export async function startEmbedded(
   dataDir: string,
@@ -62,10 +61,10 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
   await takeOver(cluster, log, gaveUp);
   if (!existsSync(join(cluster, "PG_VERSION"))) await initialise();
 
-  // Sockets have short paths and DATA_DIR may have a long one; nobody else may look into this folder.
+  // A socket's path must be short. Only this user may enter the folder.
   const socketDir = await mkdtemp(socketDirs()).catch((error) => fail(`TMPDIR: ${error.message}`));
   const removeSockets = () => rmSync(socketDir, { recursive: true, force: true });
-  let child: Bun.Subprocess | undefined; // the last one that was started
+  let child: Bun.Subprocess | undefined;
   let server = await give(socketDir)
     .then(() => launch(gaveUp))
     .catch((error) => {
@@ -95,7 +94,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     for (const name of await readdir(folder)) {
       if (name.startsWith("pg18.init-")) await rm(join(folder, name), { recursive: true, force: true });
     }
-    // Made beside its place and then renamed: an interrupted initdb leaves nothing half-made behind.
+    // Renamed when complete: an interrupted initdb leaves no cluster.
     const draft = await mkdtemp(join(folder, "pg18.init-"));
     await give(draft);
     const initdb = Bun.spawn(
@@ -110,7 +109,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     running.set(initdb.pid, kill);
     gaveUp.addEventListener("abort", kill);
     if (gaveUp.aborted) kill();
-    const output = await initdb.stderr.text(); // ends with the last process that initdb has started
+    const output = await initdb.stderr.text(); // ends with the last process of initdb
     const exitCode = await initdb.exited;
     gaveUp.removeEventListener("abort", kill);
     running.delete(initdb.pid);
@@ -120,7 +119,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
       const why = await blamed(output, draft);
       fail(why ?? `initdb failed in ${folder}:\n${output.trim()}`);
     }
-    await rename(draft, cluster).catch(() => rm(draft, { recursive: true, force: true })); // another was faster
+    await rename(draft, cluster).catch(() => rm(draft, { recursive: true, force: true })); // another start was faster
     log(`PostgreSQL ${version} initialised in ${folder} (${Math.round(performance.now() - started)} ms)`);
   }
 
@@ -133,12 +132,12 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
         ...[...prefix, binaries.postgres, "-D", cluster],
         ...["-c", "listen_addresses=", "-c", `unix_socket_directories=${socketDir}`, "-c", `port=${port}`],
         ...["-c", "unix_socket_permissions=0700", "-c", "max_connections=60", "-c", "max_wal_size=1GB"],
-        // Taken as far as they are used: a merge of the later index goes through its pages, 280 MB of a million persons.
+        // Allocated as used; a merge of the GIN index visits all its pages.
         ...["-c", "shared_buffers=320MB"],
         ...["-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on"],
-        ...["-c", "log_min_messages=log"], // an error may quote a person; whoever made it is told of it anyway
+        ...["-c", "log_min_messages=log"], // an error may quote personal data
       ],
-      // In a session of its own: Ctrl-C must reach the server alone, which stops Postgres when all is answered.
+      // Detached: Ctrl-C must reach only the server, which stops Postgres last.
       { env: environment(), detached: true, stdin: "ignore", stdout: "ignore", stderr: Bun.file(logFile) },
     );
     child = process;
@@ -168,7 +167,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     return failure && blame(failure, folder, uid);
   }
 
-  /** Starts it again whenever it ends, until `ending`. */
+  /** Restarts it whenever it ends, until `ending`. */
   async function supervise() {
     for (;;) {
       await server.process.exited;
@@ -181,7 +180,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
           break;
         } catch (error) {
           if (ending.signal.aborted) return;
-          // What is left of the old one may hold the folder for a moment longer.
+          // The old processes may hold the folder a moment longer.
           log((error as Error).message);
           await Bun.sleep(200);
         }
@@ -190,21 +189,21 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
   }
 }
 
-/** Runs what works in `dataDir`. A failure there is reported as EmbeddedError that says what to do. */
+/** Reports a failure in `dataDir` as EmbeddedError. */
 async function onFolder<T>(dataDir: string, run: () => Promise<T>): Promise<T> {
   const folder = resolve(dataDir);
   try {
     return await run();
   } catch (error) {
     const { code, path = folder, message } = error as NodeJS.ErrnoException;
-    const isHere = path.startsWith(folder) || folder.startsWith(path); // mkdir may fail at a folder above
+    const isHere = path.startsWith(folder) || folder.startsWith(path); // mkdir may fail at an ancestor
     if (error instanceof EmbeddedError || typeof code !== "string" || !isHere) throw error;
     const why = await blame({ code, path }, folder, process.getuid?.() ?? -1);
     return fail(why ?? `DATA_DIR: ${message}`);
   }
 }
 
-/** Throws where PostgreSQL would refuse the data: it is another user's, or another version's. */
+/** Rejects data of another user or another version. */
 async function checkData(folder: string): Promise<void> {
   const cluster = clusterIn(folder);
   const found = await stat(cluster).catch(unlessMissing);
@@ -230,7 +229,7 @@ function unlessMissing(error: NodeJS.ErrnoException): undefined {
   if (error.code !== "ENOENT") throw error;
 }
 
-/** Where the PostgreSQL that runs on `dataDir` can be reached, or undefined where none does. */
+/** The URL of the PostgreSQL that runs on `dataDir`, if one does. */
 export async function runningUrl(dataDir: string): Promise<string | undefined> {
   return await onFolder(dataDir, async () => {
     const { pid, socketDir } = await readPidFile(pidFileOf(clusterIn(dataDir)));
@@ -238,7 +237,7 @@ export async function runningUrl(dataDir: string): Promise<string | undefined> {
   });
 }
 
-/** Removes all data in `dataDir`. Rejects with EmbeddedError where a server uses it. */
+/** Removes all data in `dataDir`. Rejects with EmbeddedError while a server uses it. */
 export async function removeData(dataDir: string, log: Log): Promise<void> {
   await onFolder(dataDir, async () => {
     await takeOver(clusterIn(dataDir), log);
@@ -249,7 +248,6 @@ export async function removeData(dataDir: string, log: Log): Promise<void> {
 
 const pidFileOf = (cluster: string) => join(cluster, "postmaster.pid");
 
-/** Of a PostgreSQL that runs or has been killed; empty where there is none. */
 async function readPidFile(
   path: string,
 ): Promise<{ pid?: string | undefined; socketDir?: string | undefined }> {
@@ -259,18 +257,15 @@ async function readPidFile(
 
 const clusterIn = (dataDir: string) => join(resolve(dataDir), `pg${version}`);
 const socketDirs = () => join(tmpdir(), "pessoas-");
-// All that PGPORT, PGSSLMODE and the like would decide otherwise.
+// Overrides PGPORT, PGSSLMODE and the like.
 const urlIn = (socketDir: string) =>
   `postgres://${user}@localhost:${port}/postgres?host=${encodeURIComponent(socketDir)}&sslmode=disable`;
 
-/**
- * Makes way for a new PostgreSQL: one that a killed server left running is stopped, a stale pid file of another
- * program's process is removed. Throws EmbeddedError when a living server uses the folder.
- */
+/** Stops a PostgreSQL that a killed server left running. Throws EmbeddedError when a living server uses the folder. */
 async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promise<void> {
   const pidFile = pidFileOf(cluster);
   const deadline = performance.now() + stopTimeoutMs;
-  let sockets = ""; // the folder it leaves
+  let sockets = "";
   for (let announced = false; ; await Bun.sleep(pollMs)) {
     gaveUp?.throwIfAborted();
     const { pid, socketDir } = await readPidFile(pidFile);
@@ -282,7 +277,7 @@ async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promis
     }
     if (!announced && socketDir) {
       const sql = connect(socketDir);
-      const owned = await own(sql).catch(() => undefined); // undefined: it starts or stops at this moment
+      const owned = await own(sql).catch(() => undefined); // undefined while it starts or stops
       await sql.end({ timeout: 0 });
       const isOurs = isFromBeforeReload(Number(pid));
       if (owned === false && !isOurs) {
@@ -298,7 +293,7 @@ async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promis
   }
 }
 
-/** `bun --watch` replaces the program of its process, whose children remain. */
+/** `bun --watch` replaces the program, and its children remain. */
 const isFromBeforeReload = (pid: number) => !running.has(pid) && statusOf(pid).parent === process.pid;
 
 function fail(message: string): never {
@@ -310,7 +305,7 @@ function isPostgres(pid: number): boolean {
   return name === "postgres" && !state?.startsWith("Z");
 }
 
-/** Empty where there is no such process. */
+/** Empty without such a process. */
 function statusOf(pid: number): { name?: string | undefined; state?: string | undefined; parent?: number } {
   if (process.platform === "linux") {
     // Not ps: slim containers have none.
@@ -325,7 +320,7 @@ function statusOf(pid: number): { name?: string | undefined; state?: string | un
 }
 
 const withoutTypes = { max_pipeline: 100, sslnegotiation: null };
-// Each option that postgres.js would else take from a variable of the environment has a value.
+// Sets each option that postgres.js else takes from the environment.
 function connect(socketDir: string) {
   return postgres({
     host: socketDir,
@@ -350,7 +345,7 @@ function connect(socketDir: string) {
   });
 }
 
-/** True when this connection is the first to claim the cluster. The claim ends with the connection. */
+/** Whether this connection is the first to claim the cluster. The claim ends with the connection. */
 async function own(sql: postgres.Sql): Promise<boolean> {
   const [row] = await sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`;
   return row?.owned === true;
@@ -364,7 +359,7 @@ async function end(child: Bun.Subprocess): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Returns when it has ended. */
+/** Returns after its end. */
 function killPostgres(child: Bun.Subprocess): void {
   child.kill("SIGQUIT");
   const deadline = performance.now() + killTimeoutMs;
@@ -376,7 +371,7 @@ function killGroup(pid: number): void {
   try {
     process.kill(-pid, "SIGKILL");
   } catch {
-    // It has ended at this moment.
+    // It has just ended.
   }
 }
 

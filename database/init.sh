@@ -1,11 +1,10 @@
 #!/bin/sh
-# Runs as user postgres when the data volume is empty. To apply a changed schema to an existing volume:
+# Runs as user postgres on an empty data volume. To apply a changed schema to an existing volume:
 #   docker compose exec db sh /docker-entrypoint-initdb.d/init.sh
 set -eu
 
-# Everything belongs to the superuser, who alone changes the schema. The application can select and insert, and nothing else.
-# Until this script ends, only the user postgres may use the socket (POSTGRES_INITDB_ARGS): to the instances an unfinished
-# database looks like one that is still away.
+# Only the superuser changes the schema; the application selects and inserts. Until the end, only postgres may use the
+# socket (POSTGRES_INITDB_ARGS), so no instance sees an unfinished database.
 psql --set ON_ERROR_STOP=1 --username postgres --dbname postgres --quiet <<'SQL'
 select 'create role pessoas login' where not exists (select from pg_roles where rolname = 'pessoas') \gexec
 select 'create database pessoas' where not exists (select from pg_database where datname = 'pessoas') \gexec
@@ -20,7 +19,7 @@ reassign owned by pessoas to postgres;
 grant select, insert on all tables in schema public to pessoas;
 SQL
 
-# No passwords: the kernel tells Postgres which user has opened a socket. There is no line for TCP.
+# No passwords: the kernel tells Postgres the user of a socket's client. There is no line for TCP.
 cat >"$PGDATA/pg_hba.conf" <<'HBA'
 local all     postgres peer
 local pessoas pessoas  peer map=instances

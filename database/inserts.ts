@@ -3,51 +3,48 @@ import type { Connections } from "./connections.ts";
 import type { Pool } from "./pool.ts";
 import { hasCode, isRowError } from "./session.ts";
 
-/** The result of an insert. `refused`: the database cannot store this row, whatever reason it gave. */
+/** The result of an insert. `refused`: Postgres cannot store this row. */
 export type Outcome = "created" | "taken" | "refused";
 
-/** A row to be stored. `bytes`: of its values. */
 export type Row = { id: string; bytes: number };
 
 export type InsertOptions<R extends Row> = {
   connections: Connections;
   /**
-   * Stores rows in one commit; resolves with the ids that are new. `lockTimeoutMs`: how long a worker of Citus waits for a locked
-   * row; 0: no limit of its own.
+   * Stores rows in one commit. Resolves with the new ids. `lockTimeoutMs`: how long a Citus worker waits for a locked
+   * row; 0: no limit.
    */
   store(pool: Pool, rows: R[], lockTimeoutMs: number): Promise<Set<string>>;
-  /** Stores nothing, and needs all that a create needs. */
+  /** Needs all that a create needs, and stores nothing. */
   probe(pool: Pool): Promise<unknown>;
   isCitus(): boolean;
   timeoutMs: number;
   batchSize: number;
   queueLimit: number;
-  /** The batch window. */
   windowMs: number;
 };
 
 export type Inserts<R extends Row> = {
   /** Resolves after the commit is flushed. Rejects with Unavailable. */
   insert(row: R): Promise<Outcome>;
-  /** Resolves when a create could be stored. Rejects with Unavailable. */
+  /** Resolves when a create could be stored. */
   probe(): Promise<void>;
   /** Whether one more huge row would be rejected at once. */
   isFullOfHuge(): boolean;
   stats(): Record<"insert" | "insertHuge", ReturnType<Batches<R, Outcome>["stats"]>>;
 };
 
-/** One row of a batch may be unavailable while the others are stored. */
 type Answer = Outcome | Unavailable;
 
-// A row with more bytes is stored alone: indexing its text takes milliseconds, for which a batch would wait.
+// Indexing a larger row takes milliseconds, so it is stored alone and delays no batch.
 const hugeBytes = 2500;
-// A queued huge row may take 32 times the memory of others, so their queue is 1/32 as long.
+// A queued huge row may take 32 times the memory, so their queue is 1/32 as long.
 const hugeFactor = 32;
 const notStoredMs = 1000;
 
 /*
- * On Citus a worker that crashed may leave a transaction that is not decided yet. An insert of the same id waits for it. This
- * cancels an insert that has waited for a while; its rows are then stored one by one.
+ * On Citus a crashed worker may leave an undecided transaction, for which an insert of the same id waits. This cancels
+ * the insert; its rows are then stored one by one.
  */
 const cancelWaitingStatement = `
   select pg_cancel_backend(pid) from pg_stat_activity
@@ -56,22 +53,21 @@ const cancelWaitingStatement = `
     where global_pid = citus_calculate_gpid(citus_nodeid_for_gpid(citus_backend_gpid()), pg_stat_activity.pid)
       and is_worker_query and wait_event = 'transactionid')`;
 const cancelShare = 1 / 2; // of timeoutMs
-const lockShare = 1 / 30; // of timeoutMs: how long a single row waits
+const lockShare = 1 / 30; // of timeoutMs: lock timeout of a single row
 const maxUndecided = 1000;
 
-/** Takes the place of a row in a batch. */
 const probeItem = Symbol("probe");
 
 /**
- * Inserts in batches, one commit for each. Rows go in the order of their ids, because two instances whose batches overlap in
- * another order would deadlock. When the database refuses a row, halving the batch finds it, and its neighbours are stored.
+ * Inserts in batches, one commit each. Rows are sorted by id, so that overlapping batches of two instances cannot
+ * deadlock. When Postgres refuses a row, halving the batch finds it.
  */
 export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R> {
   const { connections, store, probe, isCitus, timeoutMs, batchSize, queueLimit, windowMs } = options;
   const { creates, slow, watch } = connections;
-  const undecided = new Set<string>(); // ids that a transaction on a worker holds
+  const undecided = new Set<string>(); // ids locked by a transaction on a worker
   let nextLookAt = 0; // for inserts that wait on a worker
-  let failedAt = Number.NEGATIVE_INFINITY; // the last batch that was not stored, until one is
+  let failedAt = Number.NEGATIVE_INFINITY; // last failed batch; reset by a stored one
 
   const usual = batches(insertBatch, {
     ...connections.batchOptions(creates, batchSize, queueLimit),
@@ -97,7 +93,7 @@ export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R
     nextLookAt = Number.POSITIVE_INFINITY; // one at a time: it asks all workers
     watch.query(cancelWaitingStatement, [String(pid), String(timeoutMs * cancelShare)]).then(
       (cancelled) => {
-        // A second cancel at once would hit the next statement.
+        // A second cancel would hit the next statement.
         nextLookAt = cancelled.length > 0 ? performance.now() + timeoutMs * cancelShare : 0;
       },
       () => {
@@ -171,7 +167,7 @@ export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R
     },
     async probe() {
       await usual.submit(probeItem);
-      // A probe is smaller than a row: it passes where a row does not. So a batch that failed counts until one is stored.
+      // A probe can pass where a row cannot. So a failed batch counts until a row is stored.
       const ageMs = performance.now() - failedAt;
       if (ageMs < workingFactor * timeoutMs + notStoredMs) throw new Unavailable("creates are not stored");
     },

@@ -11,36 +11,33 @@ export type MigrationOptions = {
   timeoutMs: number;
   /** Whether the server process works on a statement. */
   isWorking(pid: number | undefined): Promise<boolean>;
-  /** Ends it. */
   closing: AbortSignal;
   log: Log;
-  /** For persons that were stored before the database became Citus: indexes some of them. False when none is left. */
+  /** For a database that became Citus: indexes some persons. False when none is left. */
   indexSome(query: Query): Promise<boolean>;
   /** Called when the schema is current. */
   use(query: Query, isCitus: boolean): Promise<void>;
 };
 
 type Found = {
-  /** Whether there is a table. */
   exists: boolean;
   /** Whether this role may change it. */
   isOwn: boolean;
   version: number;
-  /** Whether nothing of the schema is missing. */
   isComplete: boolean;
   /** Whether all persons are in the index. */
   isIndexed: boolean;
   isCitus: boolean;
 };
 
-const advisoryLock = "31636743923917171"; // "pessoas" in ASCII: the same for all instances
+const advisoryLock = "31636743923917171"; // "pessoas" in ASCII
 const version = 1;
-const lockTimeoutMs = 50; // creates wait behind a change that waits for its lock
+const lockTimeoutMs = 50; // creates queue behind a change that waits for its lock
 const orphanTimeoutMs = 5000;
 
 /**
- * Creates what the schema lacks. A role that does not own the table only checks it. A start that finds the schema complete takes
- * no lock. Rejects with RangeError, of one line, when the database cannot be used, and with Unavailable while it cannot be yet.
+ * Creates what the schema lacks; a role that does not own the table only checks it. A complete schema needs no lock.
+ * Rejects with RangeError, in one line, or with Unavailable while the database cannot be used yet.
  */
 export async function migrate(options: MigrationOptions): Promise<void> {
   const { url, timeoutMs, isWorking, closing, log, use } = options;
@@ -54,7 +51,7 @@ export async function migrate(options: MigrationOptions): Promise<void> {
     const warnings = await checkServer(sql);
     const found = await look(sql);
     if (found.exists && found.version !== version) {
-      // Says first what another table of this name lacks.
+      // First report what another program's table lacks.
       await checkSchema(sql, found.isOwn ? ["pessoas"] : undefined);
       throw otherVersion(found);
     }
@@ -107,13 +104,13 @@ const otherVersion = (found: Found) =>
       : `DATABASE_URL: the table pessoas is not of this server: it has no schema version; name another database or ?search_path=`,
   );
 
-/** In one transaction, which gives up when other transactions hold the tables. */
+/** One transaction, which gives up when others hold the tables. */
 async function change(
   sql: postgres.Sql,
   before: Found,
   { timeoutMs, log, indexSome }: MigrationOptions,
 ): Promise<void> {
-  // In turn with others and in short transactions, so creates wait only for the last portion below.
+  // Short transactions: creates wait only for the last portion below.
   const indexInTurn = (transaction: postgres.TransactionSql) =>
     transaction`select pg_advisory_xact_lock(${advisoryLock})`.then(() => indexSome(queryOn(transaction)));
   while (mustIndex(before) && (await sql.begin(indexInTurn)));

@@ -8,24 +8,23 @@ export type Query = <T extends object>(text: string, parameters: (string | null)
 export type PoolOptions = {
   /** As for psql (address.ts). */
   url: string;
-  /** Connections. */
   max: number;
-  /** Postgres' own settings, for each session. */
+  /** Postgres settings of each session. */
   settings?: () => Record<string, string>;
-  /** A connection ends after it was idle for so many seconds; 0: never. */
+  /** Seconds after which an idle connection closes; 0: never. */
   idleS?: number;
 };
 
 export type Pool = {
   max: number;
   query: Query;
-  /** One transaction, and one round trip for each of its statements. */
+  /** One transaction, one round trip per statement. */
   transaction<T>(run: (query: Query) => Promise<T>): Promise<T>;
-  /** The process of the server that got the latest statement; undefined while it connects. */
+  /** The server process of the latest statement; undefined while it connects. */
   pid(): number | undefined;
-  /** Closes all connections at once and, unless it is closed, goes on with new ones. A promise that the driver forgets may stay pending. */
+  /** Closes all connections at once and, unless closed, opens new ones. Promises of the old ones may stay pending. */
   reopen(): void;
-  /** Waits for what is in flight, for `timeoutMs` at most. */
+  /** Waits for statements in flight, `timeoutMs` at most. */
   close(timeoutMs: number): Promise<void>;
 };
 
@@ -57,10 +56,10 @@ export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOpt
   };
 }
 
-/** What the driver adds to a query once it is on a connection: among it the answers to the setup of the session. */
+/** What the driver adds to a query on a connection: the results of the session's setup. */
 type Sent = { state?: { setup?: { pid?: number }[][] } };
 
-/** Runs prepared statements on a connection, or within a transaction. Rejects with what the driver threw. */
+/** Runs prepared statements on a connection or in a transaction. Rejects with the driver's error. */
 export const queryOn =
   (on: Pick<postgres.Sql, "unsafe">, note: (sent: Sent) => void = () => {}): Query =>
   async <T extends object>(text: string, parameters: (string | null)[]) => {
@@ -70,8 +69,8 @@ export const queryOn =
   };
 
 /**
- * Resolves with `work`, however long it takes, while the server works on it: `isWorking` is asked every `everyMs`. Rejects with
- * Unavailable when the server has nothing to do for it, or cannot be asked twice in a row: the connection of `work` is lost.
+ * Resolves with `work`, however long it takes, while the server works on it. Rejects with Unavailable when
+ * `isWorking`, asked every `everyMs`, says no or fails twice in a row: the connection is lost.
  */
 export async function watched<T>(
   work: Promise<T>,

@@ -1,19 +1,18 @@
-/** What it has done since the start, and whether it is asked at present. */
 export type ReplicaStats = { asked: number; found: number; up: boolean };
 
 export type ReplicaOptions = {
-  /** The persons among these ids, by id: JSON texts. */
+  /** The JSON texts of the persons among these ids, by id. */
   ask(ids: string[]): Promise<Map<string, string>>;
-  /** A read waits this long for the replica, and then asks the primary. */
+  /** Longest wait for the replica. Then the primary is asked. */
   timeoutMs: number;
-  /** Called when it did not answer in time: what is in flight will not be waited for any more. */
+  /** Called after a timeout: answers in flight no longer matter. */
   abandon(): void;
   /** Called once when the replica is lost, with the reason, and once when it is back. */
   report(message: string): void;
 };
 
 export type Replica = {
-  /** Those whom the replica has. Never rejects: who is missing may be missing there alone. */
+  /** The persons that the replica has. Never rejects: missing ones may be missing only there. */
   find(ids: string[]): Promise<Map<string, string>>;
   stats(): ReplicaStats;
   close(): void;
@@ -23,9 +22,8 @@ const probeMs = 1000;
 const nobody = "00000000-0000-0000-0000-000000000000";
 
 /**
- * Reads that a replica answers as long as it can. Persons never change, so whatever it has is right; it may lag behind,
- * so whatever it has not says nothing. The first read that it does not answer in time is the last one to wait for
- * it: from then on it is left out, and probed in the background until it answers again.
+ * Reads from a replica. Persons never change, so its rows are right; it may lag, so a missing row says nothing. After
+ * a read without an answer in time, reads skip the replica until a background probe gets one.
  */
 export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions): Replica {
   let up = true;

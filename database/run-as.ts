@@ -2,19 +2,17 @@ import { chown, readFile, stat } from "node:fs/promises";
 
 /** How to run PostgreSQL, which refuses to run as root. */
 export type Runner = {
-  /** What to put before a command. */
   prefix: string[];
-  /** The user that the command's files belong to. */
+  /** The user that owns the command's files. */
   uid: number;
-  /** Makes a new, empty folder the command's own. */
+  /** Gives a new, empty folder to the command's user. */
   give(folder: string): Promise<void>;
 };
 
 /**
- * An ordinary user runs it as it is. Root runs it as whom the cluster belongs to, or where there is none yet as
- * the user postgres or nobody (setpriv). A clone below a folder that only root may enter (/root, a fresh
- * mktemp -d) is out of their reach: then as root without any of root's powers, under another number in a user
- * namespace (unshare). Both tools are of util-linux. Rejects where there is no such user.
+ * An ordinary user runs PostgreSQL directly. Root runs it as the owner of the cluster, or without one as postgres or
+ * nobody (setpriv). If that user cannot enter a folder such as /root, it runs without root's rights in a user
+ * namespace (unshare). Both tools belong to util-linux. Rejects without such a user.
  */
 export async function postgresRunner(
   cluster: string,
@@ -34,7 +32,7 @@ export async function postgresRunner(
   return { ...asMyself, prefix: ["unshare", "--user", ...numbers, "--"] };
 }
 
-/** What a user is called; its number where it has no name. */
+/** The user's name, or the number if it has none. */
 export async function nameOf(uid: number): Promise<string> {
   const [name] = (await accounts()).find((fields) => fields[2] === String(uid)) ?? [];
   return name ?? String(uid);

@@ -2,12 +2,11 @@ import postgres from "postgres";
 import { addressOf } from "./address.ts";
 import { Unavailable } from "./batch.ts";
 
-// Dates and json travel as the texts they are: no Date object, no second parsing.
+// Dates and json stay texts: no Date object, no second parsing.
 const asText = { serialize: (text: string) => text, parse: (text: string) => text };
 const types = { date: { to: 1082, from: [1082], ...asText }, json: { to: 114, from: [114], ...asText } };
 
-// What a role, a database or a host may have set otherwise, and what it is here. Not parameters at the start of a
-// connection: poolers refuse those.
+// Overrides what a role, a database or a host may have set. Poolers reject startup parameters.
 const session = {
   DateStyle: "ISO",
   default_transaction_isolation: "read committed",
@@ -19,12 +18,12 @@ const session = {
   standard_conforming_strings: "on",
   statement_timeout: "0",
 };
-// A 201 is flushed. Other values than off flush, and may wait for replicas, too.
+// A 201 is flushed. All values but off flush; some also wait for replicas.
 const flushed = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
 
 /**
- * `settings` are Postgres' own, for the session; "none" leaves it as it is. A connection ends when it was idle for `idleS`
- * seconds; 0: never.
+ * `settings` of the Postgres session; "none" sends no setup. An idle connection closes after `idleS` seconds; 0:
+ * never.
  */
 export function connect(url: string, max: number, settings: Record<string, string> | "none" = {}, idleS = 0) {
   const { options, searchPath } = addressOf(url);
@@ -32,21 +31,21 @@ export function connect(url: string, max: number, settings: Record<string, strin
   const pairs = Object.entries({ ...own, ...(settings === "none" ? {} : settings) });
   const literal = (text: string) => `E'${text.replaceAll(/['\\]/g, "\\$&")}'`;
   const values = [...pairs.map(([name, value]) => [name, literal(value)]), ["synchronous_commit", flushed]];
-  // Alone and first: a role's own limit would be one for the rest, too.
+  // First and alone, because a role's own limit would hold for the rest, too.
   const setup = `set statement_timeout = 0; select pg_backend_pid() as pid, ${values.map(([name, value]) => `set_config('${name}', ${value}, false)`).join()}`;
-  // All that the driver would otherwise read from PG* variables by itself.
+  // Options that the driver else reads from PG* variables.
   const driver = { max_pipeline: 100, prepare: true, debug: false, publications: "alltables" };
   return postgres({
     ...driver,
     ...options,
-    // Lists, of which the driver's types do not know.
+    // Lists, which the driver's types lack.
     host: options.host as unknown as string,
     port: options.port as unknown as number,
     max,
     types,
-    backoff: () => 0.1, // seconds; the default backs off for up to 20 s: the service would stay down after the database is back
+    backoff: () => 0.1, // seconds; the default waits up to 20 s after an outage
     idle_timeout: idleS,
-    max_lifetime: 60 * (30 + Math.random() * 30), // as the driver has it: not all at the same time
+    max_lifetime: 60 * (30 + Math.random() * 30), // the driver's default
     fetch_types: false,
     onnotice: () => {},
     ...(settings === "none" ? {} : { setup }),
@@ -54,22 +53,22 @@ export function connect(url: string, max: number, settings: Record<string, strin
 }
 
 /**
- * A value that does not fit its column or an index, or that a constraint or a trigger refuses: the row is to blame. Not for a null
- * (23502), which no row has while the schema is as it was at the start.
+ * A value that does not fit its column or an index, or that a constraint or trigger rejects. Not null (23502): a sign
+ * of a changed schema.
  */
 export function isRowError(error: unknown): boolean {
   const { cause } = error as Error;
   return cause instanceof postgres.PostgresError && /^(22|23(?!502)|44|54000|P0001)/.test(cause.code);
 }
 
-/** Whether Postgres gave this code as the reason of an Unavailable. */
+/** Whether an Unavailable has this SQLSTATE as its cause. */
 export function hasCode(error: unknown, code: string): boolean {
   const { cause } = error as Error;
   return cause instanceof postgres.PostgresError && cause.code === code;
 }
 
 const changed = "the database was changed since the start of this instance: restart it"; // to Citus, for instance
-// Messages for codes that say little by themselves.
+// Messages for unhelpful codes.
 const reasons: Record<string, string> = {
   "0A000": changed,
   "23502": changed,
@@ -81,30 +80,29 @@ const reasons: Record<string, string> = {
 };
 
 /**
- * A statement that Postgres does not understand is thrown as it is: a mistake of ours, or a schema that was changed. All
- * else (connections, restarts, deadlocks, no space, timeouts, rights, a schema that is not there yet, a pooler) passes,
- * and the same request may be sent again.
+ * Throws a statement error as it is: a bug, or a changed schema. All others, such as restarts, deadlocks, a full disk,
+ * missing rights or a pooler's, are temporary: Unavailable.
  */
 export function rethrow(error: unknown): never {
   if (error instanceof Unavailable) throw error;
   if (!(error instanceof postgres.PostgresError) || /^57P/.test(error.code)) {
     throw new Unavailable("the database cannot be reached", { cause: error });
   }
-  // `where`: in a function of somebody else's, for instance a trigger.
+  // `where`: in another program's function, such as a trigger.
   if (/^42(?!501|P01|P05)/.test(error.code) && error.where === undefined) throw error;
   throw new Unavailable(reasons[error.code] ?? `the database reports an error (${error.code})`, {
     cause: error,
   });
 }
 
-// Classes in which Postgres quotes nothing that a client has sent, as it does in 22 and 23; nor does the driver.
+// Classes whose messages quote no client's data, as 22 and 23 do. Nor do the driver's.
 const quotesNothing = /^(0[8A]|2[568]|3[DF]|4[02]|5[34578]|XX)|^[A-Z]+_?[A-Z_]+$/;
 
 /** What may be logged of the cause of an Unavailable. */
 export function loggable(cause: unknown): { code: string | undefined; reason: string | undefined } {
   if (!(cause instanceof Error)) return { code: undefined, reason: undefined };
   const { code, message, where } = cause as NodeJS.ErrnoException & { where?: string };
-  // `where`: a function of somebody else's, for instance a trigger, may say anything.
+  // `where`: as above.
   const isOwn = where === undefined && code !== undefined && quotesNothing.test(code);
   return { code, reason: isOwn ? message : undefined };
 }

@@ -5,9 +5,9 @@ import { dirname, join, relative } from "node:path";
 type Link = { source: string; target: string };
 
 /**
- * Makes the links to PostgreSQL's shared libraries that the npm package in `folder` lists, where they are missing.
- * A package holds no links: its postinstall makes them, which `ignore-scripts` and Bun without trustedDependencies skip.
- * Any number of processes may do so at once. Rejects with a message for people where the folder is not writable.
+ * Creates missing links to PostgreSQL's shared libraries in the npm package in `folder`: its postinstall would, but
+ * `ignore-scripts` and Bun without trustedDependencies skip it. Rejects with a message for people when the folder is
+ * not writable.
  */
 export async function linkLibraries(folder: string): Promise<void> {
   const list = join(folder, "native", "pg-symlinks.json");
@@ -16,7 +16,7 @@ export async function linkLibraries(folder: string): Promise<void> {
   for (const { source, target } of links) {
     const path = join(folder, target);
     if (existsSync(path)) continue;
-    // Renamed into its place: a link that leads nowhere is replaced, and one that another process makes does no harm.
+    // Renaming replaces a dangling link, and another process's link does no harm.
     const draft = `${path}.${process.pid}.${crypto.randomUUID()}`;
     try {
       await mkdir(dirname(path), { recursive: true });

@@ -3,7 +3,6 @@ import { chmodSync, rmSync } from "node:fs";
 import { listenerOf } from "./port.ts";
 import type { Settings } from "./settings.ts";
 
-/** What answers requests. */
 export type Service = {
   handle(request: Request): Promise<Response>;
   /** The answer when `handle` throws. */
@@ -12,16 +11,15 @@ export type Service = {
 
 export type Listening = {
   url: string;
-  /** Stops accepting; resolves when what is in flight is answered. */
+  /** Stops accepting. Resolves when all requests in flight are answered. */
   close(): Promise<void>;
-  /** Closes all connections at once. */
   kill(): Promise<void>;
 };
 
 const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
-const idleTimeoutS = 75; // longer than nginx keeps an idle connection: the upstream must not be the one that closes it
+const idleTimeoutS = 75; // longer than nginx keeps an idle connection, so that nginx closes it
 
-/** Listens on SOCKET, else on HOST and PORT. RangeError, of one line, names the setting that prevents it. */
+/** Listens on SOCKET, else on HOST and PORT. RangeError, in one line, names the invalid setting. */
 export async function listen(settings: Settings, service: Service): Promise<Listening> {
   const { SOCKET } = settings;
   const server = await (SOCKET === undefined ? onPort(settings, service) : onSocket(SOCKET, service));
@@ -53,7 +51,7 @@ async function onSocket(path: string, service: Service) {
   try {
     await removeStaleSocket(path);
     const server = Bun.serve({ ...options(service), unix: path });
-    chmodSync(path, 0o666); // nginx is another user; who may reach the socket is up to its folder
+    chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
     return server;
   } catch (error) {
     if (error instanceof RangeError) throw error;
@@ -61,7 +59,7 @@ async function onSocket(path: string, service: Service) {
   }
 }
 
-/** Bun's code does not tell the two settings apart: a port of 0 is free at any address that can be listened on. */
+/** Bun's code is the same for both settings. Port 0 is free on every valid address. */
 async function cannotListen(error: NodeJS.ErrnoException, host: string, port: number): Promise<Error> {
   const advice = "set HOST to 127.0.0.1, or to 0.0.0.0 for all addresses";
   try {
@@ -81,9 +79,8 @@ async function cannotListen(error: NodeJS.ErrnoException, host: string, port: nu
 }
 
 /**
- * Lets nginx be the one that closes every connection: it may write a request in the moment in which this end
- * closes, and a POST that was sent is not sent again. Without the socket's file it connects to the other instance;
- * a connection that is used ends with its answer; one that is not nginx drops by itself.
+ * nginx has to close each connection: it might just be writing a POST, which it cannot repeat. Without the socket's
+ * file it uses the other instance.
  */
 async function leave(
   server: Bun.Server<undefined>,
@@ -102,7 +99,7 @@ async function leave(
   await Bun.sleep(upstreamKeepAliveMs * 1.5);
 }
 
-/** A killed server leaves its socket behind, and then nobody can listen there. */
+/** A killed server's file blocks the next one. */
 async function removeStaleSocket(path: string): Promise<void> {
   const alive = await Bun.connect({ unix: path, socket: { data() {} } }).catch(() => undefined);
   if (alive) {

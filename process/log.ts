@@ -2,17 +2,15 @@ import { isatty } from "node:tty";
 
 export const levels = ["debug", "info", "warn", "error"] as const;
 export type Level = (typeof levels)[number];
-/** What belongs to an event, beside its message. Nothing that a client has sent. */
+/** Fields of an event. No client's data. */
 export type Fields = Record<string, string | number | undefined>;
 
 let least: Level = "info";
 
-/** From now on nothing below `level` is logged. */
 export function setLevel(level: Level): void {
   least = level;
 }
 
-/** True when events of this level are logged. */
 export const logs = (level: Level): boolean => levels.indexOf(level) >= levels.indexOf(least);
 
 export const debug = (message: string, fields?: Fields): void => write("debug", message, fields);
@@ -32,14 +30,14 @@ export function forPrograms(level: Level, msg: string, fields: Fields): string {
   return escaped(JSON.stringify({ time: new Date().toISOString(), level, msg, ...fields }));
 }
 
-/** What is not its first line is indented: it cannot be taken for another event. */
+/** Indents further lines, so they cannot pass for another event. */
 export function forPeople(message: string, fields: Fields): string {
   const pairs = Object.entries(fields).filter(([, value]) => value !== undefined);
   const text = [message, ...pairs.map(([name, value]) => `${name}=${value}`)].join(" ");
   return text.trimEnd().split("\n").map(escaped).join("\n    ");
 }
 
-// What ends a line somewhere, tells a terminal what to do, or shows text in another order than it has.
+// Characters that end a line, control a terminal or reorder text.
 const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 const escaped = (text: string) =>
   text.replace(unprintable, (found) =>
@@ -49,10 +47,7 @@ const escaped = (text: string) =>
       .join(""),
   );
 
-/**
- * What may be logged of an unexpected error: its name, its code, the statement (values are parameters) and where it
- * came from. Not its message, which may quote what a client has sent.
- */
+/** What may be logged of an unexpected error. Not its message, which may quote a client. */
 export function trace(thrown: unknown): Fields {
   if (!(thrown instanceof Error)) return { error: typeof thrown };
   const { name, message, stack = "", code, query } = thrown as Error & { code?: unknown; query?: unknown };
@@ -61,7 +56,7 @@ export function trace(thrown: unknown): Fields {
     error: name,
     code: typeof code === "string" ? code : undefined,
     query: typeof query === "string" ? query.slice(0, 200) : undefined,
-    // A stack begins with the message; where that is not found, it may hold another one, of unknown length.
+    // A stack starts with the message; else another message of unknown length may be there.
     stack: end === -1 ? undefined : stack.slice(end + message.length).trim(),
   };
 }

@@ -4,7 +4,7 @@ import * as log from "./log.ts";
 import { help, readSettings, type Settings } from "./settings.ts";
 import type { Running } from "./start.ts";
 
-// Ctrl-C reaches the server and `bun run start`, which passes it on to the server.
+// `bun run start` gets Ctrl-C, too, and passes it on to the server.
 const passedOnMs = 500;
 
 type Host = Pick<NodeJS.Process, "argv" | "env"> & {
@@ -14,8 +14,8 @@ type Host = Pick<NodeJS.Process, "argv" | "env"> & {
 };
 
 /**
- * Serves until a signal. The first lets it finish what it has begun, the start included, with status 0. A second ends it
- * at once, with status 1.
+ * Serves until a signal. The first one stops gracefully, also during the start, with status 0; the second one at once,
+ * with status 1.
  */
 export async function main(
   host: Host,
@@ -37,7 +37,7 @@ export async function main(
     }
     first = { signal, at: performance.now() };
     log.info(`stopping: ${signal}`);
-    gaveUp.abort(); // a start rejects then, and ends below
+    gaveUp.abort(); // rejects a pending start
     if (!running) return;
     try {
       await running.stop();
@@ -48,9 +48,9 @@ export async function main(
     log.info("stopped");
     host.exit(0);
   }
-  // A tick later: `bun --watch` calls the listeners of SIGTERM before a reload, and runs nothing after them.
+  // On the next tick: before a reload `bun --watch` calls SIGTERM's listeners and runs nothing after them.
   for (const signal of endingSignals()) host.on(signal, () => setImmediate(stop, signal));
-  // Bun does the same with them, but prints them as they are.
+  // Bun would print these errors unescaped.
   host.on("unhandledRejection", tell);
   host.on("uncaughtException", (thrown) => {
     tell(thrown);
@@ -67,12 +67,12 @@ export async function main(
     }
     const forPeople =
       error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
-    log.error((error as Error).message, forPeople ? {} : log.trace(error)); // no client has said anything yet
+    log.error((error as Error).message, forPeople ? {} : log.trace(error)); // no client's data yet
     host.exit(1);
   }
 }
 
-/** Without SIGHUP where it is ignored already, as nohup has it. */
+/** Not SIGHUP where it is ignored, as under nohup. */
 function endingSignals(): NodeJS.Signals[] {
   const status = "/proc/self/status";
   const [, ignored = "0"] = existsSync(status)

@@ -4,13 +4,12 @@ export type Metrics = {
   contentType: string;
   /** Prometheus' text format. */
   render(): Promise<string>;
-  /** Counts a request of `route` that was answered with `status` after `seconds`. */
   observe(route: string, status: number, seconds: number): void;
 };
 
 const blockSize = 256; // a quarter of a millisecond's work
 
-/** What is read at each scrape. */
+/** Read at each scrape. */
 export type Sources = {
   cache(): { hits: number; misses: number; entries: number; bytes: number };
   /** The search texts in memory. */
@@ -31,13 +30,12 @@ type Batches = {
   busy: number;
 };
 
-/** Request durations, what `sources` say, and the process' own figures. */
 export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
   const registry = new Registry();
   const registers = [registry];
   // 250 ms: the default wakes an idle process a hundred times a second.
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 250 });
-  // Bun has no heap spaces; it computes these by walking the whole heap, which is half of the cost of a scrape.
+  // Bun has no heap spaces, and computing these takes half of a scrape.
   for (const of of ["total", "used", "available"]) {
     registry.removeSingleMetric(`nodejs_heap_space_size_${of}_bytes`);
   }
@@ -70,7 +68,7 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
     routes.length = 0;
   }
 
-  /** A value that is read at each scrape. Prometheus accepts a gauge that only grows as a counter. */
+  /** A value read at each scrape. Prometheus accepts a growing gauge as a counter. */
   function gauge(name: string, help: string, read: () => number) {
     new Gauge({
       name: `pessoas_${name}`,

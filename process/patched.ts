@@ -2,8 +2,8 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * The packages that lack what a file in patches/ adds to them: `bun install` applies those, no other package manager does.
- * None where there is no such folder, as in a bundle, which holds the packages it was built with.
+ * Names of the packages that lack their patch in patches/, which only `bun install` applies. Empty in a bundle, which
+ * has no such folder.
  */
 export function unpatched(project = join(import.meta.dir, "..")): string[] {
   const patches = join(project, "patches");
@@ -19,7 +19,7 @@ export function unpatched(project = join(import.meta.dir, "..")): string[] {
     .map(({ name }) => name);
 }
 
-/** Whether the package in `folder` has a line less than this part of a patch, which changes one file, adds. */
+/** Whether the package in `folder` lacks a line that this part of a patch, for one file, adds. */
 function lacks(folder: string, part: string): boolean {
   const [, path = ""] = /^\+\+\+ b\/(.+)$/m.exec(part) ?? [];
   const file = join(folder, path);

@@ -25,7 +25,7 @@ const databaseUrl = (mustTakeWrites: boolean) =>
     }
   });
 
-/** Every setting, from the environment. --help and the table in docs/operations.md say the same: a test compares them. */
+/** All settings. A test compares them with docs/operations.md. */
 const Each = z.object({
   HOST: z.string().default("127.0.0.1").describe("address to listen on; 0.0.0.0 for all"),
   PORT: whole(0, 65_535).default(9999).describe("port to listen on; 0 for any free one"),
@@ -72,8 +72,8 @@ const Settings = Each.refine((all) => all.DATABASE_URL_READ === undefined || all
 export type Settings = z.infer<typeof Settings>;
 
 /**
- * Throws RangeError that names every wrong setting in one line. An empty value counts as not set. What a DATABASE_URL does
- * not say is taken from PGHOST and its like, as psql does.
+ * Throws RangeError, in one line, with all invalid settings. An empty value counts as unset. DATABASE_URL is completed
+ * from PG* variables, as by psql.
  */
 export function readSettings(env: Record<string, string | undefined>): Settings {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
@@ -89,7 +89,7 @@ export function readSettings(env: Record<string, string | undefined>): Settings 
   throw new RangeError(wrong.join("; "));
 }
 
-/** Each setting with its default, as one may write it into the environment, and what it is. */
+/** Each setting with its description, and its default as in the environment. */
 export function describeSettings(): { name: string; fallback: string | undefined; what: string }[] {
   const defaults = Settings.parse({});
   return Object.entries(Each.shape).map(([name, { description = "" }]) => {
@@ -98,7 +98,6 @@ export function describeSettings(): { name: string; fallback: string | undefined
   });
 }
 
-/** What --help prints. */
 export function help(): string {
   const settings = describeSettings();
   const width = Math.max(...settings.map(({ name }) => name.length)) + 2;

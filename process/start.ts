@@ -7,36 +7,34 @@ import * as log from "./log.ts";
 import { unpatched } from "./patched.ts";
 import type { Settings } from "./settings.ts";
 
-/** What is served, on a database. */
+/** A service on a database. */
 export type Service = Handler & {
-  /** Makes the database ready. Rejects with Unavailable while that is not possible yet. */
+  /** Prepares the database. Rejects with Unavailable while that is not possible yet. */
   migrate(): Promise<void>;
   close(): Promise<void>;
 };
 
 export type Running = {
   url: string;
-  /** Stops accepting, answers what is in flight, then lets go of the database. */
+  /** Stops accepting, answers the requests in flight, then closes the database. */
   stop(): Promise<void>;
-  /** Stops at once. */
   kill(): void;
 };
 
 export type StartOptions = {
   /** Aborts the start. */
   gaveUp?: AbortSignal | undefined;
-  /** How long a stopping server waits for requests in flight; default 5000. */
+  /** Longest wait for requests in flight; default 5000. */
   drainMs?: number | undefined;
 };
 
-// A database that is away delays the listening for this long: then the server is alive, and ready by itself later.
+// Longest wait for the database before listening. Then the server is alive, and ready later.
 const databaseWaitMs = 2000;
 const retryMs = 100;
 
 /**
- * Starts the embedded Postgres where no DATABASE_URL is set, opens the service on the database, and listens. Rejects with a message
- * for people when a setting or the surroundings prevent it, and with the reason of `gaveUp` when that aborts first. Of a start
- * that rejects nothing is left behind.
+ * Starts the embedded Postgres unless DATABASE_URL is set, opens the service and listens. Rejects with a message for
+ * people, or with the reason of `gaveUp`. A failed start leaves nothing behind.
  */
 export async function start(
   settings: Settings,
@@ -56,7 +54,7 @@ export async function start(
   const service = open(settings.DATABASE_URL ?? (embedded as Embedded).url);
   const ending = new AbortController();
   const migrated = migrate(service, AbortSignal.any([gaveUp, ending.signal]));
-  migrated.catch(() => {}); // once nobody waits for it any more
+  migrated.catch(() => {}); // after the race below
   opened.defer(async () => {
     ending.abort();
     await service.close();
@@ -72,7 +70,7 @@ export async function start(
     url: listening.url,
     async stop() {
       ending.abort();
-      // A client that never ends its request must not keep the server from ending.
+      // An unfinished request must not block the stop.
       await atMost(drainMs, listening.close());
       await closing.disposeAsync();
     },
@@ -83,7 +81,7 @@ export async function start(
   };
 }
 
-/** Resolves or rejects as `done` does; after `ms` it resolves all the same. */
+/** Settles like `done`, or resolves after `ms`. */
 async function atMost(ms: number, done: Promise<unknown>): Promise<void> {
   const { promise: late, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, ms);
@@ -99,8 +97,8 @@ function aborted(signal: AbortSignal): Promise<unknown> {
 }
 
 /**
- * Applies the schema as soon as the database can be reached, until `gaveUp`. Rejects when the database refuses
- * to be used at all; once the server is up, it goes on trying even then.
+ * Applies the schema as soon as the database is reachable. Rejects when it cannot be used at all, but only before the
+ * server listens.
  */
 async function migrate(service: Service, gaveUp: AbortSignal): Promise<void> {
   const patienceEnds = performance.now() + databaseWaitMs;

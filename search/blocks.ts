@@ -1,14 +1,12 @@
 /*
- * The texts in memory are divided into blocks of some persons each. A block has a Bloom filter of all pieces of two and of four
- * bytes in its texts. A search scans only the blocks whose filter has all pieces of its term: of the 350 blocks of 50,000
- * persons about ten for a whole apelido, and one for a term that nobody has.
+ * Blocks of the texts in memory. A search scans only blocks whose Bloom filter has all pieces, of two or four bytes,
+ * of its term: of 350 blocks about ten for a whole apelido, one for an unknown term.
  */
 
 /** A block ends with the person that reaches this size. */
 export const blockBytes = 8192;
 const fourBits = 2 ** 14; // for pieces of four bytes: a full block sets three in ten
-const twoBits = 2 ** 13; // after them, for pieces of two bytes, which have fewer values
-/** Size of a block's filter. */
+const twoBits = 2 ** 13; // after them, for pieces of two bytes
 export const filterBytes = (fourBits + twoBits) / 8;
 
 function bitOfFour(piece: number): number {
@@ -21,7 +19,7 @@ function bitOfTwo(piece: number): number {
   return fourBits + ((mixed ^ (mixed >>> 15)) & (twoBits - 1));
 }
 
-/** Adds the pieces of `bytes` from `from` to `to` to the filter at `filter` in `filters`. */
+/** Adds the pieces of `bytes` between `from` and `to` to the filter at offset `filter`. */
 export function addPieces(
   filters: Uint8Array,
   filter: number,
@@ -42,7 +40,7 @@ function set(filters: Uint8Array, filter: number, bit: number): void {
   filters[at] = (filters[at] as number) | (1 << (bit & 7));
 }
 
-/** The bits that every block with `term` has set: those of its longest pieces. Empty for a single byte. */
+/** The bits of the longest pieces of `term`, which every block with the term has set. Empty for a single byte. */
 export function bitsOf(term: Uint8Array): number[] {
   const [length, bitOf] = term.length < 4 ? [2, bitOfTwo] : [4, bitOfFour];
   const bits: number[] = [];
@@ -54,7 +52,7 @@ export function bitsOf(term: Uint8Array): number[] {
   return bits;
 }
 
-/** False when no text in the block whose filter is at `filter` has all pieces of a term. `bits` are of `bitsOf`. */
+/** False when the block of the filter at offset `filter` cannot contain the term of `bits`. */
 export function mayContain(filters: Uint8Array, filter: number, bits: number[]): boolean {
   for (const bit of bits) {
     if (!((filters[filter + (bit >> 3)] as number) & (1 << (bit & 7)))) return false;

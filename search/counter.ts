@@ -1,17 +1,16 @@
 import { maxFound } from "./limits.ts";
 
-/** How many persons have a key. */
+/** Counts persons by key. */
 export type Counter<Key> = {
   /** Undefined for an unknown key. */
   get(key: Key): number | undefined;
   set(key: Key, count: number): void;
-  /** Counts one more person. */
   add(key: Key): void;
-  /** Whether a search for the key has a full answer. */
+  /** Whether 50 persons have the key. */
   isFull(key: Key): boolean;
 };
 
-/** Remembers `max` keys and evicts the oldest. An evicted key is counted anew, which only costs space. */
+/** Remembers `max` keys and evicts the oldest. Counting an evicted key anew only costs space. */
 export function counter<Key>(max: number): Counter<Key> {
   const counts = new Map<Key, number>();
   function set(key: Key, count: number) {

@@ -1,35 +1,32 @@
 import type { Query } from "../database/pool.ts";
 import type { Hit, Memory } from "./memory.ts";
 
-/** Keeps a memory equal to what the database shows. */
+/** Keeps a memory equal to the database. */
 export type Feed = {
   /**
-   * Loads the next persons that are not in memory yet. True when all persons that were stored before this call are in memory.
-   * Calls must not overlap.
+   * Loads the next new persons. True when all persons stored before this call are in memory. Calls must not overlap.
    */
   next(): Promise<boolean>;
-  /** Whether the first load is complete. */
   isLoaded(): boolean;
-  /** Whether the index had persons at the last question. */
   hasIndexed(): boolean;
 };
 
-/** What the next question asks for. Transactions are numbered. */
+/** Where the next load starts. Transactions are numbered. */
 type Position = {
   /** Which server and which table. */
   store: string;
-  /** The first transaction to ask for, and earlier ones that were open at the last snapshot. */
+  /** The first transaction to load, and earlier ones that were open at the last snapshot. */
   from: bigint;
   open: bigint[];
   /** The last transaction whose rows are all in memory. */
   last: bigint;
-  /** The end of the question; null: the present one. */
+  /** The end of the load; null: the current transaction. */
   end: string | null;
-  /** The snapshot that this load began with. */
+  /** The snapshot at the start of this load. */
   snapshot: string | undefined;
 };
 
-const portion = 500; // rows: a few milliseconds of an instance
+const portion = 500; // rows: a few milliseconds of CPU
 const lastTransaction = "18446744073709551615";
 const start: Position = {
   store: "",
@@ -41,12 +38,11 @@ const start: Position = {
 };
 
 /**
- * Each row has the number of the transaction that stored it. A row that is visible now and was not at an earlier snapshot was
- * stored by a transaction that was open then or began later. So no row is missed, in whatever order transactions commit
- * and however long one stays open. A question begins behind the last transaction that stored a row and not at the end of
- * the snapshot, because a server that crashes uses numbers again that stored nothing. Rows of a restored backup have
- * numbers of another server: the first load takes all rows, later questions end at the present number. A row may come
- * twice, from a load of several portions or when the present number reaches one of another server.
+ * Each row has the number of its transaction. A row that became visible since a snapshot is of a transaction that was
+ * open then or began later, so no row is missed, in whatever order transactions commit. The next load starts behind
+ * the last transaction that stored a row, not at the snapshot's end: a crashed server reuses numbers that stored
+ * nothing. A restored backup has another server's numbers, so only the first load takes rows above the current number.
+ * A row may come twice: from a load of several portions, or when the current number reaches one of another server.
  */
 const statement = `
   select null::uuid as id, null::tid as ctid, pg_current_snapshot()::text as apelido,
@@ -59,14 +55,14 @@ const statement = `
     where busca is null and tx >= $1::xid8 and tx < coalesce($3::xid8, pg_snapshot_xmax(pg_current_snapshot()))
     order by tx fetch first ${portion} rows with ties)`;
 
-/** The first row is no person: its `apelido` is the snapshot, its `nome` the store, its `stack` whether the index has persons. */
+/** The first row is no person: `apelido` is the snapshot, `nome` the store, `stack` whether the index has persons. */
 type Row = Hit & { apelido: string; nome: string; stack: string | null; tx: string };
 
 export function openFeed(memory: Memory, query: Query): Feed {
   let position = start;
   let loaded = false;
   let indexed = false;
-  const again = new Set<string>(); // ids in memory whose rows will come a second time
+  const again = new Set<string>(); // ids in memory whose rows will come again
 
   function forget() {
     memory.clear();
@@ -79,7 +75,7 @@ export function openFeed(memory: Memory, query: Query): Feed {
     async next() {
       const asked = position;
       const rows = await query<Row>(statement, [String(asked.from), `{${asked.open.join()}}`, asked.end]);
-      if (position !== asked) return false; // this question was abandoned and asked again
+      if (position !== asked) return false; // abandoned meanwhile
       const [head, ...persons] = rows as [Row, ...Row[]];
       const { apelido: seen, nome: store } = head;
       // Another server, or a table that was truncated or restored.
@@ -105,7 +101,7 @@ export function openFeed(memory: Memory, query: Query): Feed {
         position = { ...asked, store, snapshot, from, last, open: [] };
         return false;
       }
-      if (last >= end) last = end - 1n; // a number of another server, and this one crashed
+      if (last >= end) last = end - 1n; // another server's number, or this server crashed
       from = last + 1n;
       position = { store, from, open: open.filter((tx) => tx < from), last, end: null, snapshot: undefined };
       loaded = true;
@@ -116,7 +112,7 @@ export function openFeed(memory: Memory, query: Query): Feed {
   };
 }
 
-/** The first transaction that began after a snapshot, and earlier ones that were open at it. */
+/** The first transaction after a snapshot, and earlier ones that were open at it. */
 function parse(snapshot: string): { end: bigint; open: bigint[] } {
   const [, end = "", open = ""] = snapshot.split(":");
   return { end: BigInt(end), open: open === "" ? [] : open.split(",").map(BigInt) };

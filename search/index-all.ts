@@ -11,8 +11,8 @@ const textsStatement = `
   update pessoas set busca = texts.text from texts where pessoas.id = texts.id`;
 
 /**
- * For persons that were in memory before their database became Citus, where all are in the index. Each call stores the texts and the
- * short terms of some of them. False when none is left.
+ * For a database that became Citus, where all persons are in the index. Each call indexes some persons. False when
+ * none is left.
  */
 export function indexer(): (query: Query) => Promise<boolean> {
   const short = shortTerms(Number.POSITIVE_INFINITY);

@@ -2,46 +2,44 @@ import { addPieces, bitsOf, blockBytes, filterBytes, mayContain } from "./blocks
 import { counter } from "./counter.ts";
 import { maxFound } from "./limits.ts";
 
-/** A person and the place of its row, by which Postgres reads it in half of the time of a read by id. */
+/** A person and the place of its row: Postgres reads by place in half the time of a read by id. */
 export type Hit = { id: string; ctid: string };
 
-/** A position in the texts. `emptied`: how often the memory was cleared before. */
+/** A position in the texts. `emptied` counts earlier calls of `clear`. */
 type End = { at: number; emptied: number };
 
 /** The search texts of the first persons. */
 export type Memory = {
-  /** Adds one. `stack` is JSON. */
+  /** `stack` is JSON. */
   add(person: Hit & { apelido: string; nome: string; stack: string | null }): void;
   /**
-   * Up to 50 persons with `term` in one field. `term` is in lower case, without U+0000. `since`: an earlier end; only persons that
-   * were added after it.
+   * Up to 50 persons with `term` in one field. `term`: lower case, without U+0000. `since`: only persons added after
+   * this end.
    */
   find(term: string, since?: End): Hit[];
-  /** The present end of the texts. */
   end(): End;
-  /** Whether 50 persons have `element`, as it was sent, in their stacks. */
+  /** Whether 50 persons have `element`, exactly as sent, in their stacks. */
   isCommon(element: string): boolean;
   clear(): void;
   persons(): number;
   bytes(): number;
 };
 
-// A UUID as text: packing it costs more than adding all the rest.
+// As text: packing a UUID costs more than adding all the rest.
 const idBytes = 36;
 const hitBytes = idBytes + "(4294967295,65535)".length;
 const elementsKnown = 10_000;
 const firstBytes = 64 * 1024;
 
 /**
- * One growing buffer of UTF-8, in which each field ends with a zero byte, which no field and no term contains. Scanning bytes
- * is ten times as fast as scanning strings, and most searches scan only a few blocks (blocks.ts). Once 50 persons have an
- * element in their stacks, later texts leave it out: 50 persons are a full answer.
+ * One growing buffer of UTF-8; a zero byte ends each field. Scanning bytes is ten times as fast as scanning strings.
+ * An element that 50 persons have is left out of later texts: those 50 are a full answer.
  */
 export function openMemory(): Memory {
   let text: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let hits: Buffer = Buffer.allocUnsafeSlow(firstBytes);
-  let starts = new Uint32Array(1024); // of each person's text
-  let filters: Buffer = Buffer.alloc(firstBytes); // of each block
+  let starts = new Uint32Array(1024);
+  let filters: Buffer = Buffer.alloc(firstBytes);
   let blocks: number[] = []; // where each begins in the text
   let used = 0;
   let persons = 0;
@@ -51,7 +49,7 @@ export function openMemory(): Memory {
   function textOf(apelido: string, nome: string, stack: string | null): string {
     let fields = `${apelido}\0${nome}\0`;
     if (stack !== null) {
-      const own = new Set<string>(); // an element counts once for each person
+      const own = new Set<string>(); // an element counts once per person
       for (const element of JSON.parse(stack) as string[]) {
         if (elements.isFull(element) || own.has(element)) continue;
         own.add(element);
@@ -62,11 +60,10 @@ export function openMemory(): Memory {
     return fields.toLowerCase();
   }
 
-  /** The person whose text has the byte at `at`. */
   const personAt = (at: number) => lastUpTo(starts, persons, at);
   const blockAt = (at: number) => lastUpTo(blocks, blocks.length, at);
 
-  /** Where the filter is for a text that begins at `at`. */
+  /** Offset of the filter for a text that begins at `at`. */
   function filterFor(at: number): number {
     if (blocks.length === 0 || at >= (blocks.at(-1) as number) + blockBytes) {
       filters = grown(filters, blocks.length * filterBytes, filterBytes);
@@ -93,7 +90,7 @@ export function openMemory(): Memory {
       starts[persons] = used;
       hits.write(id + ctid.padEnd(hitBytes - idBytes), persons * hitBytes, "latin1");
       const end = used + text.write(fields, used);
-      const filter = filterFor(used); // first: it may replace `filters`
+      const filter = filterFor(used); // before `addPieces`: it may replace `filters`
       addPieces(filters, filter, text, used, end);
       used = end;
       persons++;
@@ -102,7 +99,7 @@ export function openMemory(): Memory {
       const wanted = Buffer.from(term);
       const bits = bitsOf(wanted);
       const start = since.emptied === emptied ? since.at : 0;
-      const found = new Map<string, Hit>(); // a person may have been added twice (feed.ts)
+      const found = new Map<string, Hit>(); // a person may be in memory twice (feed.ts)
       for (let block = blockAt(start); block < blocks.length; block++) {
         if (!mayContain(filters, block * filterBytes, bits)) continue;
         const all = text.subarray(0, blocks[block + 1] ?? used);

@@ -1,22 +1,19 @@
-/** Persons in the pending list at most, by the creates of one instance. A merge of more costs no less CPU for each. */
+/** The pending list's bound, in persons stored by one instance. Larger merges cost no less CPU per person. */
 export const maxPending = 65_536;
-/**
- * A search reads every pending person. When the searches since the last merge have read this many, they have cost as much CPU as
- * a merge, so a merge is due.
- */
+/** A search reads every pending person. After so many reads the list has cost as much CPU as its merge. */
 export const maxRead = 250_000;
 const idleMs = 5000;
 
-/** When an instance merges the pending list of the GIN index. */
+/** Schedules merges of the GIN pending list. */
 export type MergeSchedule = {
-  /** This instance has stored so many more persons in the index. */
+  /** This instance stored `persons` more in the index. */
   stored(persons: number): void;
   /** A search has read the pending list. */
   searched(): void;
   stop(): void;
 };
 
-/** Calls `merge` when the list is long, when searches have read much of it, or when no person was stored for `afterMs`. */
+/** Calls `merge` for a long list, for one that searches have read much, and `afterMs` after the last create. */
 export function mergeSchedule(merge: () => void, afterMs = idleMs): MergeSchedule {
   let pending = 0;
   let read = 0;

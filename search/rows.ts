@@ -1,10 +1,9 @@
 import type { Pessoa } from "../contract/pessoa.ts";
 import { columns, type Search, type Searchable } from "./search.ts";
 
-/** The columns that are stored of a person. */
 export const storedColumns = `${columns}, busca`;
 
-/** What is stored of a person: `values` in the order of storedColumns. `bytes`: of its fields. */
+/** A row to insert: `values` in the order of storedColumns, `bytes` of its fields. */
 export type Row = { id: string; values: (string | null)[]; bytes: number; searchable: Searchable };
 
 export function rowOf(pessoa: Pessoa, searchableOf: Search["searchableOf"]): Row {
@@ -16,7 +15,7 @@ export function rowOf(pessoa: Pessoa, searchableOf: Search["searchableOf"]): Row
 }
 
 const columnCount = 6;
-/** Resolves a number of rows to their insert, which returns the new ids. */
+/** An insert of so many rows, which returns the new ids. */
 export const insertStatement = memoized((rows) => {
   const tuples = Array.from({ length: rows }, (_, row) => {
     const parameters = Array.from({ length: columnCount }, (_, i) => `$${row * columnCount + i + 1}`);
@@ -24,7 +23,7 @@ export const insertStatement = memoized((rows) => {
   });
   return `insert into pessoas (${storedColumns}) values ${tuples.join()} on conflict do nothing returning id`;
 });
-/** The same, with the short terms of the new persons: a JSON object by id. */
+/** The same with the new persons' short terms: a JSON object by id. */
 export const insertWithTermsStatement = memoized(
   (rows) => `
   with created as (${insertStatement(rows)}),
@@ -36,7 +35,7 @@ export const insertWithTermsStatement = memoized(
   select id from created`,
 );
 
-/** Makes each statement once: one for each number of rows. */
+/** Builds the statement for each number of rows once. */
 function memoized(make: (rows: number) => string): (rows: number) => string {
   const made: string[] = [];
   return (rows) => (made[rows] ??= make(rows));

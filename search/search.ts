@@ -11,18 +11,18 @@ import { trigramSample } from "./trigrams.ts";
 /*
  * How a term finds a person.
  *
- * Every instance holds the first 50,000 persons in memory: their fields in lower case, one after the other, as UTF-8
- * (memory.ts). A search scans these bytes. Unless it finds 50 persons, it first asks Postgres for the persons that any instance
- * has stored since the last time (feed.ts), so a search finds each person whose 201 was sent before. Persons in memory have
- * no `busca` and cost no index but a small one of transaction numbers.
+ * Every instance has the first 50,000 persons in memory: their fields in lower case, as UTF-8 (memory.ts). A search
+ * scans these bytes. With fewer than 50 matches it first loads the persons that any instance has stored since
+ * (feed.ts), so it finds every person whose 201 was sent. These rows have no `busca`, and only a small index of
+ * transaction numbers.
  *
- * Later persons, and long ones, are in a GIN index of trigrams over `busca`, which has their fields written in letters alone
- * (text.ts). A search asks it for the rarest trigrams of a term (trigrams.ts). GIN adds new rows to a pending list, which the
- * instances merge (pending-list.ts). Terms of one and two characters have no trigram: the table of short terms keeps up to 50
- * persons for each (short-terms.ts).
+ * Later and long persons are in a GIN index of trigrams over `busca`, which spells their fields in letters (text.ts).
+ * A search asks for the rarest trigrams of its term (trigrams.ts). Instances merge the index's pending list
+ * (pending-list.ts). Terms of one and two characters have no trigram: a table has up to 50 persons for each
+ * (short-terms.ts).
  *
- * A search may return any 50 persons with the term, and no person is ever changed or removed. So a term that 50 persons in
- * memory have is not searched in the index, and need not be in it.
+ * Any 50 matches are a correct answer, and persons never change. So a term that 50 persons in memory have is neither
+ * stored nor searched in the index.
  */
 
 /** Short terms of persons, a JSON object by id. */
@@ -32,55 +32,49 @@ export const insertTermsStatement = `
 const shortTermsKnown = 100_000;
 const sampleSize = 1000; // texts read at the start
 const learnOneIn = 64;
-const refreshEvery = 200; // creates of this instance, so no search has to load many persons
+const refreshEvery = 200; // creates of this instance; bounds what a search has to load
 
 export type SearchOptions = {
-  /** Persons to hold in memory. */
   maxPersons?: number | undefined;
-  /** Runs a statement that takes a moment. */
   query: Query;
-  /** Calls `next` while no other call of it is under way; the call begins after this one. */
+  /** Runs `next` alone: not before this call, and not while another one runs. */
   inTurn(next: () => Promise<boolean>): Promise<boolean>;
-  /** The JSON texts of these persons, without those that are gone. */
+  /** The JSON texts of these persons. Removed persons are left out. */
   read(hits: Hit[]): Promise<string[]>;
-  /** The JSON texts of the persons that a statement finds in the index. */
   searchIndex(statement: string, parameters: string[]): Promise<string[]>;
-  /** Merges the pending list of the index. */
   merge(): void;
 };
 
-/** What a search needs of a person: the value of `busca`, null in memory, and the fields whose short terms may need rows. */
+/** The value of `busca`, null in memory, and the fields whose short terms may need rows. */
 export type Searchable = { text: string | null; fields: string[] };
 
 export type Search = {
   /**
-   * Loads what searches have to know, by `query`, which may take long. Resolves when the first persons are in memory; the others are
-   * loaded in the background. On Citus all persons are in the index: transactions of different workers have no common order.
+   * Prepares searches. Resolves when the first persons are in memory; the others follow in the background. On Citus
+   * all persons are in the index, because transactions of different workers have no common order.
    */
   load(query: Query, isCitus: boolean): Promise<void>;
-  /** What to store of a person. `bytes`: the size of its fields. */
+  /** How to store a person with so many bytes in its fields. */
   searchableOf(pessoa: Pessoa, bytes: number): Searchable;
   /** The short terms of these fields that need a row. */
   neededTerms(fields: string[]): string[];
-  /** These persons, and these rows of short terms, are stored. */
+  /** Call after a commit, with the stored persons and short terms. */
   stored(persons: Searchable[], terms: string[]): void;
   /** JSON texts of at most 50 persons with `term`. */
   find(term: string): Promise<string[]>;
-  /** What is in memory. */
   stats(): { persons: number; bytes: number };
   close(): void;
 };
 
 export const columns = "id, apelido, nome, nascimento, stack";
-/** Persons in the index by a term ($1) and a pattern of its trigrams ($2). */
+/** Persons in the index with a term ($1) that matches a pattern of trigrams ($2). */
 export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
-/** Persons in the index by a term of one or two characters. */
+/** Persons in the index with a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
-/** Short terms that have all the rows they need. */
 export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
 const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
 
-/** As `searchableOf`, for persons that are stored past the instances. `inMemory`: how many persons are in memory already. */
+/** `searchableOf` for rows that no instance stores. `inMemory`: persons in memory already. */
 export function searchableInBulk(inMemory: number): Search["searchableOf"] {
   let room = maxInMemory - inMemory;
   return (pessoa, bytes) =>
@@ -101,7 +95,7 @@ export function openSearch(options: SearchOptions): Search {
   const hasRoom = () => feed.isLoaded() && memory.persons() < maxPersons && memory.bytes() < maxMemoryBytes;
   const isAnsweredByMemory = (term: string) => memory.find(term).length >= maxFound;
 
-  /** Resolves when every person that was stored before the call is in memory. */
+  /** Resolves when all persons stored before the call are in memory. */
   async function refresh() {
     while (!(await inTurn(feed.next)));
   }
@@ -112,7 +106,7 @@ export function openSearch(options: SearchOptions): Search {
       short.complete(terms.map(({ term }) => term));
       for (const { text } of await query<{ text: string }>(textsStatement, [])) trigrams.learn(text);
       if (isCitus) maxPersons = 0;
-      else if (!(await inTurn(feed.next))) refresh().catch(() => {}); // a search goes on with it
+      else if (!(await inTurn(feed.next))) refresh().catch(() => {}); // the next search continues it
     },
     searchableOf(pessoa, bytes) {
       if (bytes <= maxPersonBytes && hasRoom()) return { text: null, fields: [] };
@@ -140,7 +134,7 @@ export function openSearch(options: SearchOptions): Search {
     const end = memory.end();
     const hits = memory.find(term);
     const texts = read(hits);
-    // A full answer needs no refresh, unless some of its persons are gone: then it is another database.
+    // A full answer needs no refresh, unless some persons are gone: then it is another database.
     if (hits.length >= maxFound && (await texts).length === hits.length) return await texts;
     const fromIndex = maxPersons === 0 || feed.hasIndexed() ? findInIndex(term) : undefined;
     const [before, since] = await Promise.all([
@@ -149,7 +143,7 @@ export function openSearch(options: SearchOptions): Search {
       fromIndex,
     ]);
     if (memory.end().emptied !== end.emptied) return await find(given);
-    const found = [...new Set([...before, ...since])]; // a person that was added twice has one text
+    const found = [...new Set([...before, ...since])]; // a person may be in memory twice
     if (found.length < maxFound && (fromIndex || feed.hasIndexed()))
       found.push(...(await (fromIndex ?? findInIndex(term))));
     return found.slice(0, maxFound);

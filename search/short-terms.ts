@@ -4,20 +4,20 @@ import { maxFound } from "./limits.ts";
 /** Which terms of one and two characters need another row in the table of short terms. */
 export type ShortTerms = {
   /**
-   * The short terms in `fields`, which are in lower case, that need a row for this person. One of them is the empty term, whose
-   * rows say that the index has persons. `isAnsweredByMemory`: whether the memory alone has a full answer to a term.
+   * The short terms in `fields`, in lower case, that need a row for this person. One is the empty term, whose rows
+   * show that the index has persons. `isAnsweredByMemory`: whether 50 persons in memory have the term.
    */
   needed(fields: string[], isAnsweredByMemory: (term: string) => boolean): string[];
   /** Each of these terms has one more row. */
   stored(terms: string[]): void;
-  /** These terms have all the rows they need. */
+  /** These terms have all their rows. */
   complete(terms: string[]): void;
 };
 
-const pair = 2 ** 21; // more than there are code points
+const pair = 2 ** 21; // above every code point
 const asciiEnd = 0x80;
 
-/** A term as a number, for half of the CPU of strings: two code points, the first one 0 if there is only one. */
+/** Two code points as a number, the first 0 if there is only one: half the CPU of strings. */
 function numberOf(term: string): number {
   const [first = 0, second] = Array.from(term, (character) => character.codePointAt(0) as number);
   return second === undefined ? first : first * pair + second;
@@ -30,8 +30,8 @@ function textOf(term: number): string {
 }
 
 /**
- * Remembers the rows of `max` terms. A forgotten term gets more rows than it needs, and so does a term that two instances
- * store. Only terms in ASCII are looked up in memory, each once: there are few of them, and a lookup may scan all texts.
+ * Remembers the rows of `max` terms. Forgetting one only adds rows, and so do two instances. Only ASCII terms, which
+ * are few, are looked up in memory: that may scan all texts.
  */
 export function shortTerms(max: number): ShortTerms {
   const rows = counter<number>(max);

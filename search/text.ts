@@ -1,17 +1,16 @@
 /**
- * The text of a person in the index: all searchable fields. A field contains a term exactly when the text contains the term,
- * encoded the same way.
+ * The text of a person for the GIN index. A field contains a term exactly when the text contains the encoded term.
  *
- * A trigram has letters and digits alone, and which characters are letters depends on the C library of the database. So a text
- * keeps the letters below, on which all C libraries agree. Every other character is encoded in letters that nobody uses,
- * those of CJK Extension A from U+3400 on. A character of ASCII becomes one of them, any other one two: a lead and a trail,
- * from separate ranges, so no term begins or ends within a pair. U+0001 separates the fields, and no term contains it.
+ * Trigrams have only letters and digits, and the database's C library decides what is a letter. So a text keeps the
+ * letters below, on which all C libraries agree, and encodes other characters in CJK Extension A: ASCII in one letter,
+ * others in a lead and a trail from separate ranges, so no term starts or ends within a pair. U+0001 separates the
+ * fields.
  */
 const border = "\x01";
 const lead = 0x3400; // plus the upper bits of a code point, up to 0x43f
 const trail = lead + 0x440; // plus the lower ten bits
 const ascii = trail + 0x400; // plus one of 0x80 characters
-// Letters since Unicode 3.2 that no locale lower-cases. Capitals in between do not occur: the text is in lower case.
+// Letters since Unicode 3.2 that no locale lower-cases. Capitals in between do not occur.
 const kept = [
   "0-9a-z",
   "\u00df-\u00f6\u00f8-\u017f\u1ea0-\u1ef9", // Latin: Europe, Vietnam
@@ -21,7 +20,7 @@ const kept = [
 ].join("");
 const outside = new RegExp(`[^${kept}]`, "gu");
 
-// U+0000, which no field contains, separates the fields until all are encoded at once.
+// U+0000, which no field contains, separates the fields before encoding.
 const asciiLetters = Array.from({ length: 0x80 }, (_, code) =>
   code ? String.fromCharCode(ascii + code) : border,
 );
@@ -31,10 +30,10 @@ function asLetters(character: string): string {
   return asciiLetters[code] ?? String.fromCharCode(lead + (code >> 10), trail + (code & 0x3ff));
 }
 
-/** A text in lower case, encoded as in `busca`. */
+/** Encodes a lower-case text as in `busca`. */
 export const encode = (text: string): string => text.replace(outside, asLetters);
 
-/** The searchable fields in lower case, and their text for the column `busca`. Elements that `isCommon` are left out. */
+/** The searchable fields in lower case, and their value of `busca`, without elements that `isCommon`. */
 export function searchable(
   { apelido, nome, stack }: { apelido: string; nome: string; stack: string[] | null },
   isCommon: (element: string) => boolean = () => false,
@@ -45,7 +44,7 @@ export function searchable(
   return { fields, text: encode(fields.join("\0")) };
 }
 
-// The longest field has 100 characters, and lower-casing at most doubles a character (İ becomes i̇).
+// The longest field has 100 characters, and lower-casing at most doubles one (İ becomes i̇).
 const longestMatch = 2 * 100 * 2;
 
 /** A term in lower case. Undefined for a term that no person can have. */
@@ -53,5 +52,5 @@ export function lowerCased(term: string): string | undefined {
   return term.includes("\0") || term.length > longestMatch ? undefined : term.toLowerCase();
 }
 
-/** Whether a term in lower case has one or two characters: too few for a trigram. */
+/** Whether a lower-case term has one or two characters: too few for a trigram. */
 export const isShort = (term: string): boolean => /^..?$/su.test(term);

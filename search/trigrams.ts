@@ -1,8 +1,7 @@
-/** A sample of how many persons have which trigrams. */
 export type TrigramSample = {
-  /** Adds the index text of a person. */
+  /** Adds a person's `busca`. */
   learn(text: string): void;
-  /** A LIKE pattern for the index: every text that contains `term` matches, and few others. */
+  /** A LIKE pattern that every text with `term` matches, and few others. */
   pattern(term: string): string;
 };
 
@@ -11,13 +10,13 @@ const wholeUpTo = 8; // letters
 const maxTrigrams = 6;
 const rareShare = 1e-4; // of all persons, if trigrams were independent
 
-/** The three code units from `at` on, as one number. */
+/** The three code units at `at`, as one number. */
 const trigramAt = (text: string, at: number) =>
   (text.charCodeAt(at) * 0x10000 + text.charCodeAt(at + 1)) * 0x10000 + text.charCodeAt(at + 2);
 
 /**
- * GIN reads all persons of each trigram in a pattern, also of trigrams that half of the persons have. So the pattern of a long
- * term has only its rarest ones, in their order. An incomplete sample costs time and never a match.
+ * GIN reads the rows of every trigram in a pattern, however frequent. So the pattern of a long term has only its
+ * rarest trigrams, in their order. An incomplete sample costs time, never a match.
  */
 export function trigramSample(): TrigramSample {
   let persons = 0;
@@ -36,7 +35,7 @@ export function trigramSample(): TrigramSample {
       for (let at = 0; at + 3 <= text.length; at++) trigrams.add(trigramAt(text, at));
       for (const trigram of trigrams) counts.set(trigram, (counts.get(trigram) ?? 0) + 1);
       if (persons < sampleSize) return;
-      // Halved: old persons count less and less, and rare trigrams are forgotten.
+      // Halving lets old persons count less and rare trigrams go.
       persons >>= 1;
       counts = new Map(
         [...counts].map(([trigram, n]) => [trigram, n >> 1] as const).filter(([, n]) => n > 0),

@@ -6,9 +6,8 @@ type Config<T extends ParseArgsOptionsConfig> = { options: T; allowPositionals: 
 type Parsed<T extends ParseArgsOptionsConfig> = ReturnType<typeof parseArgs<Config<T>>>;
 
 /**
- * What `read` makes of a script's options, and of up to `max` positional arguments. Ends the process at --help, with
- * `usage` and exit status 0, and at what does not fit, `read` throwing included, with one line on standard error and exit
- * status 2.
+ * Parses options and up to `max` positional arguments, and returns the result of `read`. --help prints `usage` and
+ * exits with 0. An error, also of `read`, prints one line on standard error and exits with 2.
  */
 export function readArguments<T extends ParseArgsOptionsConfig, R>(
   usage: string,
@@ -32,7 +31,7 @@ export function readArguments<T extends ParseArgsOptionsConfig, R>(
   }
 }
 
-/** The arguments of a script without options, `min` to `max` of them. Ends the process as `readArguments` does. */
+/** The `min` to `max` arguments of a script without options. Exits like `readArguments`. */
 export function readPositionals(usage: string, min = 0, max = min): string[] {
   const read = (_: object, positionals: string[]) => {
     if (positionals.length >= min) return positionals;
@@ -41,7 +40,7 @@ export function readPositionals(usage: string, min = 0, max = min): string[] {
   return readArguments(usage, {}, read, max);
 }
 
-/** Those of `all` whose names an option gives, all of them where it gives none. Throws a RangeError for an unknown name. */
+/** The elements of `all` with these names; by default all. Throws RangeError for an unknown name. */
 export function namedOf<T extends { name: string }>(
   option: string,
   all: readonly T[],
@@ -52,7 +51,7 @@ export function namedOf<T extends { name: string }>(
   throw new RangeError(`--${option}: there is none called "${unknown}"; see --help`);
 }
 
-/** Runs a script. Where it throws: one line on standard error, after the script's name, and exit status 2. */
+/** Runs a script. An error prints one line on standard error and exits with 2. */
 export async function runScript(main: () => Promise<void>): Promise<void> {
   await main().catch((error: unknown) => {
     console.error(`${basename(Bun.main)}: ${error instanceof Error ? error.message : error}`);
@@ -60,21 +59,21 @@ export async function runScript(main: () => Promise<void>): Promise<void> {
   });
 }
 
-/** The number in an option's value. Throws a RangeError with the option's name and the range. */
+/** An option's value as a number. Throws RangeError with the option's name and the range. */
 export function numberOf(name: string, value: string, min: number, max: number): number {
   const parsed = Number(value);
   if (value.trim() !== "" && parsed >= min && parsed <= max) return parsed;
   throw new RangeError(`--${name}: expected a number from ${min} to ${max}, got "${value}"`);
 }
 
-/** The same for a whole number, in digits. */
+/** The same for a whole number in digits. */
 export function wholeOf(name: string, value: string, min: number, max = Number.MAX_SAFE_INTEGER): number {
   const parsed = Number(value);
   if (/^\d+$/.test(value) && parsed >= min && parsed <= max) return parsed;
   throw new RangeError(`--${name}: expected a whole number from ${min} to ${max}, got "${value}"`);
 }
 
-/** The same for a number of persons: "300k" is 300,000, "1m" a million. */
+/** The same for persons: "300k" is 300,000, "1m" a million. */
 export function personsOf(name: string, value: string, min: number, max: number): number {
   const [, digits, unit = ""] = /^(\d+(?:\.\d+)?)([km]?)$/i.exec(value) ?? [];
   const persons = Number(digits) * ({ k: 1e3, m: 1e6 }[unit.toLowerCase()] ?? 1);

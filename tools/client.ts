@@ -1,4 +1,4 @@
-// Makes contract/client.d.ts, the types of the API for openapi-fetch, anew: bun run client. Needs npm's registry.
+// Writes contract/client.d.ts, the API's types for openapi-fetch: bun run client. Needs npm's registry.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ const folder = await mkdtemp(join(tmpdir(), "pessoas-client-"));
 try {
   const [document, types] = [join(folder, "openapi.json"), join(folder, "api.d.ts")];
   await Bun.write(document, openApi());
-  // Not among the dependencies: it works with the API of TypeScript 5, which 7 does not have.
+  // Not a dependency: it needs TypeScript 5.
   const packages = ["--package=openapi-typescript@7.13.0", "--package=typescript@5.9.3"];
   const { exitCode } = Bun.spawnSync(
     ["npx", "--yes", ...packages, "openapi-typescript", document, "--output", types],

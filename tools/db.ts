@@ -1,4 +1,4 @@
-// The database of `bun run server.ts`, by hand: bun run db:shell, db:backup, db:restore, db:reset.
+// The database of `bun run server.ts`: bun run db:shell, db:backup, db:restore, db:reset.
 import { randomUUID } from "node:crypto";
 import { open, realpath, rename, rm, stat } from "node:fs/promises";
 import { constants } from "node:os";
@@ -39,10 +39,10 @@ try {
   process.exitCode = 1;
 }
 
-/** Runs one of PostgreSQL's own programs in this terminal. Resolves with its exit status, 128 and more after a signal. */
+/** Runs one of PostgreSQL's programs in this terminal. Resolves with its exit status, 128 and more after a signal. */
 type Execute = (...options: string[]) => Promise<number>;
 
-/** Calls `work` with the URL of the database, which runs for as long as that takes where no server runs. */
+/** Calls `work` with the URL of the database. Starts the embedded one if no server runs. */
 async function withDatabase(
   program: string,
   given: string | undefined,
@@ -55,7 +55,7 @@ async function withDatabase(
       `${program} is not installed. Debian, Ubuntu: apt-get install postgresql-client; Fedora: dnf install postgresql; macOS: brew install libpq`,
     );
   }
-  // The program ends at a signal, and this process when it has cleaned up. Ctrl-C in psql only cancels a query.
+  // A signal ends the program; this process cleans up. In psql, Ctrl-C only cancels a query.
   let child: Bun.Subprocess | undefined;
   let stopped: NodeJS.Signals | undefined;
   const gaveUp = new AbortController();
@@ -70,7 +70,7 @@ async function withDatabase(
   const running = given ?? (await runningUrl(dataDir));
   const embedded = running === undefined ? await startEmbedded(dataDir, info, gaveUp.signal) : undefined;
   const url = running ?? (embedded?.url as string);
-  // PGSERVICE, PGOPTIONS and the like may be meant for another database; readSettings has read what is meant for this one.
+  // PG* variables may mean another database; readSettings has read those for this one.
   const others = Object.entries(process.env).filter(([name]) => !name.startsWith("PG"));
   const execute: Execute = async (...options) => {
     if (stopped) return 128 + constants.signals[stopped];
@@ -87,7 +87,7 @@ async function withDatabase(
   }
 }
 
-/** A name that is never taken for a URL. */
+/** A name that cannot pass for a URL. */
 function quoted(database: string): string {
   return `dbname='${database.replaceAll(/['\\]/g, "\\$&")}'`;
 }
@@ -125,7 +125,7 @@ async function backup(given: string | undefined, dataDir: string): Promise<numbe
   });
 }
 
-/** Throws where this pg_dump is older than the server: it would refuse. One that does not answer is pg_dump's to report. */
+/** Rejects a pg_dump older than the server, which would fail. */
 async function requireVersionOf(url: string, pgDump: string): Promise<void> {
   const server = await serverVersion(url).catch(() => 0);
   const printed = Bun.spawnSync([pgDump, "--version"]).stdout.toString();
@@ -158,7 +158,7 @@ async function serverVersion(url: string): Promise<number> {
 
 async function restore(given: string | undefined, dataDir: string): Promise<number> {
   const file = fileName();
-  // It would go on to answer with persons in its cache who are not in the file.
+  // Its cache would have persons that are not in the file.
   if (given === undefined && (await runningUrl(dataDir)) !== undefined) {
     throw new RangeError(`DATA_DIR: a server is running on ${dataDir}; stop it first`);
   }

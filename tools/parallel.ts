@@ -1,8 +1,8 @@
 import { progressBar } from "./progress.ts";
 
 /**
- * Runs `work` on all items, `width` at a time, with a progress bar on standard error where that is a terminal. Rejects
- * with the first error of `work`, and starts no other item after it.
+ * Runs `work` on all items, `width` at a time, with a progress bar. Rejects with the first error of `work`, and starts
+ * no item after it.
  */
 export async function inParallel<T>(
   width: number,

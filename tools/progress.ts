@@ -1,6 +1,6 @@
 import { Presets, SingleBar } from "cli-progress";
 
-/** A bar on standard error, where that is a terminal, for work of `total` steps. `text` stands behind it. */
+/** A progress bar of `total` steps on standard error, if that is a terminal. `text` stands behind it. */
 export function progressBar(total: number, label = "") {
   const format = `${label}{bar} {percentage} %  {text}`;
   const bar = new SingleBar({ stream: process.stderr, hideCursor: true, format }, Presets.shades_classic);

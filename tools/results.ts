@@ -1,4 +1,4 @@
-// Writes the numbers of the contest's runs into README.md, README.pt-BR.md and docs/results.md: bun run results
+// Writes measured numbers into README.md, README.pt-BR.md and docs/results.md: bun run results
 import { copyFile, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
@@ -17,12 +17,12 @@ const root = join(import.meta.dir, "..");
 const results = join(root, "docs", "results");
 const own = "pessoas";
 
-/** The pages with markers, and the language of each. */
+/** The language of each page with markers. */
 export const pages = { "README.md": "en", "README.pt-BR.md": "pt-BR", "docs/results.md": "en" } as const;
 type Language = (typeof pages)[keyof typeof pages];
 type Verdict = typeof import("../docs/results/verdict.json");
 
-/** A run of one entry. `share` is the count divided by the possible maximum; null: not measured. */
+/** A run of one entry. `share`: count divided by the possible maximum. null: not measured. */
 export type Run = {
   entry: string;
   at: string;
@@ -36,7 +36,7 @@ export type Run = {
 
 /** The recorded numbers, from docs/. */
 export type Recorded = { verdict: Verdict; runs: Run[]; faults: Faults };
-/** The fault table of docs/reliability.md, added up. `killed` is by scenario: acknowledged and lost. */
+/** Sums of the fault table. `killed`: acknowledged and lost creates, by scenario. */
 type Faults = {
   kinds: number;
   acknowledged: number;
@@ -44,7 +44,6 @@ type Faults = {
   killed: Record<string, [number, number]>;
 };
 
-/** Reads what docs/ records. */
 export async function read(): Promise<Recorded> {
   return {
     verdict: await Bun.file(join(results, "verdict.json")).json(),
@@ -61,7 +60,7 @@ function readFaults(text: string): Faults {
   return { kinds: rows.length, acknowledged: sum(0), lost: sum(1), killed: faults };
 }
 
-/** `text` with the numbers of `recorded` between its markers. Throws RangeError at a marker that has no value. */
+/** `text` with the numbers between its markers. Throws RangeError for an unknown marker. */
 export function render(text: string, language: Language, recorded: Recorded): string {
   const values = valuesOf(language, recorded);
   return text.replace(/(<!-- ([\w -]+) -->)(\n*).*?(<!-- \/ -->)/gs, (_, open, name, line, close) => {
@@ -80,7 +79,7 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
   const row = (cells: (string | number)[]) => `| ${cells.join(" | ")} |`;
   const mebibytes = (bytes: number) => `${number(bytes / 2 ** 20)} MiB`;
 
-  /** The median, and the range where there are several values. */
+  /** The median, with the range if values differ. */
   function spread(of: Run[], value: (run: Run) => number | null, shown: (value: number) => string): string {
     const sorted = of.map(value).filter((each) => each !== null);
     sorted.sort((a, b) => a - b);
@@ -180,7 +179,7 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
   };
 }
 
-/** Of sorted values; of an even number the lower one of the middle, so that it is a measured one. */
+/** Of sorted values. Of an even number the lower middle one, which was measured. */
 function medianOf(sorted: number[]): number {
   return sorted[Math.floor((sorted.length - 1) / 2)] as number;
 }

@@ -1,4 +1,4 @@
-// The documents' pictures of /docs and of a report, in a real Chromium: bun run screenshots
+// Screenshots of /docs and of a report in Chromium: bun run screenshots
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -13,7 +13,7 @@ const usage = `bun run screenshots [REPORT]   docs/images/docs.png and docs/imag
   CHROMIUM=chromium             the browser`;
 
 const images = join(import.meta.dir, "..", "docs", "images");
-// Both have one size: they stand side by side.
+// One size, because they stand side by side.
 const [width, height] = [940, 1236];
 
 const [givenReport] = readPositionals(usage, 0, 1);
@@ -32,7 +32,7 @@ async function main(report: string | undefined) {
       tab,
       '{"apelido": "ana", "nome": "Ana Barbosa", "nascimento": "1985-09-23", "stack": ["Node", "Postgres"]}',
     );
-    // The box for the body made as low as its one line, as its handle can: else the answer is out of the picture.
+    // A low body box keeps the answer in the picture.
     const y = await tab.run<number>(`
       document.querySelector(".opblock-post textarea").style.height = "50px";
       document.querySelector(".opblock-post textarea").style.minHeight = "0";

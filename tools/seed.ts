@@ -1,4 +1,4 @@
-// Plausible Brazilian people to play with, through the API: bun run seed 1000
+// Creates fictitious Brazilians through the API: bun run seed 1000
 import { parseArgs } from "node:util";
 import { fakerPT_BR as faker } from "@faker-js/faker";
 import { inParallel } from "./parallel.ts";
@@ -65,7 +65,7 @@ async function send(url: URL, body: string): Promise<Response> {
   }
 }
 
-/** A body for POST /pessoas. `faker.seed` decides who it is. */
+/** A body for POST /pessoas, decided by `faker.seed`. */
 export function somebody() {
   const [firstName, lastName] = [faker.person.firstName(), faker.person.lastName()];
   const stack = [
@@ -73,7 +73,7 @@ export function somebody() {
     ...faker.helpers.arrayElements(databases.split(" "), { min: 0, max: 2 }),
   ];
   return {
-    // With a number behind, for there are more people than names.
+    // With a number, because there are more people than names.
     apelido: `${faker.internet.username({ firstName, lastName }).slice(0, 25)}${faker.number.int(999_999)}`,
     nome: `${firstName} ${lastName} ${faker.person.lastName()}`.slice(0, 100),
     nascimento: faker.date.birthdate({ mode: "age", min: 16, max: 80 }).toISOString().slice(0, 10),
