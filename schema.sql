@@ -28,7 +28,7 @@ create table if not exists pessoas (
   stack json,           -- json, not jsonb: returned exactly as it was sent
   busca text            -- text for the GIN index (search/text.ts); null: every instance has this person in memory
 );
-comment on table pessoas is 'version 1'; -- with this version and a complete schema a server takes no lock
+comment on table pessoas is 'version 1'; -- the version's home: the server compares it (database/migration.ts)
 
 create index if not exists pessoas_tx on pessoas (tx) where busca is null;
 create index if not exists pessoas_busca on pessoas using gin (busca gin_trgm_ops)

@@ -5,7 +5,7 @@ import { checkRecovery, checkSchema, checkServer, type Log, refuse } from "./che
 import { type Query, queryOn, watched } from "./pool.ts";
 import { connect } from "./session.ts";
 
-export type MigrationOptions = {
+type MigrationOptions = {
   /** As for psql (address.ts). */
   url: string;
   timeoutMs: number;
@@ -23,7 +23,8 @@ type Found = {
   exists: boolean;
   /** Whether this role may change it. */
   isOwn: boolean;
-  version: number;
+  /** Of the table: its schema version. */
+  comment: string | null;
   isComplete: boolean;
   /** Whether all persons are in the index. */
   isIndexed: boolean;
@@ -31,7 +32,6 @@ type Found = {
 };
 
 const advisoryLock = "31636743923917171"; // "pessoas" in ASCII
-const version = 1;
 const lockTimeoutMs = 50; // creates queue behind a change that waits for its lock
 const orphanTimeoutMs = 5000;
 
@@ -50,7 +50,7 @@ export async function migrate(options: MigrationOptions): Promise<void> {
     pid = (await sql<{ pid: number }[]>`select pg_backend_pid() as pid`)[0]?.pid;
     const warnings = await checkServer(sql);
     const found = await look(sql);
-    if (found.exists && found.version !== version) {
+    if (found.exists && !hasVersion(found)) {
       // First report what another program's table lacks.
       await checkSchema(sql, found.isOwn ? ["pessoas"] : undefined);
       throw otherVersion(found);
@@ -78,7 +78,7 @@ async function look(sql: Pick<postgres.Sql, "unsafe">): Promise<Found> {
   const [found] = await sql.unsafe<Found[]>(`
     select pessoas is not null as exists,
       coalesce((select pg_has_role(relowner, 'usage') from pg_class where oid = pessoas), true) as "isOwn",
-      coalesce(substring(obj_description(pessoas, 'pg_class') from '^version ([0-9]+)$')::int, 0) as version,
+      obj_description(pessoas, 'pg_class') as comment,
       to_regclass('short_terms') is not null and to_regclass('pessoas_tx') is not null
         and to_regclass('pessoas_busca') is not null
         and to_regprocedure('merge_pending_list()') is not null as "isComplete",
@@ -94,13 +94,14 @@ async function look(sql: Pick<postgres.Sql, "unsafe">): Promise<Found> {
   return { ...found, isComplete: found.isIndexed && distributed.length === 2 };
 }
 
-const isCurrent = (found: Found) => found.version === version && found.isComplete;
+const hasVersion = ({ comment }: Found) => schema.includes(`comment on table pessoas is '${comment}';`);
+const isCurrent = (found: Found) => hasVersion(found) && found.isComplete;
 const mustIndex = ({ isCitus, exists, isIndexed }: Found) => isCitus && exists && !isIndexed;
 
-const otherVersion = (found: Found) =>
+const otherVersion = ({ comment }: Found) =>
   new RangeError(
-    found.version > version
-      ? `DATABASE_URL: the table pessoas has schema version ${found.version}, and this server needs ${version}; start a newer server`
+    comment !== null && /^version \d+$/.test(comment)
+      ? `DATABASE_URL: the table pessoas has schema ${comment}, which this server does not know; start a newer server`
       : `DATABASE_URL: the table pessoas is not of this server: it has no schema version; name another database or ?search_path=`,
   );
 
@@ -118,7 +119,7 @@ async function change(
     await transaction`select set_config('lock_timeout', ${String(timeoutMs)}, true)`;
     await transaction`select pg_advisory_xact_lock(${advisoryLock})`;
     const found = await look(transaction); // another instance may have been faster
-    if (found.exists && found.version !== version) throw otherVersion(found);
+    if (found.exists && !hasVersion(found)) throw otherVersion(found);
     if (isCurrent(found)) return false;
     await transaction`select set_config('lock_timeout', ${String(lockTimeoutMs)}, true)`;
     if (mustIndex(found)) {

@@ -32,7 +32,7 @@ test("a table of a later schema version is refused, whoever owns it", async () =
   url.username = url.password = name;
   for (const DATABASE_URL of [owner, url.href]) {
     await expect(serve({ DATABASE_URL })).rejects.toThrow(
-      "DATABASE_URL: the table pessoas has schema version 99, and this server needs 1; start a newer server",
+      "DATABASE_URL: the table pessoas has schema version 99, which this server does not know; start a newer server",
     );
   }
 });
