@@ -12,6 +12,7 @@ import type { Hit } from "./search/memory.ts";
 import { insertStatement, insertWithTermsStatement, type Row, rowOf, storedColumns } from "./search/rows.ts";
 import { columns, insertTermsStatement, openSearch } from "./search/search.ts";
 
+export { loggable } from "./database/session.ts";
 export { Unavailable };
 
 export type DbOptions = {
@@ -69,10 +70,10 @@ export function openDb(options: DbOptions) {
       batchOptions(reads, queueLimit, queueLimit),
     ).submit,
     async read(hits) {
-      const remembered = hits.map(({ id }) => cached(id));
-      const others = hits.filter((_, i) => remembered[i] === undefined);
+      const cachedTexts = hits.map(({ id }) => cached(id));
+      const others = hits.filter((_, i) => cachedTexts[i] === undefined);
       const read = others.length === 0 ? [] : await hitsRead.submit(others);
-      return [...remembered.filter((text) => text !== undefined), ...read];
+      return [...cachedTexts.filter((text) => text !== undefined), ...read];
     },
     searchIndex: (statement, parameters) => indexSearches.submit({ statement, parameters }),
     // After a failure the next merge includes these rows.
@@ -138,10 +139,8 @@ export function openDb(options: DbOptions) {
     const all = asked.flat();
     const places = `{${all.map(({ ctid }) => `"${ctid}"`).join()}}`;
     const found = textsOf(await reads.query<PessoaRow>(hitsStatement, [places]));
-    await addFound(
-      found,
-      all.map(({ id }) => id),
-    ); // rows that have moved
+    const ids = all.map(({ id }) => id);
+    await addFound(found, ids); // rows that have moved
     return asked.map((hits) => hits.flatMap(({ id }) => found.get(id) ?? []));
   }
 
@@ -242,7 +241,7 @@ async function insertInParts(
   // Pipelined: the connection executes them in this order.
   const set = settings.map((setting) => query(`set local ${setting}`, []));
   const [created] = await Promise.all([insert(query, rows, new Map()), ...set]);
-  const theirs = new Map([...terms].filter(([id]) => created.includes(id)));
-  if (theirs.size > 0) await query(insertTermsStatement, [toJsonText(theirs)]);
+  const createdTerms = new Map([...terms].filter(([id]) => created.includes(id)));
+  if (createdTerms.size > 0) await query(insertTermsStatement, [toJsonText(createdTerms)]);
   return created;
 }

@@ -2,8 +2,7 @@ import { STATUS_CODES } from "node:http";
 import { type Cache, lru } from "./cache.ts";
 import { docs } from "./contract/docs.ts";
 import { type FieldError, parsePessoa } from "./contract/pessoa.ts";
-import { loggable } from "./database/session.ts";
-import { type Db, type DbOptions, openDb, Unavailable } from "./db.ts";
+import { type Db, type DbOptions, loggable, openDb, Unavailable } from "./db.ts";
 import * as log from "./process/log.ts";
 import { main } from "./process/main.ts";
 import { type Metrics, metrics } from "./process/metrics.ts";
@@ -26,8 +25,8 @@ const maxWholeAnswer = 64 * 1024;
 const maxUnread = 32 * 2 ** 20;
 const json = "application/json";
 const plain = { headers: { "Content-Type": "text/plain", "Cache-Control": "no-store" } };
-const forEver = "public, max-age=31536000, immutable";
-const logAgainMs = 10_000; // under load there are thousands of 503s a second
+const immutable = "public, max-age=31536000, immutable";
+const logEveryMs = 10_000; // under load there are thousands of 503s a second
 
 /** Bounds that tests make smaller. */
 export type Limits = StartOptions & Partial<Pick<DbOptions, "maxInMemory" | "batchSize" | "queueLimit">>;
@@ -130,7 +129,7 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
       if (text === undefined) return problem(404, `there is no person with the id ${id}`);
       cache.set(id, text);
     }
-    return new Response(text, { headers: { "Content-Type": json, "Cache-Control": forEver } });
+    return new Response(text, { headers: { "Content-Type": json, "Cache-Control": immutable } });
   }
 
   async function searchPessoas(_: Request, { query }: Target): Promise<Response> {
@@ -279,9 +278,9 @@ function notCreated(outcome: "taken" | "refused", location: string): Response {
   return problem(422, `apelido: ${message}`, { errors: [{ field: "apelido", message }], location });
 }
 
-let loggedAt = -logAgainMs;
+let loggedAt = -logEveryMs;
 function unavailable({ message, cause }: Error): Response {
-  if (performance.now() - loggedAt >= logAgainMs) {
+  if (performance.now() - loggedAt >= logEveryMs) {
     loggedAt = performance.now();
     log.warn(`503: ${message}`, loggable(cause));
   }

@@ -50,7 +50,7 @@ export type Pessoa = {
 
 export type FieldError = { field: string; message: string };
 /** 400 for a wrong type anywhere, else 422. `errors` has all problems. */
-export type Refusal = { status: 400 | 422; detail: string; errors?: FieldError[] };
+type Refusal = { status: 400 | 422; detail: string; errors?: FieldError[] };
 
 // Never change it: every existing id depends on it.
 const namespace = "8f2f2d5e-93a5-4d0c-9c53-6b8a1a3c7e19";

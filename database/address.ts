@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from "node:tls";
 
 /** A DATABASE_URL as options of postgres.js. */
-export type Address = {
+type Address = {
   options: {
     host: string[];
     port: number[];
@@ -77,7 +77,7 @@ const unsupported: Record<string, string> = {
   sslpassword: "",
 };
 const variables = { ...used, ...ignored, ...unsupported };
-const ofOthers: Record<string, string> = { schema: "search_path", currentSchema: "search_path" };
+const otherNames: Record<string, string> = { schema: "search_path", currentSchema: "search_path" };
 
 const defaultPort = 5432;
 const connectTimeoutS = 2;
@@ -108,7 +108,7 @@ export function addressOf(text: string): Address {
       connect_timeout: Math.max(integer(of("connect_timeout"), "connect_timeout") ?? 0, 0) || connectTimeoutS,
       keep_alive: of("keepalives") === "0" ? 0 : Math.max(idle, 0) || keepAliveS,
       target_session_attrs:
-        attributes[oneOf(given, "target_session_attrs", Object.keys(attributes)) ?? "any"],
+        sessionAttributes[oneOf(given, "target_session_attrs", Object.keys(sessionAttributes)) ?? "any"],
       connection: {
         application_name: of("application_name") ?? of("fallback_application_name") ?? "pessoas",
         ...(options === undefined ? {} : { options }),
@@ -120,7 +120,7 @@ export function addressOf(text: string): Address {
 }
 
 // read-write needs no check: each session is made writable. A replica may be a primary.
-const attributes: Record<string, Address["options"]["target_session_attrs"]> = {
+const sessionAttributes: Record<string, Address["options"]["target_session_attrs"]> = {
   any: undefined,
   "read-write": "primary",
   primary: "primary",
@@ -131,7 +131,7 @@ const attributes: Record<string, Address["options"]["target_session_attrs"]> = {
 
 function isIgnored(keyword: string, value: string): boolean {
   if (keyword === "client_encoding") return !/^(utf-?8|auto)$/i.test(value);
-  return keyword in ignored || (keyword === "passfile" && existsSync(value) && isForAll(value));
+  return keyword in ignored || (keyword === "passfile" && existsSync(value) && isReadableByOthers(value));
 }
 
 /** Adds PG* variables, ~/.postgresql and ~/.pgpass, like psql. Returns a text that addressOf rejects unchanged. */
@@ -189,8 +189,8 @@ function parametersOf(text: string): Map<string, string> {
   const unknown = [...given.keys()].filter((keyword) => !(keyword in variables));
   if (unknown.length > 0) {
     const instead = unknown
-      .filter((keyword) => keyword in ofOthers)
-      .map((keyword) => `; ${ofOthers[keyword]} does what ${keyword} does elsewhere`);
+      .filter((keyword) => keyword in otherNames)
+      .map((keyword) => `; ${otherNames[keyword]} does what ${keyword} does elsewhere`);
     throw new RangeError(
       `PostgreSQL knows no parameter ${unknown.map(shown).join(", ")}: leave it out${instead.join("")}`,
     );
@@ -337,9 +337,10 @@ function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["s
     ...(cert === undefined || key === undefined ? {} : { cert, key }),
     ...versions(given),
   };
-  const loose = mode === "allow" || mode === "prefer";
-  if (loose && cert === undefined) return "prefer";
-  if (loose || (mode === "require" && root === undefined)) return { ...more, rejectUnauthorized: false };
+  const isOpportunistic = mode === "allow" || mode === "prefer";
+  if (isOpportunistic && cert === undefined) return "prefer";
+  if (isOpportunistic || (mode === "require" && root === undefined))
+    return { ...more, rejectUnauthorized: false };
   const ca = system ? undefined : fileOf(given, "sslrootcert");
   return {
     ...more,
@@ -375,14 +376,14 @@ function fileOf(given: Map<string, string>, keyword: string): string | undefined
 }
 
 /** Like libpq, a password file that others can read is not used. */
-const isForAll = (path: string) => (statSync(path).mode & 0o077) !== 0;
+const isReadableByOthers = (path: string) => (statSync(path).mode & 0o077) !== 0;
 
 /** The given password, or that of the first matching line in the file. */
 function passwordOf(given: Map<string, string>, hosts: Host[], database: string, user: string): () => string {
   const password = given.get("password");
   if (password) return () => password;
   const path = given.get("passfile");
-  if (!path || !existsSync(path) || isForAll(path)) return () => "";
+  if (!path || !existsSync(path) || isReadableByOthers(path)) return () => "";
   const lines = (fileOf(given, "passfile") ?? "").split("\n").filter((line) => !line.startsWith("#"));
   const entries = lines.map((line) =>
     [...line.trimEnd().matchAll(/((?:[^:\\]|\\.)*)(?::|$)/g)].map(([, field = ""]) => field),

@@ -57,8 +57,8 @@ const graceMs = 500;
 const askShare = 3 / 4;
 const workingShare = 1 / 4;
 const maxWorkingMs = 400;
-const maxAgainMs = 100;
-const againShare = 1 / 8;
+const maxAskAgainMs = 100;
+const askAgainShare = 1 / 8;
 // For the mean gap: items that it covers, and the bound of each gap.
 const gapsInMean = 16;
 const minIdleGapMs = 100;
@@ -69,7 +69,7 @@ const windowGaps = 6; // at a mean gap of 6 windows one item in six meets anothe
 const flightsInMean = 64;
 const maxFlightShare = 1 / 4;
 const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve
-const neverShed = 128; // items: rejecting costs validating the retry
+const minQueueToShed = 128; // items: rejecting costs validating the retry
 
 /**
  * Group commit, and the same for reads. While all `connections` have a statement in flight, items queue, and the next
@@ -80,7 +80,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   const { connections, batchSize, queueLimit, timeoutMs, isWorking, windowMs = 0, onAbandoned } = options;
   const askMs = isWorking ? timeoutMs * askShare : timeoutMs;
   const workingMs = Math.min(timeoutMs * workingShare, maxWorkingMs);
-  const againMs = Math.min(timeoutMs * againShare, maxAgainMs);
+  const askAgainMs = Math.min(timeoutMs * askAgainShare, maxAskAgainMs);
   const maxGapMs = windowMs * windowGaps;
   const idleGapMs = Math.max(minIdleGapMs, 2 * maxGapMs);
   const queue: Entry<I, O>[] = [];
@@ -108,7 +108,8 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
 
   function isFull(): boolean {
     return (
-      queue.length >= queueLimit || (queue.length >= neverShed && expectedMs() > timeoutMs * maxWaitShare)
+      queue.length >= queueLimit ||
+      (queue.length >= minQueueToShed && expectedMs() > timeoutMs * maxWaitShare)
     );
   }
 
@@ -160,17 +161,17 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   // One timer for all items, near the deadline of the oldest.
   function tick() {
     const now = performance.now();
-    const patienceMs = now - workingAt < workingMs ? workingFactor * timeoutMs : timeoutMs;
-    const expired = (entry: Entry<I, O>) => now - entry.since >= patienceMs;
-    const firstYoung = queue.findIndex((entry) => !expired(entry)); // the queue is ordered by age
-    const late = queue.splice(0, firstYoung === -1 ? queue.length : firstYoung);
-    for (const flight of flights) late.push(...flight.entries.filter(expired));
-    for (const entry of late) entry.reject(new Unavailable("the database did not answer in time"));
-    abandon((flight) => now - flight.since >= patienceMs + graceMs);
+    const deadlineMs = now - workingAt < workingMs ? workingFactor * timeoutMs : timeoutMs;
+    const isExpired = (entry: Entry<I, O>) => now - entry.since >= deadlineMs;
+    const firstInTime = queue.findIndex((entry) => !isExpired(entry)); // the queue is ordered by age
+    const expired = queue.splice(0, firstInTime === -1 ? queue.length : firstInTime);
+    for (const flight of flights) expired.push(...flight.entries.filter(isExpired));
+    for (const entry of expired) entry.reject(new Unavailable("the database did not answer in time"));
+    abandon((flight) => now - flight.since >= deadlineMs + graceMs);
     const ageMs = now - oldest();
     if (ageMs >= askMs) ask(now);
     watching = false;
-    if (ageMs >= 0) watch(Math.max(askMs - ageMs, againMs));
+    if (ageMs >= 0) watch(Math.max(askMs - ageMs, askAgainMs));
   }
 
   /** A statement younger than `askMs` may not have arrived yet, so it is not judged. */

@@ -27,15 +27,15 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
     const rows = await sql.unsafe<{ pid: number }[]>("select pg_backend_pid() as pid");
     return { pid: rows[0]?.pid, isDirect: rows[0]?.pid === rows.state.pid };
   };
-  const given = new Set<number | undefined>();
-  const late = Promise.withResolvers<void>();
-  const timer = setTimeout(late.resolve, poolerPatienceMs);
+  const otherPids = new Set<number | undefined>();
+  const timeout = Promise.withResolvers<void>();
+  const timer = setTimeout(timeout.resolve, poolerPatienceMs);
   try {
     const { pid, isDirect } = await pidOf(first);
     if (isDirect) return;
     await first.unsafe("begin").catch((error: NodeJS.ErrnoException) => {
       if (error.code !== "08P01") throw error;
-      throw new RangeError(`DATABASE_URL: ${error.message}; ${noSession}`); // statement mode
+      throw new RangeError(`DATABASE_URL: ${error.message}; ${needsSession}`); // statement mode
     });
     await first.unsafe("rollback");
     // Each holds a process by a transaction: in transaction mode the first connection loses its own.
@@ -43,16 +43,17 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
       others.map(async (sql) => {
         await sql.unsafe("begin");
         const own = (await pidOf(sql)).pid;
-        given.add(own);
-        if (own === pid) late.resolve();
+        otherPids.add(own);
+        if (own === pid) timeout.resolve();
       }),
     );
-    await Promise.race([all, late.promise]);
-    const isShared = given.has(pid) || (given.size === connections && (await pidOf(first)).pid !== pid);
-    if (isShared) throw new RangeError(`DATABASE_URL: ${noSession}`);
-    if (given.size < connections) {
+    await Promise.race([all, timeout.promise]);
+    const isShared =
+      otherPids.has(pid) || (otherPids.size === connections && (await pidOf(first)).pid !== pid);
+    if (isShared) throw new RangeError(`DATABASE_URL: ${needsSession}`);
+    if (otherPids.size < connections) {
       throw new RangeError(
-        `DATABASE_URL: the pooler gives ${given.size + 1} connections, and an instance takes ${connections + 1} while it starts; let it give more`,
+        `DATABASE_URL: the pooler gives ${otherPids.size + 1} connections, and an instance takes ${connections + 1} while it starts; let it give more`,
       );
     }
   } catch (error) {
@@ -65,7 +66,7 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
 }
 
 const poolerPatienceMs = 1000;
-const noSession =
+const needsSession =
   "a pooler in transaction mode keeps no session: name its session mode, or the database itself";
 
 /** Checks the server before anything is created. Resolves with warnings. */
@@ -170,13 +171,13 @@ export async function checkSchema(
       where indrelid = to_regclass('pessoas') and indisunique and indisvalid and indpred is null
         and indnkeyatts = 1 and attname = 'id')`);
   const [first] = wrong;
-  if (first) throw new RangeError(`DATABASE_URL: ${first.what}; ${asOwner}`);
+  if (first) throw new RangeError(`DATABASE_URL: ${first.what}; ${applyAsOwner}`);
 }
 
-const asOwner = "apply schema.sql as the database's owner";
+const applyAsOwner = "apply schema.sql as the database's owner";
 
 // SQLSTATE classes that waiting does not help. 08P01: a pooler that does not know what `options` asks for.
-const forGood =
+const permanent =
   /^(0A|26|28|3D|3F|42|22023|P0001|SASL|CERT_|DEPTH_|ERR_SSL|ERR_TLS|SELF_SIGNED|SSL_|UNABLE_TO)/;
 
 /** Throws RangeError where waiting does not help, else like rethrow. */
@@ -184,7 +185,7 @@ export function refuse(error: unknown, url = ""): never {
   const { code = "", message, severity } = error as NodeJS.ErrnoException & { severity?: string };
   const isRefusal = severity === "FATAL"; // of the connection, not of a statement
   const isOption = code === "08P01" && url !== "" && "options" in addressOf(url).options.connection;
-  if (!(forGood.test(code) || isOption || (code === "XX000" && isRefusal))) {
+  if (!(permanent.test(code) || isOption || (code === "XX000" && isRefusal))) {
     if (error instanceof RangeError) throw error;
     rethrow(error);
   }
@@ -193,7 +194,7 @@ export function refuse(error: unknown, url = ""): never {
 }
 
 const hints: [RegExp, string][] = [
-  [/^(26|42P05)/, `; ${noSession}`],
+  [/^(26|42P05)/, `; ${needsSession}`],
   [/^0A000/, "; pg_trgm comes with PostgreSQL's contrib package"],
   [/^08P01/, "; leave options out, or let the pooler ignore it (ignore_startup_parameters)"],
   [/^SSL_UNSUPPORTED/, "; set up SSL there, or set sslmode=prefer"],
@@ -201,6 +202,6 @@ const hints: [RegExp, string][] = [
     /^(CERT_|DEPTH_|ERR_TLS|SELF_SIGNED|UNABLE_TO)/,
     "; sslrootcert names who has signed it, sslmode=require does not ask",
   ],
-  [/^42704/, `; let this role use the schema of pg_trgm, or ${asOwner}`],
-  [/^42/, `; ${asOwner}`],
+  [/^42704/, `; let this role use the schema of pg_trgm, or ${applyAsOwner}`],
+  [/^42/, `; ${applyAsOwner}`],
 ];

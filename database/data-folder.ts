@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { nameOf } from "./run-as.ts";
 
 /** A failed operation on a file: error code, and the path where it is known. */
-export type Failure = { code: string; path?: string | undefined };
+type Failure = { code: string; path?: string | undefined };
 
 /**
  * Why the user `uid` cannot keep data in `folder`, the DATA_DIR, and what to do, in one line. Undefined for an error
@@ -14,7 +14,7 @@ export async function blame(
   folder: string,
   uid: number,
 ): Promise<string | undefined> {
-  const place = await nearest(path ?? folder);
+  const place = await visibleAncestor(path ?? folder);
   switch (code) {
     case "EACCES":
     case "EPERM":
@@ -54,18 +54,18 @@ export function failureIn(output: string, cluster: string): Failure | undefined 
 type Place = { path: string; owner: number };
 
 async function noPermission({ path, owner }: Place, folder: string, uid: number): Promise<string> {
-  const [whose, who] = [await nameOf(owner), await nameOf(uid)];
+  const [ownerName, userName] = [await nameOf(owner), await nameOf(uid)];
   if (owner === uid)
-    return `DATA_DIR: ${path} does not let its owner ${who} in; chmod u+rwX it, or set another DATA_DIR`;
+    return `DATA_DIR: ${path} does not let its owner ${userName} in; chmod u+rwX it, or set another DATA_DIR`;
   const remedy = folder.startsWith(path)
-    ? `make ${folder} and give it to ${who}`
-    : `give it to ${who} (chown -R ${who} ${folder})`;
-  return `DATA_DIR: ${path} belongs to ${whose}, and PostgreSQL runs as ${who}; ${remedy}, or set another DATA_DIR`;
+    ? `make ${folder} and give it to ${userName}`
+    : `give it to ${userName} (chown -R ${userName} ${folder})`;
+  return `DATA_DIR: ${path} belongs to ${ownerName}, and PostgreSQL runs as ${userName}; ${remedy}, or set another DATA_DIR`;
 }
 
 /** The path itself, or its last visible ancestor. */
-async function nearest(path: string): Promise<Place> {
+async function visibleAncestor(path: string): Promise<Place> {
   const found = await stat(path).catch(() => undefined);
   if (found) return { path, owner: found.uid };
-  return path === dirname(path) ? { path, owner: 0 } : await nearest(dirname(path));
+  return path === dirname(path) ? { path, owner: 0 } : await visibleAncestor(dirname(path));
 }

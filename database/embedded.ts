@@ -149,7 +149,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     const owner = connect(socketDir);
     const deadline = performance.now() + startTimeoutMs;
     for (;;) {
-      if (await own(owner).catch(() => false)) return { process, owner };
+      if (await claim(owner).catch(() => false)) return { process, owner };
       const ended = process.exitCode !== null || process.signalCode !== null;
       if (givenUp.aborted || ended || performance.now() > deadline) {
         await end(process);
@@ -265,19 +265,19 @@ const urlIn = (socketDir: string) =>
 async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promise<void> {
   const pidFile = pidFileOf(cluster);
   const deadline = performance.now() + stopTimeoutMs;
-  let sockets = "";
+  let oldSocketDir = "";
   for (let announced = false; ; await Bun.sleep(pollMs)) {
     gaveUp?.throwIfAborted();
     const { pid, socketDir } = await readPidFile(pidFile);
-    if (socketDir?.startsWith(socketDirs())) sockets = socketDir;
+    if (socketDir?.startsWith(socketDirs())) oldSocketDir = socketDir;
     if (!pid || !isPostgres(Number(pid))) {
       await rm(pidFile, { force: true });
-      if (sockets) await rm(sockets, { recursive: true, force: true });
+      if (oldSocketDir) await rm(oldSocketDir, { recursive: true, force: true });
       return;
     }
     if (!announced && socketDir) {
       const sql = connect(socketDir);
-      const owned = await own(sql).catch(() => undefined); // undefined while it starts or stops
+      const owned = await claim(sql).catch(() => undefined); // undefined while it starts or stops
       await sql.end({ timeout: 0 });
       const isOurs = isFromBeforeReload(Number(pid));
       if (owned === false && !isOurs) {
@@ -319,7 +319,8 @@ function statusOf(pid: number): { name?: string | undefined; state?: string | un
   return { name: command.join(" ").split("/").at(-1), state, parent: Number(parent) };
 }
 
-const withoutTypes = { max_pipeline: 100, sslnegotiation: null };
+// Options that the driver's types lack.
+const untyped = { max_pipeline: 100, sslnegotiation: null };
 // Sets each option that postgres.js else takes from the environment.
 function connect(socketDir: string) {
   return postgres({
@@ -329,7 +330,7 @@ function connect(socketDir: string) {
     database: "postgres",
     ssl: false,
     max: 1,
-    ...withoutTypes,
+    ...untyped,
     idle_timeout: 0,
     max_lifetime: null,
     keep_alive: 60,
@@ -346,7 +347,7 @@ function connect(socketDir: string) {
 }
 
 /** Whether this connection is the first to claim the cluster. The claim ends with the connection. */
-async function own(sql: postgres.Sql): Promise<boolean> {
+async function claim(sql: postgres.Sql): Promise<boolean> {
   const [row] = await sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`;
   return row?.owned === true;
 }

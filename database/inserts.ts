@@ -8,7 +8,7 @@ export type Outcome = "created" | "taken" | "refused";
 
 export type Row = { id: string; bytes: number };
 
-export type InsertOptions<R extends Row> = {
+type InsertOptions<R extends Row> = {
   connections: Connections;
   /**
    * Stores rows in one commit. Resolves with the new ids. `lockTimeoutMs`: how long a Citus worker waits for a locked
@@ -24,7 +24,7 @@ export type InsertOptions<R extends Row> = {
   windowMs: number;
 };
 
-export type Inserts<R extends Row> = {
+type Inserts<R extends Row> = {
   /** Resolves after the commit is flushed. Rejects with Unavailable. */
   insert(row: R): Promise<Outcome>;
   /** Resolves when a create could be stored. */

@@ -5,7 +5,7 @@ import { connect, rethrow } from "./session.ts";
 /** Runs one prepared statement. Rejects with Unavailable when the database cannot do it now. */
 export type Query = <T extends object>(text: string, parameters: (string | null)[]) => Promise<T[]>;
 
-export type PoolOptions = {
+type PoolOptions = {
   /** As for psql (address.ts). */
   url: string;
   max: number;

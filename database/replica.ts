@@ -1,6 +1,6 @@
-export type ReplicaStats = { asked: number; found: number; up: boolean };
+type ReplicaStats = { asked: number; found: number; up: boolean };
 
-export type ReplicaOptions = {
+type ReplicaOptions = {
   /** The JSON texts of the persons among these ids, by id. */
   ask(ids: string[]): Promise<Map<string, string>>;
   /** Longest wait for the replica. Then the primary is asked. */
@@ -11,7 +11,7 @@ export type ReplicaOptions = {
   report(message: string): void;
 };
 
-export type Replica = {
+type Replica = {
   /** The persons that the replica has. Never rejects: missing ones may be missing only there. */
   find(ids: string[]): Promise<Map<string, string>>;
   stats(): ReplicaStats;
@@ -19,7 +19,7 @@ export type Replica = {
 };
 
 const probeMs = 1000;
-const nobody = "00000000-0000-0000-0000-000000000000";
+const nilId = "00000000-0000-0000-0000-000000000000";
 
 /**
  * Reads from a replica. Persons never change, so its rows are right; it may lag, so a missing row says nothing. After
@@ -33,9 +33,9 @@ export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions): Re
   let probe: Timer | undefined;
 
   async function answered(ids: string[]): Promise<Map<string, string> | Error> {
-    const { promise: late, resolve } = Promise.withResolvers<Error>();
+    const { promise: timeout, resolve } = Promise.withResolvers<Error>();
     const timer = setTimeout(() => resolve(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
-    const answer = await Promise.race([ask(ids).catch((error: Error) => error), late]);
+    const answer = await Promise.race([ask(ids).catch((error: Error) => error), timeout]);
     clearTimeout(timer);
     if (answer instanceof Error) abandon();
     return answer;
@@ -48,7 +48,7 @@ export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions): Re
   }
 
   async function tryAgain() {
-    const answer = await answered([nobody]);
+    const answer = await answered([nilId]);
     probe = undefined;
     if (answer instanceof Error) return leaveOut(answer);
     up = true;

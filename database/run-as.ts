@@ -1,7 +1,7 @@
 import { chown, readFile, stat } from "node:fs/promises";
 
 /** How to run PostgreSQL, which refuses to run as root. */
-export type Runner = {
+type Runner = {
   prefix: string[];
   /** The user that owns the command's files. */
   uid: number;

@@ -19,7 +19,7 @@ const session = {
   statement_timeout: "0",
 };
 // A 201 is flushed. All values but off flush; some also wait for replicas.
-const flushed = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
+const flushing = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
 
 /**
  * `settings` of the Postgres session; "none" sends no setup. An idle connection closes after `idleS` seconds; 0:
@@ -30,7 +30,7 @@ export function connect(url: string, max: number, settings: Record<string, strin
   const own = { ...session, ...(searchPath === undefined ? {} : { search_path: searchPath }) };
   const pairs = Object.entries({ ...own, ...(settings === "none" ? {} : settings) });
   const literal = (text: string) => `E'${text.replaceAll(/['\\]/g, "\\$&")}'`;
-  const values = [...pairs.map(([name, value]) => [name, literal(value)]), ["synchronous_commit", flushed]];
+  const values = [...pairs.map(([name, value]) => [name, literal(value)]), ["synchronous_commit", flushing]];
   // First and alone, because a role's own limit would hold for the rest, too.
   const setup = `set statement_timeout = 0; select pg_backend_pid() as pid, ${values.map(([name, value]) => `set_config('${name}', ${value}, false)`).join()}`;
   // Options that the driver else reads from PG* variables.
@@ -67,11 +67,11 @@ export function hasCode(error: unknown, code: string): boolean {
   return cause instanceof postgres.PostgresError && cause.code === code;
 }
 
-const changed = "the database was changed since the start of this instance: restart it"; // to Citus, for instance
+const schemaChanged = "the database was changed since the start of this instance: restart it"; // to Citus, for instance
 // Messages for unhelpful codes.
-const reasons: Record<string, string> = {
-  "0A000": changed,
-  "23502": changed,
+const messages: Record<string, string> = {
+  "0A000": schemaChanged,
+  "23502": schemaChanged,
   "25006": "the database is read-only",
   "53100": "the database's disk is full",
   "53300": "the database has no connection left",
@@ -90,7 +90,7 @@ export function rethrow(error: unknown): never {
   }
   // `where`: in another program's function, such as a trigger.
   if (/^42(?!501|P01|P05)/.test(error.code) && error.where === undefined) throw error;
-  throw new Unavailable(reasons[error.code] ?? `the database reports an error (${error.code})`, {
+  throw new Unavailable(messages[error.code] ?? `the database reports an error (${error.code})`, {
     cause: error,
   });
 }

@@ -9,7 +9,7 @@ export type Service = {
   failed(error: Error): Response;
 };
 
-export type Listening = {
+type Listening = {
   url: string;
   /** Stops accepting. Resolves when all requests in flight are answered. */
   close(): Promise<void>;

@@ -1,17 +1,17 @@
 import { isatty } from "node:tty";
 
 export const levels = ["debug", "info", "warn", "error"] as const;
-export type Level = (typeof levels)[number];
+type Level = (typeof levels)[number];
 /** Fields of an event. No client's data. */
-export type Fields = Record<string, string | number | undefined>;
+type Fields = Record<string, string | number | undefined>;
 
-let least: Level = "info";
+let minLevel: Level = "info";
 
 export function setLevel(level: Level): void {
-  least = level;
+  minLevel = level;
 }
 
-export const logs = (level: Level): boolean => levels.indexOf(level) >= levels.indexOf(least);
+export const logs = (level: Level): boolean => levels.indexOf(level) >= levels.indexOf(minLevel);
 
 export const debug = (message: string, fields?: Fields): void => write("debug", message, fields);
 export const info = (message: string, fields?: Fields): void => write("info", message, fields);
@@ -22,16 +22,16 @@ export const error = (message: string, fields?: Fields): void => write("error", 
 function write(level: Level, message: string, fields: Fields = {}): void {
   if (!logs(level)) return;
   const [print, file] = level === "debug" || level === "info" ? [console.log, 1] : [console.error, 2];
-  print(isatty(file) ? forPeople(message, fields) : forPrograms(level, message, fields));
+  print(isatty(file) ? asText(message, fields) : asJson(level, message, fields));
 }
 
 /** One line of JSON. */
-export function forPrograms(level: Level, msg: string, fields: Fields): string {
+export function asJson(level: Level, msg: string, fields: Fields): string {
   return escaped(JSON.stringify({ time: new Date().toISOString(), level, msg, ...fields }));
 }
 
 /** Indents further lines, so they cannot pass for another event. */
-export function forPeople(message: string, fields: Fields): string {
+export function asText(message: string, fields: Fields): string {
   const pairs = Object.entries(fields).filter(([, value]) => value !== undefined);
   const text = [message, ...pairs.map(([name, value]) => `${name}=${value}`)].join(" ");
   return text.trimEnd().split("\n").map(escaped).join("\n    ");

@@ -25,7 +25,7 @@ export async function main(
   if (unknown === "--help" || unknown === "-h") return console.log(help());
   const gaveUp = new AbortController();
   let running: Running | undefined;
-  const tell = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
+  const logBug = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
   let first: { signal: NodeJS.Signals; at: number } | undefined;
   async function stop(signal: NodeJS.Signals) {
     if (first) {
@@ -42,7 +42,7 @@ export async function main(
     try {
       await running.stop();
     } catch (error) {
-      tell(error);
+      logBug(error);
       return host.exit(1);
     }
     log.info("stopped");
@@ -51,9 +51,9 @@ export async function main(
   // On the next tick: before a reload `bun --watch` calls SIGTERM's listeners and runs nothing after them.
   for (const signal of endingSignals()) host.on(signal, () => setImmediate(stop, signal));
   // Bun would print these errors unescaped.
-  host.on("unhandledRejection", tell);
+  host.on("unhandledRejection", logBug);
   host.on("uncaughtException", (thrown) => {
-    tell(thrown);
+    logBug(thrown);
     host.exit(1);
   });
   try {
@@ -65,9 +65,9 @@ export async function main(
       log.info("stopped");
       return host.exit(0);
     }
-    const forPeople =
+    const isExplained =
       error instanceof RangeError || error instanceof EmbeddedError || "code" in (error as object);
-    log.error((error as Error).message, forPeople ? {} : log.trace(error)); // no client's data yet
+    log.error((error as Error).message, isExplained ? {} : log.trace(error)); // no client's data yet
     host.exit(1);
   }
 }

@@ -10,7 +10,7 @@ export type Metrics = {
 const blockSize = 256; // a quarter of a millisecond's work
 
 /** Read at each scrape. */
-export type Sources = {
+type Sources = {
   cache(): { hits: number; misses: number; entries: number; bytes: number };
   /** The search texts in memory. */
   memory(): { persons: number; bytes: number };

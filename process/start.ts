@@ -83,10 +83,10 @@ export async function start(
 
 /** Settles like `done`, or resolves after `ms`. */
 async function atMost(ms: number, done: Promise<unknown>): Promise<void> {
-  const { promise: late, resolve } = Promise.withResolvers<void>();
+  const { promise: timeout, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, ms);
   try {
-    await Promise.race([done, late]);
+    await Promise.race([done, timeout]);
   } finally {
     clearTimeout(timer);
   }
@@ -101,18 +101,18 @@ function aborted(signal: AbortSignal): Promise<unknown> {
  * server listens.
  */
 async function migrate(service: Service, gaveUp: AbortSignal): Promise<void> {
-  const patienceEnds = performance.now() + databaseWaitMs;
-  for (let told = ""; !gaveUp.aborted; await Bun.sleep(retryMs)) {
+  const waitEnds = performance.now() + databaseWaitMs;
+  for (let logged = ""; !gaveUp.aborted; await Bun.sleep(retryMs)) {
     try {
       return await service.migrate();
     } catch (error) {
       if (gaveUp.aborted) return;
-      if (!(error instanceof Unavailable) && performance.now() < patienceEnds) throw error;
+      if (!(error instanceof Unavailable) && performance.now() < waitEnds) throw error;
       const { message, cause = error } = error as Error;
       const { code, reason } = loggable(cause);
       const why = `${message}${reason === undefined ? "" : ` (${reason})`}`;
-      if (why !== told) log.warn(`${why}: trying again`, { code });
-      told = why;
+      if (why !== logged) log.warn(`${why}: trying again`, { code });
+      logged = why;
     }
   }
 }

@@ -1,7 +1,7 @@
 import { maxFound } from "./limits.ts";
 
 /** Counts persons by key. */
-export type Counter<Key> = {
+type Counter<Key> = {
   /** Undefined for an unknown key. */
   get(key: Key): number | undefined;
   set(key: Key, count: number): void;

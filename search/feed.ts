@@ -2,7 +2,7 @@ import type { Query } from "../database/pool.ts";
 import type { Hit, Memory } from "./memory.ts";
 
 /** Keeps a memory equal to the database. */
-export type Feed = {
+type Feed = {
   /**
    * Loads the next new persons. True when all persons stored before this call are in memory. Calls must not overlap.
    */
@@ -62,50 +62,54 @@ export function openFeed(memory: Memory, query: Query): Feed {
   let position = start;
   let loaded = false;
   let indexed = false;
-  const again = new Set<string>(); // ids in memory whose rows will come again
+  const repeated = new Set<string>(); // ids in memory whose rows will come again
 
   function forget() {
     memory.clear();
-    again.clear();
+    repeated.clear();
     position = start;
     loaded = indexed = false;
   }
 
   return {
     async next() {
-      const asked = position;
-      const rows = await query<Row>(statement, [String(asked.from), `{${asked.open.join()}}`, asked.end]);
-      if (position !== asked) return false; // abandoned meanwhile
+      const loading = position;
+      const rows = await query<Row>(statement, [
+        String(loading.from),
+        `{${loading.open.join()}}`,
+        loading.end,
+      ]);
+      if (position !== loading) return false; // abandoned meanwhile
       const [head, ...persons] = rows as [Row, ...Row[]];
-      const { apelido: seen, nome: store } = head;
+      const { apelido: current, nome: store } = head;
       // Another server, or a table that was truncated or restored.
-      if (asked.store !== "" && asked.store !== store) {
+      if (loading.store !== "" && loading.store !== store) {
         forget();
         return false;
       }
       indexed = head.stack === "true";
-      const snapshot = asked.snapshot ?? seen;
+      const snapshot = loading.snapshot ?? current;
       const { end, open } = parse(snapshot);
-      let { from, last } = asked;
+      let { from, last } = loading;
       for (const person of persons) {
         const tx = BigInt(person.tx);
-        if (!again.has(person.id)) memory.add(person);
-        if (tx >= end || open.includes(tx)) again.add(person.id);
+        if (!repeated.has(person.id)) memory.add(person);
+        if (tx >= end || open.includes(tx)) repeated.add(person.id);
         else {
-          again.delete(person.id);
+          repeated.delete(person.id);
           if (tx > last) last = tx;
         }
         if (tx >= from) from = tx + 1n;
       }
       if (persons.length >= portion) {
-        position = { ...asked, store, snapshot, from, last, open: [] };
+        position = { ...loading, store, snapshot, from, last, open: [] };
         return false;
       }
       if (last >= end) last = end - 1n; // another server's number, or this server crashed
       from = last + 1n;
       position = { store, from, open: open.filter((tx) => tx < from), last, end: null, snapshot: undefined };
       loaded = true;
-      return asked.snapshot === undefined; // else the snapshot is older than this call
+      return loading.snapshot === undefined; // else the snapshot is older than this call
     },
     isLoaded: () => loaded,
     hasIndexed: () => indexed,

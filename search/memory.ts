@@ -96,15 +96,15 @@ export function openMemory(): Memory {
       persons++;
     },
     find(term, since = { at: 0, emptied }) {
-      const wanted = Buffer.from(term);
-      const bits = bitsOf(wanted);
+      const needle = Buffer.from(term);
+      const bits = bitsOf(needle);
       const start = since.emptied === emptied ? since.at : 0;
       const found = new Map<string, Hit>(); // a person may be in memory twice (feed.ts)
       for (let block = blockAt(start); block < blocks.length; block++) {
         if (!mayContain(filters, block * filterBytes, bits)) continue;
         const all = text.subarray(0, blocks[block + 1] ?? used);
         for (let from = Math.max(start, blocks[block] as number); from < all.length; ) {
-          const at = all.indexOf(wanted, from);
+          const at = all.indexOf(needle, from);
           if (at === -1) break;
           const person = personAt(at);
           const hit = hitOf(person);

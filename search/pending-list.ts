@@ -5,7 +5,7 @@ export const maxRead = 250_000;
 const idleMs = 5000;
 
 /** Schedules merges of the GIN pending list. */
-export type MergeSchedule = {
+type MergeSchedule = {
   /** This instance stored `persons` more in the index. */
   stored(persons: number): void;
   /** A search has read the pending list. */

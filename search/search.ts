@@ -34,7 +34,7 @@ const sampleSize = 1000; // texts read at the start
 const learnOneIn = 64;
 const refreshEvery = 200; // creates of this instance; bounds what a search has to load
 
-export type SearchOptions = {
+type SearchOptions = {
   maxPersons?: number | undefined;
   query: Query;
   /** Runs `next` alone: not before this call, and not while another one runs. */

@@ -2,7 +2,7 @@ import { counter } from "./counter.ts";
 import { maxFound } from "./limits.ts";
 
 /** Which terms of one and two characters need another row in the table of short terms. */
-export type ShortTerms = {
+type ShortTerms = {
   /**
    * The short terms in `fields`, in lower case, that need a row for this person. One is the empty term, whose rows
    * show that the index has persons. `isAnsweredByMemory`: whether 50 persons in memory have the term.

@@ -1,4 +1,4 @@
-export type TrigramSample = {
+type TrigramSample = {
   /** Adds a person's `busca`. */
   learn(text: string): void;
   /** A LIKE pattern that every text with `term` matches, and few others. */
@@ -43,15 +43,15 @@ export function trigramSample(): TrigramSample {
     },
     pattern(term) {
       if (term.length <= wholeUpTo) return `%${term}%`;
-      const left = countsIn(term);
+      const remaining = countsIn(term);
       const chosen: number[] = [];
       for (let share = 1; share >= rareShare && chosen.length < maxTrigrams; ) {
-        const rarest = left.indexOf(Math.min(...left));
-        const count = left[rarest] as number;
+        const rarest = remaining.indexOf(Math.min(...remaining));
+        const count = remaining[rarest] as number;
         if (count === Number.POSITIVE_INFINITY) break;
         chosen.push(rarest);
         share *= count / (persons + 1);
-        left.fill(Number.POSITIVE_INFINITY, Math.max(0, rarest - 2), rarest + 3); // overlapping trigrams add little
+        remaining.fill(Number.POSITIVE_INFINITY, Math.max(0, rarest - 2), rarest + 3); // overlapping trigrams add little
       }
       const trigrams = chosen.sort((a, b) => a - b).map((at) => term.slice(at, at + 3));
       return `%${trigrams.join("%")}%`;

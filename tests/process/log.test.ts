@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { idOf } from "../../contract/pessoa.ts";
 import { startEmbedded } from "../../database/embedded.ts";
 import { openDb } from "../../db.ts";
-import { forPeople, forPrograms, trace } from "../../process/log.ts";
+import { asJson, asText, trace } from "../../process/log.ts";
 import { client, raw } from "../helpers/requests.ts";
 import { newDatabase, query, server, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
@@ -13,7 +13,7 @@ const nasty = `x\n${forged}\r\x1b[31m\x9b2J\x85\u2028${forged}\u2029\u202e\u{e00
 const lineEnds = /[\n\r\x85\u2028\u2029]/;
 
 test("an event is one line of JSON, whatever it holds", () => {
-  const line = forPrograms("warn", nasty, { nasty });
+  const line = asJson("warn", nasty, { nasty });
   expect(line).not.toMatch(lineEnds);
   expect(line).toMatch(/^[\x20-\x7e]+$/);
   const time = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
@@ -21,7 +21,7 @@ test("an event is one line of JSON, whatever it holds", () => {
 });
 
 test("on a terminal its other lines are indented, and nothing in it is for the terminal", () => {
-  const text = forPeople(`one\n${nasty}`, { code: "23505", stack: undefined });
+  const text = asText(`one\n${nasty}`, { code: "23505", stack: undefined });
   expect(text).toMatch(/^one\n {4}x\n {4}\{"msg[^\n]+ code=23505$/);
   expect(text.replaceAll("\n", "")).not.toMatch(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
 });
