@@ -42,12 +42,15 @@ export async function serve(env: Record<string, string> = {}, limits: Limits = {
   return { ...client(running.url), ...running, databaseUrl };
 }
 
-export const server = [process.execPath, "run", join(import.meta.dir, "..", "..", "server.ts")];
+/** The project's folder. */
+export const project = join(import.meta.dir, "..", "..");
+export const server = [process.execPath, "run", join(project, "server.ts")];
 
-/** `bun run server.ts` as a user would start it, once it says that it listens, or has ended. */
-export async function spawnServer(env: Record<string, string>, command = server) {
+/** `bun run server.ts` as a user would start it. */
+export function beginServer(env: Record<string, string>, command = server) {
   const child = Bun.spawn(command, {
     env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", ...env },
+    stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
   });
@@ -61,25 +64,31 @@ export async function spawnServer(env: Record<string, string>, command = server)
       if (url) resolve(url);
     }
   };
-  const closed = Promise.all([collect(child.stdout), collect(child.stderr)]);
-  void closed.then(() => resolve(undefined));
-  const url = await listening;
+  const ended = Promise.all([child.exited, collect(child.stdout), collect(child.stderr)]);
+  void ended.then(() => resolve(undefined));
   return {
-    url,
     child,
+    /** The URL or the socket that it listens on; undefined once it has ended. */
+    listening,
     soFar: () => output,
-    /** All that it printed, once it has ended. */
+    /** All its output, once it has ended. */
     async output() {
-      await child.exited;
+      await ended;
       return output;
     },
-    /** The messages that it logged, a line each, once it has ended. Throws unless all of its output is JSON. */
+    /** The messages of its log, one per line, once it has ended. Throws unless all of its output is JSON. */
     async logged() {
-      await child.exited;
+      await ended;
       const events = output.trimEnd().split("\n") as string[];
       return events.map((line) => `${(JSON.parse(line) as { msg: string }).msg}\n`).join("");
     },
   };
+}
+
+/** The same once it listens, or has ended: then `url` is undefined. */
+export async function spawnServer(env: Record<string, string>, command = server) {
+  const begun = beginServer(env, command);
+  return { ...begun, url: await begun.listening };
 }
 
 /**
@@ -87,7 +96,7 @@ export async function spawnServer(env: Record<string, string>, command = server)
  * `json` is undefined where it printed no JSON object.
  */
 export async function runScript(path: string, args: string[] = [], env: Record<string, string> = {}) {
-  const child = Bun.spawn([process.execPath, "run", join(import.meta.dir, "..", "..", path), ...args], {
+  const child = Bun.spawn([process.execPath, "run", join(project, path), ...args], {
     env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), ...env },
     stdin: "ignore",
     stdout: "pipe",

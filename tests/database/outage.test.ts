@@ -1,0 +1,146 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFile, rm, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { startEmbedded } from "../../database/embedded.ts";
+import { expectAll, postmasterPid } from "../helpers/processes.ts";
+import { client, type Found, newPessoa } from "../helpers/requests.ts";
+import { silentProxy } from "../helpers/silent-proxy.ts";
+import { serve, temporaryFolder } from "../helpers/support.ts";
+
+const quiet = () => {};
+
+async function childrenOf(pid: number): Promise<number[]> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
+  return children.trim().split(" ").map(Number);
+}
+
+describe("a database that goes away", () => {
+  // The server's side of the socket stays in one place while the database behind it comes and goes.
+  let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+  let link: string;
+  let dataDir: string;
+  beforeAll(async () => {
+    folder = await temporaryFolder();
+    link = join(folder.path, "pg");
+    dataDir = join(folder.path, "data");
+  });
+  afterAll(() => folder[Symbol.asyncDispose]());
+
+  async function startDatabase() {
+    const embedded = await startEmbedded(dataDir, quiet);
+    await rm(link, { force: true });
+    await symlink(new URL(embedded.url).searchParams.get("host") as string, link);
+    return embedded;
+  }
+  const databaseUrl = () => `postgres://pessoas@localhost/postgres?host=${encodeURIComponent(link)}`;
+
+  /** Resolves when it answers 201 again; the test's own time limit is what bounds it. */
+  async function wellAgain(registry: { url: string }) {
+    for (;;) {
+      const { status } = await client(registry.url).post(newPessoa());
+      if (status === 201) return;
+      expect(status).toBe(503);
+    }
+  }
+
+  async function expectUnavailable(registry: { url: string }) {
+    const { get, post } = client(registry.url);
+    const unknown = `/pessoas/${crypto.randomUUID()}`;
+    const requests = [
+      post(newPessoa()),
+      get(unknown),
+      get("/pessoas?t=a"),
+      get("/contagem-pessoas"),
+      get("/readyz"),
+    ];
+    for (const answer of await Promise.all(requests)) {
+      expect(answer.status).toBe(503);
+      expect(answer.headers.get("retry-after")).toBe("1");
+      expect(answer.headers.get("content-type")).toBe("application/problem+json");
+    }
+    expect((await get("/healthz")).status).toBe(200);
+  }
+
+  test("503 while it is down, from the very start on; well by itself once it is there", async () => {
+    const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" }); // nothing there yet
+    await expectUnavailable(registry);
+    let embedded = await startDatabase();
+    await wellAgain(registry);
+    await embedded.stop();
+    await expectUnavailable(registry);
+    embedded = await startDatabase();
+    await wellAgain(registry);
+    expect((await client(registry.url).get("/readyz")).status).toBe(200);
+    await registry.stop();
+    await embedded.stop();
+  });
+
+  test("503 while it is frozen, cached persons go on; well again once it goes on", async () => {
+    const embedded = await startDatabase();
+    const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" });
+    const person = (await (await registry.post(newPessoa())).json()) as Found;
+    const postmaster = await postmasterPid(dataDir);
+    const children = await childrenOf(postmaster);
+    const signal = (name: "SIGSTOP" | "SIGCONT") => {
+      for (const pid of [postmaster, ...children]) process.kill(pid, name);
+    };
+    signal("SIGSTOP");
+    await expectUnavailable(registry);
+    await expectUnavailable(registry); // long enough for the connections to be given up
+    await expectUnavailable(registry);
+    expect(await (await registry.get(`/pessoas/${person.id}`)).json()).toEqual(person);
+    signal("SIGCONT");
+    await wellAgain(registry);
+    await registry.stop();
+    await embedded.stop();
+  });
+
+  test("an embedded one that is killed is started again, as soon as what is left of it has ended", async () => {
+    const lines: string[] = [];
+    let held: number | undefined;
+    const { promise: tried, resolve } = Promise.withResolvers<void>();
+    const embedded = await startEmbedded(dataDir, (line) => {
+      lines.push(line);
+      if (!held || !line.includes("did not start")) return;
+      process.kill(held, "SIGCONT");
+      held = undefined;
+      resolve();
+    });
+    const registry = await serve({ DATABASE_URL: embedded.url });
+    const created = (await Promise.all(
+      Array.from({ length: 40 }, async () => (await registry.post(newPessoa())).json()),
+    )) as Found[];
+    const postmaster = await postmasterPid(dataDir);
+    held = (await childrenOf(postmaster))[0] as number; // not one that answers queries
+    process.kill(held, "SIGSTOP");
+    process.kill(postmaster, "SIGKILL");
+    await tried;
+    await wellAgain(registry);
+    expect(lines[0]).toBe("PostgreSQL has stopped unexpectedly: starting it again");
+    expect(lines[1]).toStartWith("PostgreSQL did not start in");
+    await expectAll(registry.url, created);
+    await registry.stop();
+    await embedded.stop();
+  });
+});
+
+test("after an answer of Postgres that ended after its first row, the next ones are whole", async () => {
+  const owner = await serve();
+  const nome = `Cut ${crypto.randomUUID()}`;
+  for (let i = 0; i < 3; i++) await owner.post({ ...newPessoa(), nome });
+
+  const proxy = await silentProxy(owner.databaseUrl);
+  const registry = await serve({ DATABASE_URL: proxy.url });
+  expect(await registry.search(nome)).toHaveLength(3);
+  for (let i = 0; i < 3; i++) {
+    const cut = proxy.fault({ at: "row", close: true });
+    const path = `/pessoas?t=${encodeURIComponent(nome)}`;
+    expect((await registry.get(path)).status).toBe(503);
+    await cut;
+    let answer = await registry.get(path);
+    while (answer.status === 503) answer = await registry.get(path); // it connects anew
+    expect(await answer.json()).toHaveLength(3);
+  }
+  await Promise.all([registry.stop(), owner.stop()]);
+  proxy.close();
+});

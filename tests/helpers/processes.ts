@@ -1,0 +1,63 @@
+import { expect } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { readFile, watch } from "node:fs/promises";
+import { join } from "node:path";
+import { client, type Found, newPessoa } from "./requests.ts";
+import { project } from "./support.ts";
+
+/** Runs TypeScript beside the server's modules; resolves with what it printed when it has ended by itself. */
+export async function runCode(text: string, env: Record<string, string> = {}) {
+  const child = Bun.spawn([process.execPath, "-e", text], {
+    cwd: project,
+    env: { PATH: process.env.PATH ?? "", ...env },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  return { out, problems, code: await child.exited };
+}
+
+/** Resolves when there is a file in `folder` whose name begins with `prefix`. */
+export async function appears(folder: string, prefix: string) {
+  const gaveUp = new AbortController();
+  const events = watch(folder, { signal: gaveUp.signal });
+  if (readdirSync(folder).some((name) => name.startsWith(prefix))) return gaveUp.abort();
+  for await (const { filename } of events) if (filename?.startsWith(prefix)) return;
+}
+
+/** The processes whose command line names `folder`. */
+export function processesOn(folder: string): string[] {
+  const commandOf = (pid: string) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+    } catch {
+      return "";
+    }
+  };
+  return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && commandOf(pid).includes(folder));
+}
+
+/** The process id of the embedded PostgreSQL in `dataDir`. */
+export async function postmasterPid(dataDir: string): Promise<number> {
+  return Number((await readFile(join(dataDir, "pg18", "postmaster.pid"), "utf8")).split("\n")[0]);
+}
+
+/** Sends creates one after the other until the server is gone; resolves with those that were acknowledged. */
+export async function createUntilGone(url: string, sent: (acknowledged: number) => void): Promise<Found[]> {
+  const { post } = client(url);
+  const acknowledged: Found[] = [];
+  for (;;) {
+    const response = await post(newPessoa()).catch(() => undefined);
+    if (!response) return acknowledged;
+    const answer = await response.json().catch(() => undefined);
+    if (response.status === 201 && answer) acknowledged.push(answer as Found);
+    sent(acknowledged.length);
+  }
+}
+
+/** Every one of `persons` is read by id, and the count includes them. */
+export async function expectAll(url: string, persons: Found[]) {
+  const { get, count } = client(url);
+  for (const person of persons) expect(await (await get(`/pessoas/${person.id}`)).json()).toEqual(person);
+  expect(await count()).toBeGreaterThanOrEqual(persons.length);
+}
