@@ -13,8 +13,11 @@ export function client(url: string, init: BunFetchRequestInit = {}) {
         headers,
         body: body instanceof Uint8Array || typeof body === "string" ? body : JSON.stringify(body),
       }),
-    search: async (term: string): Promise<Found[]> =>
-      (await (await fetch(to(`/pessoas?t=${encodeURIComponent(term)}`), init)).json()) as Found[],
+    async search(term: string): Promise<Found[]> {
+      const response = await fetch(to(`/pessoas?t=${encodeURIComponent(term)}`), init);
+      if (response.status !== 200) throw new Error(`GET /pessoas?t=: ${response.status}`);
+      return (await response.json()) as Found[];
+    },
     count: async () => Number(await (await fetch(to("/contagem-pessoas"), init)).text()),
   };
 }
