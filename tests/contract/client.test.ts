@@ -4,7 +4,7 @@ import createClient from "openapi-fetch";
 import type { paths } from "../../contract/client.d.ts";
 import { openApi } from "../../contract/openapi.ts";
 import { newPessoa } from "../helpers/requests.ts";
-import { type Registry, serve } from "../helpers/support.ts";
+import { project, type Registry, serve } from "../helpers/support.ts";
 
 let registry: Registry;
 beforeAll(async () => {
@@ -36,6 +36,6 @@ test("the typed client creates, reads, searches and counts", async () => {
 });
 
 test('its types are those of this document; if not: "bun run client"', async () => {
-  const types = await Bun.file(join(import.meta.dir, "..", "..", "contract", "client.d.ts")).text();
+  const types = await Bun.file(join(project, "contract", "client.d.ts")).text();
   expect(types).toContain(new Bun.CryptoHasher("sha256").update(openApi()).digest("hex"));
 });

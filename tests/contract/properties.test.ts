@@ -1,22 +1,14 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import fc from "fast-check";
 import { isOrdinary, NovaPessoa } from "../../contract/pessoa.ts";
 import { readPessoa } from "../../stress-test/data/contract.ts";
 import { expectFound, hostile, nascimento, person, termsOf } from "../helpers/model.ts";
 import { type Found, raw } from "../helpers/requests.ts";
-import { type Registry, serve } from "../helpers/support.ts";
+import { serve, twins } from "../helpers/support.ts";
 import { isControl, targets } from "../helpers/targets.ts";
 
-let registry: Registry;
-let other: Registry;
-beforeAll(async () => {
-  registry = await serve();
-  other = await serve({ DATABASE_URL: registry.databaseUrl });
-});
-afterAll(async () => {
-  await registry.stop();
-  await other.stop();
-});
+const { one: registry, other, stop } = await twins();
+afterAll(stop);
 
 const member = fc.oneof(
   fc.jsonValue(),

@@ -3,10 +3,10 @@ import { chmod, mkdir, readdir, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { type Cluster, startCluster } from "../helpers/cluster.ts";
 import { expectExact, samplePersons } from "../helpers/model.ts";
-import { client, type Found, newPessoa } from "../helpers/requests.ts";
-import { type Registry, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
+import { client, newPessoa } from "../helpers/requests.ts";
+import { project, type Registry, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
-const db = join(import.meta.dir, "..", "..", "tools", "db.ts");
+const db = join(project, "tools", "db.ts");
 
 /** `bun run db:…`, with the end of what it printed. */
 function run(env: Record<string, string>, ...args: string[]) {
@@ -28,7 +28,7 @@ test.if(!reason)(
     const env = { DATA_DIR: join(folder.path, "data") };
     const file = join(folder.path, "pessoas.dump");
     const first = await spawnServer(env);
-    const { post, get } = client(first.url as string);
+    const { create, get } = client(first.url as string);
     const sent = [
       { stack: null },
       { stack: [] },
@@ -37,11 +37,11 @@ test.if(!reason)(
     ].map((change) => ({ ...newPessoa(), ...change }));
     const texts = new Map<string, string>();
     for (const person of sent) {
-      const { id } = (await (await post(person)).json()) as Found;
+      const { id } = await create(person);
       texts.set(id, await (await get(`/pessoas/${id}`)).text());
     }
     expect(run(env, "backup", file)).toEqual({ exitCode: 0, printed: "" });
-    const later = (await (await post(newPessoa())).json()) as Found; // is not in it
+    const later = await create(); // is not in it
     expect(run(env, "restore", file)).toMatchObject({
       exitCode: 1,
       printed: expect.stringMatching(/a server is running/),

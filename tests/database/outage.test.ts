@@ -78,7 +78,7 @@ describe("a database that goes away", () => {
   test("503 while it is frozen, cached persons go on; well again once it goes on", async () => {
     const embedded = await startDatabase();
     const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" });
-    const person = (await (await registry.post(newPessoa())).json()) as Found;
+    const person = await registry.create();
     const postmaster = await postmasterPid(dataDir);
     const children = await childrenOf(postmaster);
     const signal = (name: "SIGSTOP" | "SIGCONT") => {
@@ -107,9 +107,7 @@ describe("a database that goes away", () => {
       resolve();
     });
     const registry = await serve({ DATABASE_URL: embedded.url });
-    const created = (await Promise.all(
-      Array.from({ length: 40 }, async () => (await registry.post(newPessoa())).json()),
-    )) as Found[];
+    const created = (await Promise.all(Array.from({ length: 40 }, () => registry.create()))) as Found[];
     const postmaster = await postmasterPid(dataDir);
     held = (await childrenOf(postmaster))[0] as number; // not one that answers queries
     process.kill(held, "SIGSTOP");

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import schema from "../../schema.sql" with { type: "text" };
-import { type Found, newPessoa } from "../helpers/requests.ts";
+import { newPessoa } from "../helpers/requests.ts";
 import { newDatabase, query, serve } from "../helpers/support.ts";
 
 /** A role that may log in, without any right but those in `grants`. */
@@ -45,7 +45,7 @@ test("a role that may select and insert is enough, once the owner has made the s
   const owner = await serve();
   const url = await newRole(owner.databaseUrl, "select, insert on pessoas, short_terms");
   const registry = await serve({ DATABASE_URL: url });
-  const person = (await (await registry.post(newPessoa())).json()) as Found;
+  const person = await registry.create();
   expect(await (await owner.get(`/pessoas/${person.id}`)).json()).toEqual(person);
   expect(await registry.search(person.apelido)).toEqual([person]);
   expect(await registry.count()).toBe(1);

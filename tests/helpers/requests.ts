@@ -3,16 +3,23 @@ import net from "node:net";
 /** What a client of the registry at `url` does. */
 export function client(url: string, init: BunFetchRequestInit = {}) {
   const to = (path: string) => new URL(path, url).href;
+  const post = (body: unknown, headers: Record<string, string> = { "Content-Type": "application/json" }) =>
+    fetch(to("/pessoas"), {
+      ...init,
+      method: "POST",
+      headers,
+      body: body instanceof Uint8Array || typeof body === "string" ? body : JSON.stringify(body),
+    });
   return {
     get: (path: string) => fetch(to(path), init),
     request: (path: string, more: RequestInit) => fetch(to(path), { ...init, ...more }),
-    post: (body: unknown, headers: Record<string, string> = { "Content-Type": "application/json" }) =>
-      fetch(to("/pessoas"), {
-        ...init,
-        method: "POST",
-        headers,
-        body: body instanceof Uint8Array || typeof body === "string" ? body : JSON.stringify(body),
-      }),
+    post,
+    /** The new person with these members changed. Throws unless the answer is 201. */
+    async create(change: object = {}): Promise<Found> {
+      const response = await post({ ...newPessoa(), ...change });
+      if (response.status !== 201) throw new Error(`${response.status}: ${await response.text()}`);
+      return (await response.json()) as Found;
+    },
     async search(term: string): Promise<Found[]> {
       const response = await fetch(to(`/pessoas?t=${encodeURIComponent(term)}`), init);
       if (response.status !== 200) throw new Error(`GET /pessoas?t=: ${response.status}`);
@@ -49,6 +56,12 @@ export function newPessoa() {
     stack: ["Bun", "Postgres"] as unknown,
   };
 }
+
+/** The JSON of a valid person that is `bytes` long, by a member without meaning. */
+export const padded = (bytes: number) => {
+  const body = JSON.stringify({ ...newPessoa(), padding: "" });
+  return body.replace('"padding":""', `"padding":"${"x".repeat(bytes - body.length)}"`);
+};
 
 /** Sends bytes as they are and resolves with all that came back when the server closes, or when `until` matches. */
 export function raw(url: string, bytes: string | Uint8Array, until?: RegExp): Promise<string> {

@@ -42,6 +42,15 @@ export async function serve(env: Record<string, string> = {}, limits: Limits = {
   return { ...client(running.url), ...running, databaseUrl };
 }
 
+/** Two instances on one new database. */
+export async function twins() {
+  const one = await serve();
+  const other = await serve({ DATABASE_URL: one.databaseUrl });
+  const both = [one, other];
+  const stop = async () => void (await Promise.all(both.map((registry) => registry.stop())));
+  return { one, other, both, stop, url: one.databaseUrl, [Symbol.asyncDispose]: stop };
+}
+
 /** The project's folder. */
 export const project = join(import.meta.dir, "..", "..");
 export const server = [process.execPath, "run", join(project, "server.ts")];

@@ -199,7 +199,7 @@ async function pipelining({ url }: Victim, signal: AbortSignal) {
     await Bun.sleep(200);
   }
   const all = peers.map(answered);
-  const cut = peers.filter(({ closed }) => closed).length; // Bun hangs up; see tests/contract/api.test.ts
+  const cut = peers.filter(({ closed }) => closed).length; // Bun hangs up; see tests/contract/raw-http.test.ts
   for (const peer of peers) peer.end();
   for (const each of all) {
     assert.ok(

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { describeSettings, help, readSettings } from "../../process/settings.ts";
+import { project } from "../helpers/support.ts";
 
 test("every setting has a default that works; an empty one counts as not set", () => {
   const defaults = readSettings({});
@@ -50,10 +51,8 @@ test("a wrong DATABASE_URL is refused without showing it, for it may hold a pass
   );
 });
 
-const root = join(import.meta.dir, "..", "..");
-
 test("the table in docs/operations.md says what the settings are", async () => {
-  const operations = await Bun.file(join(root, "docs", "operations.md")).text();
+  const operations = await Bun.file(join(project, "docs", "operations.md")).text();
   const rows = [...operations.matchAll(/^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$/gm)].map((row) =>
     row.slice(1).map((cell) => cell.replaceAll("`", "")),
   );
@@ -64,7 +63,7 @@ test("the table in docs/operations.md says what the settings are", async () => {
 });
 
 test(".env.example has every setting, commented out, with its default", async () => {
-  const example = await Bun.file(join(root, ".env.example")).text();
+  const example = await Bun.file(join(project, ".env.example")).text();
   const given = Object.fromEntries(
     [...example.matchAll(/^#?([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]),
   );

@@ -4,7 +4,7 @@ import { appendFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expectAll, processesOn, runCode } from "../helpers/processes.ts";
-import { client, type Found, newPessoa } from "../helpers/requests.ts";
+import { client, newPessoa } from "../helpers/requests.ts";
 import { newDatabase, project, query, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
 describe.concurrent("bun run server.ts", () => {
@@ -12,7 +12,7 @@ describe.concurrent("bun run server.ts", () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: join(folder.path, "data") };
     const first = await spawnServer(env);
-    const person = (await (await client(first.url as string).post(newPessoa())).json()) as Found;
+    const person = await client(first.url as string).create();
     first.child.kill("SIGTERM");
     expect(await first.logged()).toMatch(/^PostgreSQL 18 initialised in \S+ \(\d+ ms\)\nlistening on http/);
     expect(first.child.exitCode).toBe(0);
@@ -178,9 +178,9 @@ test("bun --watch: a reload is quiet, and goes on with the same data", async () 
     const urls = [...output.matchAll(/listening on ([^"]+)"/g)].map(([, url]) => url as string);
     if (urls.length === listening) continue;
     listening = urls.length;
-    const { post, get } = client(urls.at(-1) as string);
+    const { create, get } = client(urls.at(-1) as string);
     if (listening === 1) {
-      person = (await (await post(newPessoa())).json()) as { id: string };
+      person = await create();
       await appendFile(entry, "// changed\n");
     } else {
       expect((await get(`/pessoas/${person.id}`)).status).toBe(200);

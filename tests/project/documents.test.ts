@@ -3,12 +3,12 @@ import { existsSync } from "node:fs";
 import { dirname, join, normalize, relative } from "node:path";
 import { scripts } from "../../package.json";
 import { pages, type Recorded, read, render } from "../../tools/results.ts";
+import { project } from "../helpers/support.ts";
 
-const root = join(import.meta.dir, "..", "..");
 const documents: Record<string, string> = {};
 for (const pattern of ["*.md", "docs/*.md"]) {
-  for await (const path of new Bun.Glob(pattern).scan(root)) {
-    documents[path] = await Bun.file(join(root, path)).text();
+  for await (const path of new Bun.Glob(pattern).scan(project)) {
+    documents[path] = await Bun.file(join(project, path)).text();
   }
 }
 const { "README.md": english = "", "README.pt-BR.md": portuguese = "" } = documents;
@@ -33,7 +33,7 @@ describe("every document", () => {
     const broken = local(documents[path] as string).filter((target) => {
       const [file = "", anchor] = target.split("#");
       const to = file === "" ? path : normalize(join(dirname(path), file));
-      if (!existsSync(join(root, to))) return true;
+      if (!existsSync(join(project, to))) return true;
       return anchor !== undefined && !anchors(documents[to] ?? "").includes(`#${anchor}`);
     });
     expect(broken).toEqual([]);
@@ -43,12 +43,12 @@ describe("every document", () => {
     const text = documents[path] as string;
     const named = [...text.matchAll(/\bbun run ([\w:/.-]*\w)/g)].map(([, name = ""]) => name);
     for (const name of named)
-      expect([name, name in scripts || existsSync(join(root, name))]).toEqual([name, true]);
+      expect([name, name in scripts || existsSync(join(project, name))]).toEqual([name, true]);
     const shell = blocks(text).flatMap(([, language, code = ""]) => (language === "sh" ? [code] : []));
     const files = shell.flatMap((code) => [
       ...code.matchAll(/(?:^\.\/| -f |^(?=docs\/|tests\/))([\w./-]+)/gm),
     ]);
-    for (const [, file = ""] of files) expect([file, existsSync(join(root, file))]).toEqual([file, true]);
+    for (const [, file = ""] of files) expect([file, existsSync(join(project, file))]).toEqual([file, true]);
   });
 
   test.each(Object.keys(documents).filter((path) => !path.startsWith("README")))(
@@ -64,9 +64,9 @@ describe("every document", () => {
   });
 
   test("shows or links every picture, and there is no other", () => {
-    const pictures = [...new Bun.Glob("docs/{images,results}/*.{svg,png}").scanSync(root)];
+    const pictures = [...new Bun.Glob("docs/{images,results}/*.{svg,png}").scanSync(project)];
     const shown = Object.entries(documents).flatMap(([path, text]) =>
-      local(text).map((target) => relative(root, join(root, dirname(path), target))),
+      local(text).map((target) => relative(project, join(project, dirname(path), target))),
     );
     expect(pictures.length).toBeGreaterThan(5);
     expect(pictures.filter((path) => !shown.includes(path))).toEqual([]);

@@ -12,7 +12,7 @@ beforeAll(async () => {
   folder = await temporaryFolder();
   const built = join(folder.path, "built");
   const { exitCode, stderr } = Bun.spawnSync([process.execPath, "run", "build", `--outfile=${built}`], {
-    cwd: join(import.meta.dir, "..", ".."),
+    cwd: project,
     stdout: "ignore",
     stderr: "pipe",
   });

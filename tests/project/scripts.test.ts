@@ -7,7 +7,7 @@ import { scripts as commands } from "../../package.json";
 import { listenerOf } from "../../process/port.ts";
 import { generate, renderFiles } from "../../stress-test/data/payloads.ts";
 import type { Found } from "../helpers/requests.ts";
-import { runScript, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
+import { project, runScript, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
 const run = (script: string, env: Record<string, string>, ...args: string[]) =>
   runScript(`tools/${script}`, args, env);
@@ -118,7 +118,6 @@ test.if(canMount)("a disk without space is told in one line", async () => {
 });
 
 describe("the arguments of every script", async () => {
-  const root = join(import.meta.dir, "..", "..");
   const texts = new Map<string, string>();
   for (const place of [
     "{tests,tools,stress-test}/**/*.{ts,sh}",
@@ -126,8 +125,8 @@ describe("the arguments of every script", async () => {
     ".ci/run",
     "server.ts",
   ]) {
-    for await (const path of new Bun.Glob(place).scan({ cwd: root, dot: true })) {
-      const text = await Bun.file(join(root, path)).text();
+    for await (const path of new Bun.Glob(place).scan({ cwd: project, dot: true })) {
+      const text = await Bun.file(join(project, path)).text();
       if (!text.includes('from "bun:test"')) texts.set(path, text);
     }
   }
@@ -175,7 +174,7 @@ describe("the arguments of every script", async () => {
     return { code, stdout, stderr, called, made: await readdir(work) };
   }
   const run = (path: string, ...args: string[]) =>
-    started([...(path.endsWith(".ts") ? [process.execPath, "run"] : ["bash"]), join(root, path), ...args]);
+    started([...(path.endsWith(".ts") ? [process.execPath, "run"] : ["bash"]), join(project, path), ...args]);
   const nothing = { called: "", made: [] };
   const oneLine = expect.stringMatching(/^[^\n]+\n$/);
 
@@ -269,7 +268,7 @@ describe("stress-test/replay.ts", () => {
 
   test("the commands in docs/benchmarking.md and docs/scaling.md name the file that generate.ts writes", async () => {
     for (const path of ["docs/benchmarking.md", "docs/scaling.md"]) {
-      const text = await Bun.file(join(import.meta.dir, "..", "..", path)).text();
+      const text = await Bun.file(join(project, path)).text();
       const [, folder] = /^bun run stress-test\/generate\.ts --out (\S+)$/m.exec(text) ?? [];
       expect([path, text]).toEqual([
         path,

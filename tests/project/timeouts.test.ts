@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { temporaryFolder } from "../helpers/support.ts";
+import { project, temporaryFolder } from "../helpers/support.ts";
 
 const minute = 60_000;
 
@@ -19,7 +19,7 @@ test.each([["test"], ["e2e"], ["browser"]])(
     // A preload's own setDefaultTimeout would reach the first of two files only.
     const names = ["a", "b"].map((name) => `./${name}.${kind}.ts`);
     for (const name of names) await Bun.write(join(folder.path, name), content);
-    const preload = join(import.meta.dir, "..", "helpers", "setup.ts");
+    const preload = join(project, "tests", "helpers", "setup.ts");
     const run = Bun.spawnSync([process.execPath, "test", "--timeout=10", "--preload", preload, ...names], {
       cwd: folder.path,
       env: { PATH: process.env.PATH ?? "", DATABASE_URL: "postgres://unused@127.0.0.1/unused" },
@@ -29,11 +29,10 @@ test.each([["test"], ["e2e"], ["browser"]])(
 );
 
 test("no test, hook or file sets a timeout of less than a minute", async () => {
-  const root = join(import.meta.dir, "..", "..");
   const short: string[] = [];
   let checked = 0;
-  for await (const path of new Bun.Glob("{tests,stress-test}/**/*.{test,e2e,browser}.ts").scan(root)) {
-    const text = await Bun.file(join(root, path)).text();
+  for await (const path of new Bun.Glob("{tests,stress-test}/**/*.{test,e2e,browser}.ts").scan(project)) {
+    const text = await Bun.file(join(project, path)).text();
     checked++;
     for (const { line, ms } of timeoutsIn(text)) {
       if (!(ms >= minute)) short.push(`${path}:${line}: ${ms} ms`);

@@ -3,25 +3,13 @@ import { idOf } from "../../contract/pessoa.ts";
 import { maxFound } from "../../search/limits.ts";
 import { startCluster } from "../helpers/cluster.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
-import { connect, query, type Registry, serve } from "../helpers/support.ts";
+import { connect, query, type Registry, serve, twins } from "../helpers/support.ts";
 
 /** SQL that stores a person whom instances take into memory. */
 const row = (apelido: string, nome = "-", tx = "default") =>
   `insert into pessoas (id, apelido, nome, nascimento, tx) values ('${idOf(apelido)}', '${apelido}', '${nome}', '2000-01-01', ${tx})`;
 const names = async (registry: Registry, term: string) =>
   (await registry.search(term)).map(({ apelido }) => apelido).toSorted();
-
-async function twins() {
-  const one = await serve();
-  const other = await serve({ DATABASE_URL: one.databaseUrl });
-  return {
-    one,
-    other,
-    url: one.databaseUrl,
-    both: [one, other],
-    [Symbol.asyncDispose]: async () => void (await Promise.all([one.stop(), other.stop()])),
-  };
-}
 
 test("transactions that commit late, and in another order than they began, are found from their commit on", async () => {
   await using it = await twins();
@@ -78,7 +66,7 @@ test("an instance that starts loads persons of many transactions, more than one 
   );
   const creating = (async () => {
     const made: Found[] = [];
-    for (let i = 0; i < 50; i++) made.push((await (await it.one.post(newPessoa())).json()) as Found);
+    for (let i = 0; i < 50; i++) made.push(await it.one.create());
     return made;
   })();
   const third = await serve({ DATABASE_URL: it.url });

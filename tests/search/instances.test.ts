@@ -6,7 +6,7 @@ import type { Pessoa } from "../../stress-test/data/contract.ts";
 import { startCluster } from "../helpers/cluster.ts";
 import { expectExact, expectFound, samplePersons, termsOf } from "../helpers/model.ts";
 import { client, type Found, newPessoa } from "../helpers/requests.ts";
-import { connect, newDatabase, type Registry, serve, spawnServer } from "../helpers/support.ts";
+import { connect, newDatabase, project, type Registry, serve, spawnServer } from "../helpers/support.ts";
 
 // The length of a run: CREATES=100000 bun test tests/search/instances.test.ts. A process stays stopped for a share of these creates.
 const creates = Number(process.env.CREATES ?? 2000);
@@ -16,8 +16,8 @@ const lanes = 48;
 /** Server processes on one database that hold `held` persons in memory. */
 async function processes(databaseUrl: string, held: number, timeoutMs = 1000) {
   const program = `
-    import { start } from ${JSON.stringify(join(import.meta.dir, "..", "..", "server.ts"))};
-    import { readSettings } from ${JSON.stringify(join(import.meta.dir, "..", "..", "process", "settings.ts"))};
+    import { start } from ${JSON.stringify(join(project, "server.ts"))};
+    import { readSettings } from ${JSON.stringify(join(project, "process", "settings.ts"))};
     const { url } = await start(readSettings(process.env), { maxInMemory: ${held} });
     console.log("listening on " + url);`;
   const env = { DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs), LOG_LEVEL: "error" };
