@@ -8,21 +8,21 @@ const entryBytes = (text: string) => {
   return cache.stats().bytes;
 };
 
-test("a hit gives back what was set, a miss undefined, and both are counted", () => {
+test("a hit returns the text that was set, a miss undefined, and both are counted", () => {
   const cache = lru(10_000);
   cache.set("a", "text");
   expect([cache.get("a"), cache.get("b"), cache.get("a")]).toEqual(["text", undefined, "text"]);
   expect(cache.stats()).toMatchObject({ hits: 2, misses: 1, entries: 1 });
 });
 
-test("has tells what is held and counts nothing", () => {
+test("peek finds an entry and counts neither a hit nor a miss", () => {
   const cache = lru(10_000);
   cache.set("a", "text");
   expect([cache.peek("a") !== undefined, cache.peek("b") !== undefined]).toEqual([true, false]);
   expect(cache.stats()).toMatchObject({ hits: 0, misses: 0 });
 });
 
-test("beyond its bytes the entry that was used the longest ago goes first", () => {
+test("beyond its capacity the least recently used entry is evicted first", () => {
   const cache = lru(entryBytes("x") * 2);
   cache.set("a", "x");
   cache.set("b", "x");
@@ -31,7 +31,7 @@ test("beyond its bytes the entry that was used the longest ago goes first", () =
   expect(["a", "b", "c"].map((key) => cache.peek(key) !== undefined)).toEqual([true, false, true]);
 });
 
-test("a text beyond Latin-1 counts twice, and setting a key again replaces its text", () => {
+test("a text beyond Latin-1 takes two bytes per character, and setting a key again replaces its text", () => {
   expect(entryBytes("ab€") - entryBytes("")).toBe(2 * (entryBytes("abé") - entryBytes("")));
   const cache = lru(10_000);
   cache.set("a", "x".repeat(500));
@@ -40,7 +40,7 @@ test("a text beyond Latin-1 counts twice, and setting a key again replaces its t
   expect(cache.stats()).toMatchObject({ entries: 1, bytes: entryBytes("y") });
 });
 
-test("a text larger than the cache is not kept, its key loses the text it had, and all other entries stay", () => {
+test("a text larger than the cache is not kept, its key loses the earlier text, and all other entries stay", () => {
   const cache = lru(entryBytes("x") * 3);
   for (const key of ["a", "b", "c"]) cache.set(key, "x");
   cache.set("d", "x".repeat(1000));
@@ -63,7 +63,7 @@ test.each([0, -1, 1.5, Number.NaN, Infinity])("refuses a capacity of %d bytes", 
   expect(() => lru(bytes)).toThrow(RangeError);
 });
 
-test("behaves as a list ordered by use, whatever is done to it", () => {
+test("behaves like a list ordered by use, after any sequence of gets and sets", () => {
   const key = fc.constantFrom("a", "b", "c", "d", "e");
   const step = fc.oneof(
     fc.record({ get: key }),

@@ -9,8 +9,8 @@ afterAll(stop);
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
-describe("POST /pessoas: 201", () => {
-  test("answers with the person and where it is", async () => {
+describe("POST /pessoas answers 201", () => {
+  test("with the person, and its location", async () => {
     const pessoa = newPessoa();
     const response = await registry.post(pessoa);
     expect(response.status).toBe(201);
@@ -69,7 +69,7 @@ describe("POST /pessoas: 201", () => {
     expect(await (await other.get(`/pessoas/${person.id}`)).json()).toEqual(person);
   });
 
-  test("when a stack of different words fills 64 KiB, and so do others, without harm to anybody beside them", async () => {
+  test("when stacks of different words fill 64 KiB each, and small persons beside them are stored and found as well", async () => {
     const words = (n: number) => Array.from({ length: n }, () => crypto.randomUUID().slice(0, 32));
     const people = Array.from({ length: 20 }, (_, i) => ({ ...newPessoa(), stack: words(i % 2 ? 2 : 1800) }));
     const answers = await Promise.all(people.map((person) => registry.post(person)));
@@ -86,7 +86,7 @@ describe("POST /pessoas: 201", () => {
     }
   });
 
-  test("when a stack is long, once, and found once whoever holds the term in many elements", async () => {
+  test("once when a person with a long stack is sent three times, and a term in many of its elements finds it once", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = {
       ...newPessoa(),
@@ -155,7 +155,7 @@ describe("POST /pessoas: 201", () => {
   });
 });
 
-describe("POST /pessoas: 400 for what is not the right JSON", () => {
+describe("POST /pessoas answers 400 for wrong JSON", () => {
   test.each<[string, string | Uint8Array]>([
     ["empty", ""],
     ["not JSON", "apelido=ana"],
@@ -213,7 +213,7 @@ describe("POST /pessoas: 400 for what is not the right JSON", () => {
   });
 });
 
-describe("POST /pessoas: 422 for a value that is not possible", () => {
+describe("POST /pessoas answers 422 for an impossible value", () => {
   const days = ["", "1990", "1990-1-1", "1990-01-32", "1990-13-01", "1990-00-10", "1990-01-00", "2023-02-29"];
   const moreDays = ["2023-02-30", "1900-02-29", "0000-01-01", "10000-01-01", "-001-01-01", "01/02/1990"];
   const evenMoreDays = ["1990-01-01T00:00:00Z", " 1990-01-01", "1990-01-01\n", "١٩٩٠-٠١-٠١", "1990-01-01\0"];
@@ -239,7 +239,7 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
     ["apelido holds a low surrogate alone", { apelido: "\ude00a" }, ["apelido"]],
     ["a stack element holds surrogates in the wrong order", { stack: ["\ude00\ud83d"] }, ["stack[0]"]],
     [
-      "everything is wrong at once",
+      "every member is wrong",
       { apelido: "", nome: "", nascimento: "x", stack: [""] },
       ["apelido", "nome", "nascimento", "stack[0]"],
     ],
@@ -259,7 +259,7 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
     expect(errors?.map(({ field }) => field)).toEqual(["apelido", "nome", "nascimento"]);
   });
 
-  test("when the apelido is taken, on this instance or another, whatever else is sent", async () => {
+  test("when the apelido is taken, on this instance or another, even if the other members differ", async () => {
     const { apelido } = await create();
     for (const instance of [registry, other]) {
       const response = await instance.post({ ...newPessoa(), apelido });
@@ -270,7 +270,7 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
     }
   });
 
-  test("with the location of the person who has the apelido, and of nobody for another reason", async () => {
+  test("with the location of the person who has the apelido, and without one for any other reason", async () => {
     const sent = newPessoa();
     const stored = await create(sent);
     for (const instance of [registry, other]) {
@@ -280,7 +280,7 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
     expect(await problem(await registry.post({ ...sent, nome: "" }), 422)).not.toHaveProperty("location");
   });
 
-  test("when the database cannot hold the row, without harm to those in the same batch", async () => {
+  test("when the database refuses the row, while the other rows of its batch are stored", async () => {
     const strict = await serve();
     await query(strict.databaseUrl, "alter table pessoas add check (nome <> 'poison')");
     const persons = Array.from({ length: 40 }, (_, i) => ({
@@ -297,7 +297,7 @@ describe("POST /pessoas: 422 for a value that is not possible", () => {
   });
 });
 
-describe("POST /pessoas: 413 and 415", () => {
+describe("POST /pessoas answers 413 and 415", () => {
   test("201 for a body of exactly 64 KiB, 413 for one byte more", async () => {
     expect((await registry.post(padded(64 * 1024))).status).toBe(201);
     await problem(await registry.post(padded(64 * 1024 + 1)), 413);
@@ -307,13 +307,13 @@ describe("POST /pessoas: 413 and 415", () => {
     await problem(await registry.post(padded(bytes), { "Content-Type": "text/plain" }), 413);
   });
 
-  test("413 for a chunked body as soon as it is too large, and the end", async () => {
+  test("413 for a chunked body as soon as it is too large, and the connection is closed", async () => {
     const chunk = `8000\r\n${"x".repeat(0x8000)}\r\n`;
     const endless = `POST /pessoas HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${chunk.repeat(3)}`;
     expect(await raw(registry.url, endless)).toStartWith("HTTP/1.1 413 "); // resolves when the server closes
   });
 
-  test("413 for an announced length, without waiting for the body, and the end", async () => {
+  test("413 for an announced length before the body comes, and the connection is closed", async () => {
     const announced = "POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n";
     expect(await raw(registry.url, announced)).toStartWith("HTTP/1.1 413 ");
   });
@@ -337,7 +337,7 @@ describe("POST /pessoas: 413 and 415", () => {
     ["identity, br", "identity, br"],
     ["identityx", "identityx"],
   ])(
-    "415 that says what is accepted when Content-Encoding is %s, whatever the body is",
+    "415 with Accept-Encoding when Content-Encoding is %s, for every body that is not too large",
     async (coding, named) => {
       const headers = { "Content-Type": "application/json", "Content-Encoding": coding };
       for (const body of [JSON.stringify(newPessoa()), Bun.gzipSync(JSON.stringify(newPessoa())), "{"]) {
@@ -349,7 +349,7 @@ describe("POST /pessoas: 413 and 415", () => {
     },
   );
 
-  test("415 for a Content-Type says nothing of codings", async () => {
+  test("415 for a Content-Type has no Accept-Encoding", async () => {
     const response = await registry.post(newPessoa(), { "Content-Type": "text/plain" });
     expect(response.headers.has("accept-encoding")).toBe(false);
     await problem(response, 415);
@@ -363,7 +363,7 @@ describe("POST /pessoas: 413 and 415", () => {
     },
   );
 
-  test("nothing breaks and nothing is stored when a client goes away in the middle of a body", async () => {
+  test("nothing is stored when a client disconnects in the middle of a body", async () => {
     const before = await registry.count();
     const body = JSON.stringify(newPessoa());
     const half = `POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length + 1}\r\n\r\n${body}`;
@@ -373,8 +373,8 @@ describe("POST /pessoas: 413 and 415", () => {
   });
 });
 
-describe("creates at the same time", () => {
-  test("of a hundred requests with one apelido, on two instances, exactly one gets 201", async () => {
+describe("creates at the same time on two instances", () => {
+  test("of a hundred requests with one apelido exactly one gets 201", async () => {
     for (let round = 0; round < 5; round++) {
       const { apelido } = newPessoa();
       const answers = await Promise.all(
@@ -387,7 +387,7 @@ describe("creates at the same time", () => {
     }
   });
 
-  test("overlapping batches of two instances store everybody once", async () => {
+  test("overlapping batches store each person once", async () => {
     const before = await registry.count();
     const persons = Array.from({ length: 300 }, newPessoa);
     const send = async (instance: typeof registry, order: typeof persons) =>

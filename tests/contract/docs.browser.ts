@@ -1,5 +1,5 @@
-// /docs as people see it, in a real Chromium: bun run test:browser. Not part of "bun test", because few have one;
-// here its absence fails. CHROMIUM names it where it is not "chromium".
+// /docs in a real Chromium: bun run test:browser. Fails without Chromium, so it is not part of "bun test".
+// CHROMIUM names the program; default: chromium.
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { launch, shown, tryItOut } from "../helpers/browser.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { serve, temporaryFolder } from "../helpers/support.ts";
 
-// Where to leave what it saw, for people to look at.
+// A folder for screenshots.
 const screenshots = process.env.SCREENSHOTS;
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
@@ -25,7 +25,7 @@ afterAll(async () => {
 });
 
 test.each(["/", "/docs"])(
-  "%s: a person is created by trying it out; nothing is fetched from elsewhere, nothing complains",
+  '%s: "Try it out" creates a person, without a foreign request or an error on the console',
   async (path) => {
     const before = await registry.count();
     const person = newPessoa();
@@ -54,14 +54,14 @@ test.each(["/", "/docs"])(
   60_000,
 );
 
-// With all that can be opened, and the answer to a create.
+// With everything unfolded, and the answer to a create.
 test.each([
   ["light", 1200],
   ["dark", 1200],
   ["light", 390],
   ["dark", 390],
 ] as const)(
-  "/docs in %s mode, %d pixels wide: it follows the reader's colour scheme and does not scroll sideways",
+  "/docs in %s mode, %d pixels wide, follows the colour scheme and does not scroll sideways",
   async (scheme, width) => {
     const tab = await browser.open(new URL("/docs", registry.url).href, { scheme, width });
     await tryItOut(tab, JSON.stringify({ ...newPessoa(), nome: "Ana".repeat(33) }));
@@ -100,7 +100,7 @@ test.each([
   },
 );
 
-test("/docs: what keeps people from using it, as far as axe can tell, is in swagger-ui itself", async () => {
+test("/docs: all accessibility violations that axe finds are in swagger-ui itself", async () => {
   const { run, barriers, close } = await browser.open(new URL("/docs", registry.url).href, {
     scheme: "light",
     width: 1200,

@@ -4,12 +4,12 @@ import { serve } from "../helpers/support.ts";
 const registry = await serve();
 afterAll(registry.stop);
 
-test("/ leads to it", async () => {
+test("/ redirects to /docs", async () => {
   const response = await registry.request("/", { redirect: "manual" });
   expect([response.status, response.headers.get("location")]).toEqual([307, "/docs"]);
 });
 
-test("all that it loads comes from here, with its type", async () => {
+test("/docs loads everything from this server, with the right Content-Type", async () => {
   const response = await registry.get("/docs");
   expect(response.headers.get("content-type")).toBe("text/html; charset=utf-8");
   expect(response.headers.get("content-security-policy")).toStartWith(
@@ -37,7 +37,7 @@ const asked = (path: string, accepted: string) =>
   fetch(new URL(path, registry.url), { decompress: false, headers: { "Accept-Encoding": accepted } });
 
 test.each(["gzip", "gzip, deflate, br, zstd", "br;q=1.0, GZIP ; q=0.5"])(
-  "its script and its style come compressed to who accepts %p",
+  "script and style are compressed for Accept-Encoding %p",
   async (accepted) => {
     for (const path of [script, "/docs/swagger-ui.css"]) {
       const plain = await (await asked(path, "identity")).bytes();
@@ -56,7 +56,7 @@ test.each(["gzip", "gzip, deflate, br, zstd", "br;q=1.0, GZIP ; q=0.5"])(
 );
 
 test.each(["identity", "", "br", "gzip;q=0", "gzip; q=0.000, br"])(
-  "and as they are to who accepts %p",
+  "script and style are not compressed for Accept-Encoding %p",
   async (accepted) => {
     const { headers } = await asked(script, accepted);
     expect([headers.get("content-encoding"), headers.get("vary")]).toEqual([null, "Accept-Encoding"]);

@@ -49,7 +49,7 @@ beforeAll(async () => {
 });
 afterAll(() => registry.stop());
 
-/** What is wrong with `value`, or null. References of `schema` lead into the document. */
+/** The errors of `value` against `schema`, or null. Its references point into the document. */
 function mistakes(schema: object, value: unknown) {
   const absolute = JSON.parse(
     JSON.stringify(schema).replaceAll("#/components/schemas/", "schema:"),
@@ -80,7 +80,7 @@ describe("GET /openapi.json", () => {
     expect(document.info.version).toBe(version);
   });
 
-  test("every example fits its schema, and every operation's name is its own", () => {
+  test("every example is valid against its schema, and every operationId is unique", () => {
     let checked = 0;
     for (const [method, path, operation] of operations) {
       const contents = answers(operation).flatMap(([, { content }]) => Object.values(content));
@@ -98,7 +98,7 @@ describe("GET /openapi.json", () => {
     expect(new Set(operations.map(([, , { operationId }]) => operationId)).size).toBe(operations.length);
   });
 
-  test("names exactly the methods that the server allows", async () => {
+  test("lists exactly the methods that the server allows", async () => {
     for (const [path, methods] of Object.entries(document.paths)) {
       const response = await registry.request(path.replace("{id}", "1"), { method: "DELETE" });
       const named = Object.keys(methods).flatMap((name) => (name === "get" ? ["GET", "HEAD"] : ["POST"]));
@@ -106,7 +106,7 @@ describe("GET /openapi.json", () => {
     }
   });
 
-  // Lookaround, \\p, \\u and \\d are read differently, or not at all, by RE2, Python, Java or ECMA-262.
+  // RE2, Python, Java and ECMA-262 differ in lookaround, \\p, \\u and \\d.
   const portable = /^(?:[^\\()]|\((?:\?:|(?!\?))|\)|\\x[0-9A-Fa-f]{2}|\\[\^$.*+?()[\]{}|/\\])*$/;
 
   test.each([
@@ -120,7 +120,7 @@ describe("GET /openapi.json", () => {
     ["\\d+", false],
   ])("the pattern %s: portable %p", (pattern, expected) => expect(portable.test(pattern)).toBe(expected));
 
-  test("its patterns are portable, and none stands beside a format", () => {
+  test("its patterns are portable, and no schema has both a pattern and a format", () => {
     const patterns: string[] = [];
     JSON.stringify(document, (_, value) => {
       if (typeof value?.pattern === "string") {
@@ -133,7 +133,7 @@ describe("GET /openapi.json", () => {
     for (const pattern of patterns) expect([pattern, portable.test(pattern)]).toEqual([pattern, true]);
   });
 
-  test("its NovaPessoa accepts what the server accepts, and beyond that only what its descriptions exclude", () => {
+  test("its NovaPessoa accepts the same bodies as the server, apart from the rules in its descriptions", () => {
     const texts = fc.oneof(
       fc.constantFrom("", "a", "a".repeat(32), "a".repeat(33), "🦜".repeat(33), "\0", "a\ud83d", "\ude00a"),
       fc.string({ unit: "grapheme", maxLength: 40 }),
@@ -170,16 +170,16 @@ describe("GET /openapi.json", () => {
   });
 });
 
-describe("what the server answers", () => {
-  // What was answered, by operation and status; in the end it must be all that the document names.
+describe("the server answers as the document says", () => {
+  // Operations with the statuses they were answered with; the last test expects all that the document lists.
   const seen = new Set<string>();
   let complaints: { mockRestore(): void };
   beforeAll(() => {
-    complaints = spyOn(console, "error").mockImplementation(() => {}); // the servers that are broken here do complain
+    complaints = spyOn(console, "error").mockImplementation(() => {}); // broken servers log errors
   });
   afterAll(() => complaints.mockRestore());
 
-  /** Checks an answer against the document; resolves with its body. */
+  /** Checks an answer against the document and returns its body. */
   async function check(method: string, path: string, status: number, response: Response): Promise<unknown> {
     const operation = document.paths[path]?.[method.toLowerCase()] as Operation;
     const [, answer] = answers(operation).find(([code]) => code === String(response.status)) ?? [];
@@ -203,7 +203,7 @@ describe("what the server answers", () => {
     return Object.fromEntries(Object.entries(named).map(([name, { value }]) => [name, value]));
   }
 
-  test("to a create is what the document says, its examples word for word", async () => {
+  test("to a create, with its examples word for word", async () => {
     const { post, get } = registry;
     const examplesOfBodies = document.paths["/pessoas"]?.post?.requestBody?.content["application/json"]
       .examples as Record<string, { value: object }>;
@@ -248,7 +248,7 @@ describe("what the server answers", () => {
     expect(await check("GET", path, 404, await get("/pessoas/1"))).toEqual(absent["not an id"]);
   });
 
-  test("to the other requests is what the document says", async () => {
+  test("to the other requests", async () => {
     const { get } = registry;
     await check("GET", "/pessoas", 200, await get("/pessoas?t=a"));
     const withoutTerm = await check("GET", "/pessoas", 400, await get("/pessoas"));
@@ -261,7 +261,7 @@ describe("what the server answers", () => {
     }
   });
 
-  test("when too much is waiting is what the document says", async () => {
+  test("when the queue is full", async () => {
     const tiny = await serve({}, { queueLimit: 1, batchSize: 1 });
     const created = await Promise.all(Array.from({ length: 60 }, () => tiny.post(newPessoa())));
     const refused = created.find(({ status }) => status === 503) as Response;
@@ -278,7 +278,7 @@ describe("what the server answers", () => {
     "GET /readyz": () => get("/readyz"),
   });
 
-  test("while the database is away is what the document says", async () => {
+  test("while the database is unreachable", async () => {
     const away = await serve({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/nothing" });
     for (const [name, send] of Object.entries(all(away))) {
       const [method, path] = name.split(" ") as [string, string];
@@ -288,8 +288,8 @@ describe("what the server answers", () => {
     await away.stop();
   });
 
-  test("after a mistake of ours is what the document says", async () => {
-    // No mistake is known: where the table is something else, the database shows one.
+  test("after a bug", async () => {
+    // No bug is known: a wrong table makes every statement fail unexpectedly.
     const failing = await serve();
     await query(failing.databaseUrl, "alter table pessoas rename to them; create type pessoas as (id uuid)");
     for (const [name, send] of Object.entries(all(failing))) {
@@ -300,7 +300,7 @@ describe("what the server answers", () => {
     await failing.stop();
   });
 
-  test("and that was every status of every operation", () => {
+  test("with every status of every operation, each tested above", () => {
     const named = operations.flatMap(([method, path, { responses }]) =>
       Object.keys(responses).map((status) => `${method} ${path} ${status}`),
     );

@@ -9,7 +9,7 @@ import { connect, query, serve, temporaryFolder } from "../helpers/support.ts";
 const registry = await serve();
 afterAll(registry.stop);
 
-test("of large bodies 1024 may be on their way: one more gets 503, and small ones are taken", async () => {
+test("beyond 1,024 large bodies that are arriving, one more gets 503, and small ones are accepted", async () => {
   const { hostname, port } = new URL(registry.url);
   const head = "POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n";
   const sockets = Array.from({ length: 1025 }, () =>
@@ -29,7 +29,7 @@ test("of large bodies 1024 may be on their way: one more gets 503, and small one
   }
 });
 
-test("hold a bounded amount of memory: one more is 503, small ones go on, and all is well once they are gone", async () => {
+test("unread answers take a bounded amount of memory: one more gets 503, small answers go on, and large ones return when the clients are gone", async () => {
   await using folder = await temporaryFolder();
   const unix = join(folder.path, "api.sock");
   const full = await serve({ SOCKET: unix });
@@ -39,7 +39,7 @@ test("hold a bounded amount of memory: one more is 503, small ones go on, and al
     `insert into pessoas (id, apelido, nome, nascimento, stack, busca)
      select gen_random_uuid(), n, '-', '2000-01-01', json_build_array(repeat('x', 60000)), 'large'
      from generate_series(1, 50) n;
-     insert into short_terms values ('', gen_random_uuid())`, // there are persons in the index
+     insert into short_terms values ('', gen_random_uuid())`, // marks that the index has rows
   );
   const sockets: net.Socket[] = [];
   const statuses = await Promise.all(
@@ -65,7 +65,7 @@ test("hold a bounded amount of memory: one more is 503, small ones go on, and al
   await full.stop();
 });
 
-test("503 with Retry-After when more wait than may; the same request sent again succeeds", async () => {
+test("a create beyond the queue limit gets 503 with Retry-After, and succeeds when it is sent again", async () => {
   const tiny = await serve({}, { queueLimit: 2, batchSize: 1 });
   const persons = Array.from({ length: 60 }, newPessoa);
   const answers = await Promise.all(persons.map((person) => tiny.post(person)));
@@ -82,8 +82,8 @@ test("503 with Retry-After when more wait than may; the same request sent again 
   await tiny.stop();
 });
 
-test("SEARCHES are at the database at once, the others wait, and all are answered", async () => {
-  const three = await serve({ SEARCHES: "3" }, { maxInMemory: 0 }); // each search is a statement of its own
+test("SEARCHES limits how many searches run in the database at once; the others wait and are answered", async () => {
+  const three = await serve({ SEARCHES: "3" }, { maxInMemory: 0 }); // no search is answered from memory
   const metric = async (name: string) => {
     const line = new RegExp(`^pessoas_batch_${name}{kind="search"} (\\d+)$`, "m");
     return Number(line.exec(await (await three.get("/metrics")).text())?.[1]);
@@ -101,7 +101,7 @@ test("SEARCHES are at the database at once, the others wait, and all are answere
   await three.stop();
 });
 
-test("a create waits longer than DB_TIMEOUT_MS while the database answers others, and gets 503 after twice that", async () => {
+test("a create waits longer than DB_TIMEOUT_MS while the database answers pings, and gets 503 after twice that time", async () => {
   const hasty = await serve({ DB_TIMEOUT_MS: "800" });
   const sql = connect(hasty.databaseUrl);
   await sql.begin(async (held) => {
@@ -119,13 +119,13 @@ test("a create waits longer than DB_TIMEOUT_MS while the database answers others
   await hasty.stop();
 });
 
-test("while as many huge persons wait as may, one more gets 503 before it is read, and a small one is taken", async () => {
+test("when the queue of huge persons is full, one more gets 503 before it is validated, and a small one is accepted", async () => {
   const tiny = await serve({}, { queueLimit: 1 });
   const huge = (person: object) => tiny.post({ ...person, stack: new Array(1500).fill("huge") });
   const sql = connect(tiny.databaseUrl);
   await sql.begin(async (held) => {
     await held`lock table pessoas in exclusive mode`;
-    const taken = [huge(newPessoa()), huge(newPessoa())]; // one in flight, and one that waits for it
+    const taken = [huge(newPessoa()), huge(newPessoa())]; // one in flight, one queued
     let answer = await huge({});
     for (; answer.status !== 503; answer = await huge({})) await problem(answer, 422);
     expect((await problem(answer, 503)).detail).toStartWith("too many huge persons are waiting");
@@ -137,7 +137,7 @@ test("while as many huge persons wait as may, one more gets 503 before it is rea
   await tiny.stop();
 });
 
-test("any number of instances may start at once on an empty database", async () => {
+test("several instances start at once on an empty database", async () => {
   const first = await serve();
   const started = await Promise.all(
     Array.from({ length: 5 }, () => serve({ DATABASE_URL: first.databaseUrl })),

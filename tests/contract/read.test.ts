@@ -8,7 +8,7 @@ const { create } = registry;
 afterAll(stop);
 
 describe("GET /pessoas/:id", () => {
-  test("200 with the person, to be cached for ever, from every instance", async () => {
+  test("answers 200 with the person, cacheable for ever, on every instance", async () => {
     const person = await create();
     for (const instance of [registry, other, other]) {
       const response = await instance.get(`/pessoas/${person.id}`);
@@ -19,7 +19,7 @@ describe("GET /pessoas/:id", () => {
     }
   });
 
-  test("200 whatever the case of the id", async () => {
+  test("accepts an id in upper case", async () => {
     const { id } = await create();
     const response = await other.get(`/pessoas/${id.toUpperCase()}`);
     expect(((await response.json()) as Found).id).toBe(id);
@@ -37,13 +37,13 @@ describe("GET /pessoas/:id", () => {
     "%FF",
     "%zz",
     "'; drop table pessoas; --",
-  ])("404 for %s", async (id) => {
+  ])("answers 404 for %s", async (id) => {
     await problem(await registry.get(`/pessoas/${id}`), 404);
   });
 
-  test("a person who did not exist when first asked for is found once created", async () => {
+  test("a person is found after its create, even if an earlier read got 404", async () => {
     const { apelido, ...rest } = newPessoa();
-    const elsewhere = await serve(); // the id follows from the apelido: create it elsewhere to know it
+    const elsewhere = await serve(); // the id depends on the apelido alone: create it elsewhere to learn it
     const { id } = (await (await elsewhere.post({ apelido, ...rest })).json()) as Found;
     await elsewhere.stop();
     await problem(await other.get(`/pessoas/${id}`), 404);
@@ -53,7 +53,7 @@ describe("GET /pessoas/:id", () => {
 });
 
 describe("GET /pessoas?t=", () => {
-  test("finds by apelido, nome and each element of stack, ignoring case, at once and on every instance", async () => {
+  test("finds a person by apelido, nome and each element of stack, ignoring case, at once and on every instance", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = await create({
       apelido: `Ap${mark}ido`,
@@ -71,13 +71,13 @@ describe("GET /pessoas?t=", () => {
     }
   });
 
-  test("an empty array when nobody holds it", async () => {
+  test("finds nobody when no field contains the term", async () => {
     const response = await registry.get("/pessoas?t=nobody-has-this-nickname");
     expect([response.status, await response.text()]).toEqual([200, "[]"]);
     expect(response.headers.get("content-type")).toBe("application/json");
   });
 
-  test("stack comes back as it was sent, null included", async () => {
+  test("returns a stack of null as null", async () => {
     const mark = crypto.randomUUID();
     const person = await create({ nome: mark, stack: null });
     expect(await registry.search(mark)).toEqual([person]);
@@ -98,14 +98,14 @@ describe("GET /pessoas?t=", () => {
     "&t=",
     "\u0001",
     "\u0002\u0003",
-  ])("%j is literal", async (special) => {
+  ])("%j in a term is literal", async (special) => {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = await create({ nome: `${mark}${special}` });
     await create({ nome: `${mark}x${mark}` });
     expect(await other.search(`${mark}${special}`)).toEqual([person]);
   });
 
-  test("never matches across fields or elements, whatever they hold", async () => {
+  test("never matches across two fields or elements", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     await create({ apelido: `a${mark}`, nome: `b${mark}`, stack: [`c${mark}`, `d${mark}`] });
     const joints = [
@@ -135,20 +135,20 @@ describe("GET /pessoas?t=", () => {
     ["İstanbul", "i̇stanbul", true],
     ["ΟΔΟΣ", "οδος", true],
     ["K", "K", true], // the Kelvin sign
-  ])("term %j against nome %j: %p, as String.prototype.toLowerCase has it", async (term, nome, found) => {
+  ])("term %j, nome %j: match %p, as String.prototype.toLowerCase compares", async (term, nome, found) => {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = await create({ nome: `${mark}${nome}` });
     expect(await registry.search(`${mark}${term}`.slice(0, 200))).toEqual(found ? [person] : []);
   });
 
-  test("one and two characters are terms, too", async () => {
+  test("finds by a term of one or two characters", async () => {
     const nome = "\u{13000}\u{13001}";
     const person = await create({ nome });
     expect(await registry.search("\u{13000}")).toEqual([person]);
     expect(await registry.search(nome)).toEqual([person]);
   });
 
-  test("at most 50 of those who hold it", async () => {
+  test("returns at most 50 persons", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     await Promise.all(Array.from({ length: 55 }, () => create({ nome: mark })));
     const found = await registry.search(mark);
@@ -157,7 +157,7 @@ describe("GET /pessoas?t=", () => {
     expect(found.every(({ nome }) => nome === mark)).toBe(true);
   });
 
-  test("both + and %20 are a space; other parameters are ignored", async () => {
+  test("reads both + and %20 as a space, and ignores other parameters", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = await create({ nome: `x ${mark} y` });
     for (const query of [`t=x+${mark}`, `t=x%20${mark}`, `a=%zz&t=${mark}+y&b&T=9`, `%74=${mark}`]) {
@@ -165,7 +165,7 @@ describe("GET /pessoas?t=", () => {
     }
   });
 
-  test("a term with an equals sign", async () => {
+  test("takes an equals sign as part of the term", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = await create({ nome: `${mark}=1` });
     expect(await (await registry.get(`/pessoas?t=${mark}=1`)).json()).toEqual([person]);
@@ -186,7 +186,7 @@ describe("GET /pessoas?t=", () => {
     "?t=%FF",
     "?t=%C3",
     "?t=%ED%A0%80",
-  ])("400 for /pessoas%s", async (queryString) => {
+  ])("answers 400 for /pessoas%s", async (queryString) => {
     const { errors } = await problem(await registry.get(`/pessoas${queryString}`), 400);
     expect(errors?.[0]?.field).toBe("t");
   });
@@ -195,13 +195,13 @@ describe("GET /pessoas?t=", () => {
     ["4 KB of one letter", "a".repeat(4096)],
     ["nothing but wildcards", "%".repeat(300)],
     ["U+0000", "a\0"],
-  ])("an empty array for %s", async (_, term) => {
+  ])("finds nobody by %s", async (_, term) => {
     expect(await registry.search(term)).toEqual([]);
   });
 });
 
 describe("GET /contagem-pessoas", () => {
-  test("exact, as digits, never cached, on every instance", async () => {
+  test("answers the exact count as digits, not cacheable, on every instance", async () => {
     const fresh = await serve();
     const twin = await serve({ DATABASE_URL: fresh.databaseUrl });
     expect(await fresh.count()).toBe(0);
@@ -220,8 +220,8 @@ describe("GET /contagem-pessoas", () => {
   });
 });
 
-describe("a restart in between", () => {
-  test("loses nobody", async () => {
+describe("after a restart", () => {
+  test("every person is counted, read and found", async () => {
     const before = await serve();
     const created = (await Promise.all(Array.from({ length: 30 }, () => before.create()))) as Found[];
     await before.stop();

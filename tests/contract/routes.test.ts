@@ -18,7 +18,7 @@ test.each([
   "/contagem-pessoas//",
   "/metrics/x",
   "/Pessoas?t=a",
-])("404 for %s", async (path) => {
+])("an unknown path gets 404: %s", async (path) => {
   await problem(await registry.get(path), 404);
   await problem(await registry.request(path, { method: "DELETE" }), 404);
 });
@@ -33,18 +33,21 @@ test.each([
   ["POST", "/contagem-pessoas", "GET, HEAD"],
   ["POST", "/healthz", "GET, HEAD"],
   ["PUT", "/readyz", "GET, HEAD"],
-])("405 for %s %s", async (method, path, allow) => {
+])("another method gets 405 with Allow: %s %s", async (method, path, allow) => {
   const response = await registry.request(path, { method });
   expect(response.headers.get("allow")).toBe(allow);
   await problem(response, 405);
 });
 
-test.each(["//", "///", "//pessoas?t=a", "//healthz/"])("404 for the target %s", async (target) => {
-  const answer = await raw(registry.url, `GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
-  expect(answer).toStartWith("HTTP/1.1 404 ");
-});
+test.each(["//", "///", "//pessoas?t=a", "//healthz/"])(
+  "a target that begins with two slashes gets 404: %s",
+  async (target) => {
+    const answer = await raw(registry.url, `GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+    expect(answer).toStartWith("HTTP/1.1 404 ");
+  },
+);
 
-test("one slash at the end of a path is ignored, and the metrics' routes are the same", async () => {
+test("one slash at the end of a path is ignored, also in the routes of the metrics", async () => {
   const fresh = await serve();
   const created = await fresh.request("/pessoas/", { method: "POST", body: JSON.stringify(newPessoa()) });
   expect(created.status).toBe(201);
@@ -70,7 +73,7 @@ test("one slash at the end of a path is ignored, and the metrics' routes are the
   await fresh.stop();
 });
 
-test("HEAD answers as GET does, without a body", async () => {
+test("HEAD gets the status and the type of GET, without a body", async () => {
   const { id } = await registry.create();
   for (const path of [
     `/pessoas/${id}`,
@@ -86,12 +89,12 @@ test("HEAD answers as GET does, without a body", async () => {
   }
 });
 
-test("/healthz and /readyz", async () => {
+test("/healthz and /readyz answer 200", async () => {
   expect((await registry.get("/healthz")).status).toBe(200);
   expect((await registry.get("/readyz")).status).toBe(200);
 });
 
-test("/metrics knows of every request, however many there are between two scrapes", async () => {
+test("/metrics counts every request, also 600 between two scrapes", async () => {
   const fresh = await serve();
   const asked = 600;
   const scrape = async () => {
@@ -106,7 +109,7 @@ test("/metrics knows of every request, however many there are between two scrape
   await fresh.stop();
 });
 
-test("/metrics tells what was asked, in Prometheus' text format", async () => {
+test("/metrics counts requests, cache and batches in Prometheus' text format", async () => {
   const fresh = await serve();
   const { id } = await fresh.create();
   await fresh.get(`/pessoas/${id}`);
@@ -141,12 +144,12 @@ test("/metrics tells what was asked, in Prometheus' text format", async () => {
   await fresh.stop();
 });
 
-test("a Host header that is no host does no harm", async () => {
+test("an invalid Host header is ignored", async () => {
   const answer = await raw(registry.url, "GET /healthz?x HTTP/1.0\r\nHost: a b/c?d\r\n\r\n");
   expect(answer).toStartWith("HTTP/1.1 200 ");
 });
 
-test("a bug gives 500 without telling anything about it", async () => {
+test("a bug is answered 500 without details, which are logged", async () => {
   const broken = await serve();
   await query(broken.databaseUrl, "alter table pessoas rename column nome to lost");
   const { error } = console;

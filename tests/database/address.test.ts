@@ -5,7 +5,7 @@ import { addressOf, libpqEnvironment, withEnvironment } from "../../database/add
 import { readSettings } from "../../process/settings.ts";
 import { temporaryFolder } from "../helpers/support.ts";
 
-/** Where it leads, in short. */
+/** The parts of an address that these tests compare. */
 function seen(text: string) {
   const { options, searchPath } = addressOf(text);
   const { host, port, path, user, pass, database } = options;
@@ -37,7 +37,7 @@ test.each([
   ["host=h port=1 user=u password='p \\'\\\\' dbname = d", { at: "h 1", pass: "p '\\", database: "d" }],
   ["postgres://u@h/d?search_path=rinha", { searchPath: "rinha" }],
   ["postgres://u@h/d?search_path=%22a%20b%22,c&", { searchPath: '"a b",c' }],
-])("%s is read as libpq does", (text, expected) => {
+])("%s is read as by libpq", (text, expected) => {
   expect(seen(text)).toMatchObject(expected);
 });
 
@@ -52,7 +52,7 @@ const hosts = {
   JDBC: "postgres://u:p@h/d?ssl=true",
 };
 
-test.each(Object.entries(hosts))("what %s prints is taken", (_, text) => {
+test.each(Object.entries(hosts))("the URL of %s is accepted", (_, text) => {
   expect(readSettings({ DATABASE_URL: text })).toMatchObject({ DATABASE_URL: text });
 });
 
@@ -97,7 +97,7 @@ test.each([
   expect(refused).not.toThrow(/\n|secret/);
 });
 
-test("DATABASE_URL_READ may name a standby; it is refused by its own name", () => {
+test("DATABASE_URL_READ may name a standby, and an error names DATABASE_URL_READ", () => {
   const DATABASE_URL = "postgres://u@h/d";
   const standby = "postgres://u@h1,h2/d?target_session_attrs=prefer-standby";
   expect(readSettings({ DATABASE_URL, DATABASE_URL_READ: standby })).toMatchObject({
@@ -108,7 +108,7 @@ test("DATABASE_URL_READ may name a standby; it is refused by its own name", () =
   );
 });
 
-test("what of libpq has no meaning here is ignored, and named", () => {
+test("libpq's parameters without a meaning here are ignored, and listed", () => {
   const { ignored } = addressOf(
     "postgres://u@h/d?channel_binding=require&gssencmode=prefer&sslcompression=0&tcp_user_timeout=1",
   );
@@ -127,14 +127,14 @@ test.each([
   ["?sslmode=require&sslrootcert=/dev/null", { rejectUnauthorized: true, ca: "" }],
   ["?sslmode=require&ssl_min_protocol_version=TLSv1.3", { rejectUnauthorized: false, minVersion: "TLSv1.3" }],
   ["?sslcert=/dev/null&sslkey=/dev/null", { rejectUnauthorized: false, cert: "", key: "" }],
-  ["?host=/run&sslmode=require", false], // as libpq: a socket has no SSL
-])("%s asks for SSL as libpq does", (query, ssl) => {
+  ["?host=/run&sslmode=require", false], // a socket has no SSL, as in libpq
+])("%s requests SSL as libpq does", (query, ssl) => {
   const { options } = addressOf(`postgres://u@h/d${query}`);
   if (typeof ssl === "object") expect(options.ssl).toMatchObject(ssl);
   else expect(options.ssl).toBe(ssl as "prefer" | false);
 });
 
-test("the rest goes to the driver, and a default of ours where it is missing", () => {
+test("other parameters go to the driver, with defaults for missing ones", () => {
   const { options } = addressOf(
     "postgres://u@h/d?application_name=a&connect_timeout=9&keepalives_idle=8&target_session_attrs=read-write&options=-c%20a%3Db",
   );
@@ -154,7 +154,7 @@ test("the rest goes to the driver, and a default of ours where it is missing", (
   });
 });
 
-test("the environment has a say where the URL says nothing, and only then", () => {
+test("a variable of the environment counts only where the URL has no such part", () => {
   const env = {
     PGHOST: "e",
     PGPORT: "1",
@@ -181,7 +181,7 @@ test("the environment has a say where the URL says nothing, and only then", () =
   );
 });
 
-test("the password comes from the first line of the password file that fits", async () => {
+test("the password comes from the first line of the password file that matches", async () => {
   await using folder = await temporaryFolder();
   const passfile = join(folder.path, ".pgpass");
   await Bun.write(passfile, "# h:*:*:*:comment\nh:1:d:u:a\\:b\\\\c\n*:*:*:u:any\nlocalhost:*:*:v:socket\n");
@@ -213,7 +213,7 @@ test("certificates in ~/.postgresql are used", async () => {
   });
 });
 
-test("PostgreSQL's own programs get the same by the environment, and the search path", () => {
+test("PostgreSQL's programs get the same address and search path by the environment", () => {
   const url = "postgres://u:p%40@h:1/d?sslmode=require&options=-c%20a%3Db&search_path=a,%20b&keepalives=0";
   expect(libpqEnvironment(url)).toEqual({
     PGUSER: "u",

@@ -9,7 +9,7 @@ const options: BatchOptions = {
   onAbandoned() {},
 };
 
-/** Statements that end when the test says so. */
+/** Statements that the test ends. */
 function statements() {
   const started: { items: number[]; answer: (error?: Error) => void }[] = [];
   const run = (items: number[]) => {
@@ -23,7 +23,7 @@ function statements() {
 
 const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test("an item alone leaves at once; those that come meanwhile leave together, in order, as many as fit", async () => {
+test("a single item is sent at once; items that arrive meanwhile are sent together, in order, up to the batch size", async () => {
   const { started, run } = statements();
   const { submit, stats } = batches(run, options);
   const answers = [1, 2, 3, 4, 5].map(submit);
@@ -48,7 +48,7 @@ test("an item alone leaves at once; those that come meanwhile leave together, in
   expect(stats()).toMatchObject({ waiting: 0, inFlight: 0, oldestMs: 0, statements: 3, items: 5, busy: 0 });
 });
 
-test("where items come more often than windowMs, they wait for each other that long", async () => {
+test("items that arrive more often than windowMs wait that long for a larger batch", async () => {
   const sizes: number[] = [];
   const run = async (items: number[]) => {
     sizes.push(items.length);
@@ -62,13 +62,13 @@ test("where items come more often than windowMs, they wait for each other that l
     windowMs: 20,
   });
   const answers = Array.from({ length: 60 }, (_, i) => submit(i));
-  const atOnce = sizes.length; // nobody knew yet how often they come
+  const atOnce = sizes.length; // the rate was not known yet
   expect(atOnce).toBeGreaterThan(0);
   expect(await Promise.all(answers)).toHaveLength(60);
   expect(sizes).toEqual([...new Array<number>(atOnce).fill(1), 60 - atOnce]);
 });
 
-test.each([1, 20, 100])("alone, an item waits for nobody, with windowMs of %d", async (windowMs) => {
+test.each([1, 20, 100])("a single item does not wait with a windowMs of %d", async (windowMs) => {
   const { started, run } = statements();
   const { submit } = batches(run, { ...options, windowMs });
   const answer = submit(1);
@@ -77,7 +77,7 @@ test.each([1, 20, 100])("alone, an item waits for nobody, with windowMs of %d", 
   expect(await answer).toBe("#1");
 });
 
-test("a statement that is full waits for no others", async () => {
+test("a full batch is sent without waiting", async () => {
   const { started, run } = statements();
   const { submit, stats } = batches(run, { ...options, connections: 100, queueLimit: 100, windowMs: 60_000 });
   const answers = [submit(0)];
@@ -87,7 +87,7 @@ test("a statement that is full waits for no others", async () => {
   expect(await Promise.all(answers)).toHaveLength(answers.length);
 });
 
-test("as many statements as there are lanes are in flight at once", async () => {
+test("there are as many statements in flight as connections", async () => {
   const { started, run } = statements();
   const { submit } = batches(run, { ...options, connections: 2 });
   const answers = [1, 2, 3].map(submit);
@@ -99,7 +99,7 @@ test("as many statements as there are lanes are in flight at once", async () => 
   expect(await Promise.all(answers)).toEqual(["#1", "#2", "#3"]);
 });
 
-test("a statement that fails rejects its own items alone, and the next one flies", async () => {
+test("a statement that fails rejects its own items alone, and the next one is sent", async () => {
   const { started, run } = statements();
   const { submit } = batches(run, options);
   const [first, second] = [submit(1), submit(2)];
@@ -109,7 +109,7 @@ test("a statement that fails rejects its own items alone, and the next one flies
   expect(await second).toBe("#2");
 });
 
-test("one more than may wait is refused at once", async () => {
+test("an item beyond the queue limit is rejected at once", async () => {
   const { started, run } = statements();
   const { submit } = batches(run, { ...options, queueLimit: 1 });
   const [first, second] = [submit(1), submit(2)];
@@ -121,7 +121,7 @@ test("one more than may wait is refused at once", async () => {
   expect(await second).toBe("#2");
 });
 
-test("what would wait for most of the time that it has, at the present pace, is refused at once; all others are answered", async () => {
+test("an item that would miss its deadline at the present rate is rejected at once; all others are answered", async () => {
   let takesMs = 10;
   const run = async (items: number[]) => {
     if (takesMs > 0) await Bun.sleep(takesMs);
@@ -140,7 +140,7 @@ test("what would wait for most of the time that it has, at the present pace, is 
   expect(refused).toBe(atOnce);
 });
 
-test("one statement that takes long is a pause: nobody is refused for it", async () => {
+test("one slow statement is a pause, and no item is rejected because of it", async () => {
   let takesMs = 0;
   const run = async (items: number[]) => {
     if (takesMs > 0) await Bun.sleep(takesMs);
@@ -161,17 +161,17 @@ test("one statement that takes long is a pause: nobody is refused for it", async
   expect(await Promise.all(answers)).toHaveLength(200);
 });
 
-test("what gets too old is given up, in flight and waiting, and never sent afterwards", async () => {
+test("an item past its deadline is rejected, in flight or queued, and is not sent later", async () => {
   const { started, run } = statements();
   const { submit } = batches(run, { ...options, timeoutMs: 1 });
-  const outcomes = await Promise.allSettled([submit(1), submit(2)]); // in flight, and waiting
+  const outcomes = await Promise.allSettled([submit(1), submit(2)]); // in flight, and queued
   for (const outcome of outcomes) expect(outcome).toMatchObject({ reason: expect.any(Unavailable) });
   started[0]?.answer();
   await tick();
   expect(started).toHaveLength(1);
 });
 
-test("while the server works on it, a slow statement is answered, and so is what waits behind it", async () => {
+test("a slow statement is answered while the server works on it, and so is the item behind it", async () => {
   const { started, run } = statements();
   const timeoutMs = 80;
   const began = performance.now();
@@ -187,11 +187,11 @@ test("while the server works on it, a slow statement is answered, and so is what
 });
 
 test.each<[title: string, answer: () => Promise<boolean>]>([
-  ["works on it, but it is twice as old as it may be", () => Promise.resolve(true)],
-  ["has nothing to do for it", () => Promise.resolve(false)],
-  ["cannot be asked", () => Promise.reject(new Error("away"))],
-  ["does not answer that either", () => new Promise(() => {})],
-])("what is too old is given up when the server %s", async (_, answer) => {
+  ["works on it, but twice the deadline has passed", () => Promise.resolve(true)],
+  ["does not work on it", () => Promise.resolve(false)],
+  ["cannot be reached", () => Promise.reject(new Error("away"))],
+  ["does not answer the ping either", () => new Promise(() => {})],
+])("an item past its deadline is rejected when the server %s", async (_, answer) => {
   const { started, run } = statements();
   let asked = 0;
   const isWorking = () => {
@@ -204,7 +204,7 @@ test.each<[title: string, answer: () => Promise<boolean>]>([
   started[0]?.answer();
 });
 
-test("a statement whose answer was lost is abandoned, and what waits behind it is not too old yet", async () => {
+test("a statement whose answer was lost is abandoned, before the item behind it passes its deadline", async () => {
   const { started, run } = statements();
   let stuck = 0;
   const isWorking = () => Promise.resolve(false);
@@ -224,12 +224,12 @@ test("a statement whose answer was lost is abandoned, and what waits behind it i
   expect([stuck, stats().busy]).toEqual([1, 0]);
 });
 
-test("a statement that started a moment ago is not abandoned, for the server may not know of it yet", async () => {
+test("a statement that was just sent is not abandoned, because the server may not have it yet", async () => {
   const { started, run } = statements();
   const timeoutMs = 200;
   let stuck = 0;
   const isWorking = async () => {
-    if (started.length === 1) started[0]?.answer(); // when its item, and the one behind it, are nearly too old
+    if (started.length === 1) started[0]?.answer(); // shortly before the deadline of both items
     await tick();
     return false;
   };
@@ -243,7 +243,7 @@ test("a statement that started a moment ago is not abandoned, for the server may
   expect(stuck).toBe(0);
 });
 
-test("the lane of a statement that never settles is free again, and its late answer changes nothing", async () => {
+test("the connection of a statement that never settles is used again, and a late answer changes nothing", async () => {
   const { started, run } = statements();
   let stuck = 0;
   const answering = (items: number[]) => {

@@ -4,19 +4,19 @@ import schema from "../../schema.sql" with { type: "text" };
 import { rowOf, storedColumns } from "../../search/rows.ts";
 import { searchableInBulk, shortStatement, textStatement } from "../../search/search.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
-import { connect, query, type Registry, serve } from "../helpers/support.ts";
+import { connect, query, type Registry, serve, until } from "../helpers/support.ts";
 
-// CITUS_URL names an empty database on the coordinator of a real cluster, as a superuser; docs/scaling.md says how to make one.
+// An empty database on the coordinator of a real cluster, as a superuser; docs/scaling.md says how to make one.
 const coordinator = process.env.CITUS_URL ?? "";
-const title = coordinator ? "on Citus" : "on Citus: skipped, for CITUS_URL does not name a coordinator";
+const title = coordinator ? "on Citus" : "on Citus (skipped: CITUS_URL does not name a coordinator)";
 // A worker that is not in the cluster yet, as host:port.
 const spare = process.env.CITUS_SPARE ?? "";
-const spareTitle = spare ? "" : " (skipped, for CITUS_SPARE does not name a worker to add)";
-// A shell command that kills a worker's processes, starts it again and ends when it answers; and how often to do so.
+const spareTitle = spare ? "" : " (skipped: CITUS_SPARE does not name a worker)";
+// A shell command that kills a worker, restarts it and ends when it answers; and the number of crashes.
 const crash = process.env.CITUS_CRASH ?? "";
 const crashes = Number(process.env.CITUS_CRASHES ?? 3);
-const crashTitle = crash ? "" : " (skipped, for CITUS_CRASH is not a command that crashes a worker)";
-// docs/scaling.md has the same commands.
+const crashTitle = crash ? "" : " (skipped: CITUS_CRASH is not set)";
+// As in docs/scaling.md.
 const splits = `select format('select citus_split_shard_by_split_points(%s, array[%L, %L], array[%s, %s, %s], %L)',
     shardid, lo + (hi - lo) / 3, lo + (hi - lo) * 2 / 3, nodeid, nodeid, nodeid, 'block_writes') as split
   from (select shardid, shardminvalue::bigint as lo, shardmaxvalue::bigint as hi, nodeid
@@ -37,9 +37,9 @@ describe.skipIf(!coordinator)(title, () => {
   beforeAll(async () => {
     const [held] = await query(coordinator, "select to_regclass('pessoas') is not null as held");
     if (held?.held && (await query(coordinator, "select from pessoas limit 1")).length > 0) {
-      throw new Error("CITUS_URL: expected an empty database, for this removes the persons in it");
+      throw new Error("CITUS_URL: expected an empty database, because the tests remove its persons");
     }
-    // A registry that was there before Citus: its table is a plain one, and holds persons.
+    // A table from before Citus, with persons.
     const [plain = ""] = schema.split(/^-- On Citus only/m);
     const cells = stored.map((person) =>
       rowOf(person, searchableInBulk(0)).values.map((text) =>
@@ -75,7 +75,7 @@ describe.skipIf(!coordinator)(title, () => {
         (select count(*)::int from pg_dist_partition where logicalrelid = 'pessoas'::regclass) as distributed`,
     );
 
-  test("two instances that start at once part the table once, a shard for each worker, and lose nobody", async () => {
+  test("two instances that start at once distribute the table once, a shard per worker, and keep every person", async () => {
     const [row] = await parts();
     expect(row).toMatchObject({ distributed: 1, shards: row?.workers });
     expect(await one.count()).toBe(early.length);
@@ -90,7 +90,7 @@ describe.skipIf(!coordinator)(title, () => {
     await again.stop();
   });
 
-  test("a read by id asks one shard", async () => {
+  test("a read by id goes to one shard", async () => {
     const plan = await query(coordinator, `explain select * from pessoas where id = '${stored[0]?.id}'`);
     expect(plan.map((line) => line["QUERY PLAN"]).join("\n")).toContain("Task Count: 1");
   });
@@ -105,7 +105,7 @@ describe.skipIf(!coordinator)(title, () => {
     expect(statuses.filter((status) => status === 422)).toHaveLength(99);
   });
 
-  test("overlapping batches of two instances store everybody once, and everybody is read, found and counted", async () => {
+  test("overlapping batches of two instances store each person once, and all are read, found and counted", async () => {
     const before = await one.count();
     const persons = Array.from({ length: 500 }, () => newPessoa());
     const sent = [
@@ -116,7 +116,7 @@ describe.skipIf(!coordinator)(title, () => {
     expect(statuses.filter((status) => status === 201)).toHaveLength(persons.length);
     expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
     expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
-    const cold = await start(); // nobody is in its cache
+    const cold = await start(); // with an empty cache
     const read50 = persons.slice(0, 50).map((person) => ({ id: idOf(person.apelido), ...person }) as Found);
     expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
     for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
@@ -171,8 +171,8 @@ describe.skipIf(!coordinator)(title, () => {
     const merge = async () =>
       Number((await sql.unsafe<{ pages: string }[]>("select merge_pending_list() as pages"))[0]?.pages);
     await sql.unsafe(`grant insert, select on pessoas to ${role}; set role ${role}`);
-    // An instance may be faster.
-    await enough(async () => {
+    // An instance may merge first.
+    await until(async () => {
       await sql.unsafe(`insert into pessoas (id, nascimento, apelido, nome, busca)
         select gen_random_uuid(), '2000-01-01', 'm' || i, 'm', repeat('mesclar ' || i, 40) from generate_series(1, 200) as i`);
       return (await merge()) > 0;
@@ -183,10 +183,10 @@ describe.skipIf(!coordinator)(title, () => {
     await sql.end();
   });
 
-  describe("a transaction that a worker has not decided yet", () => {
+  describe("a prepared transaction on a worker", () => {
     const gid = `t${crypto.randomUUID()}`;
 
-    /** Prepares the insert of `person` on its worker. */
+    /** Prepares a transaction that inserts `person` on its worker. */
     async function prepare(person: Found, name: string) {
       const [place] = await query(
         coordinator,
@@ -210,7 +210,7 @@ describe.skipIf(!coordinator)(title, () => {
     const found = (person: ReturnType<typeof newPessoa>) =>
       ({ id: idOf(person.apelido), ...person }) as Found;
 
-    test("keeps nobody else's create waiting, however often its person is sent", async () => {
+    test("delays no create of another person, even if its person is sent repeatedly", async () => {
       const person = found(newPessoa());
       const { worker } = await prepare(person, gid);
       for (let round = 0; round < 3; round++) {
@@ -226,7 +226,7 @@ describe.skipIf(!coordinator)(title, () => {
       expect(await read(other, person.id)).toEqual(person);
     });
 
-    test("is decided within a moment where its coordinator has committed", async () => {
+    test("is committed soon after its coordinator has committed", async () => {
       const [setting] = await query(
         coordinator,
         "select current_setting('citus.recover_2pc_interval') as interval",
@@ -241,7 +241,7 @@ describe.skipIf(!coordinator)(title, () => {
           coordinator,
           `insert into pg_dist_transaction (groupid, gid) values (${group}, '${name}')`,
         );
-        // Citus decides it; it may have done so, by a rollback, before it had the record.
+        // Citus commits it, or has rolled it back before the record was there.
         const prepared = `select from pg_prepared_xacts where gid = '${name}'`;
         while ((await query(worker, prepared)).length > 0) await Bun.sleep(20);
       }
@@ -265,10 +265,10 @@ describe.skipIf(!coordinator)(title, () => {
           }
         };
         const creating = Promise.all(Array.from({ length: 32 }, create));
-        await enough(() => created.length >= 200);
+        await until(() => created.length >= 200);
         const { exitCode } = Bun.spawnSync(["sh", "-c", crash]);
         expect(exitCode).toBe(0);
-        await enough(async () => (await other.get("/readyz")).status === 200);
+        await until(async () => (await other.get("/readyz")).status === 200);
         const back = performance.now();
         stopped = true;
         await creating;
@@ -278,7 +278,7 @@ describe.skipIf(!coordinator)(title, () => {
           return created.filter(({ id }) => !ids.has(id)).length;
         };
         const first = await missing();
-        await enough(async () => (await missing()) === 0);
+        await until(async () => (await missing()) === 0);
         const ms = Math.round(performance.now() - back);
         for (const person of created.filter((_, i) => i % 20 === 0)) {
           expect(await read(other, person.id)).toEqual(person);
@@ -292,11 +292,6 @@ describe.skipIf(!coordinator)(title, () => {
     longMs,
   );
 });
-
-/** Resolves when `holds` does. */
-async function enough(holds: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await holds())) await Bun.sleep(20);
-}
 
 describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
   let nodes: { nodename: string; nodeport: number }[];
@@ -333,7 +328,7 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
     }
   });
 
-  /** Creates persons until it is stopped; each answer is 201 or 503. */
+  /** Creates persons until stop(); each answer must be 201 or 503. */
   function keepCreating(through: () => Registry[]) {
     const created: Found[] = [];
     const statuses: number[] = [];
@@ -373,13 +368,13 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
   }
 
   test(
-    "a plain database becomes a cluster while persons are created, and everybody is read, found and counted",
+    "a plain database becomes a cluster during creates, and every person is read, found and counted",
     async () => {
       const serveHere = () => serve({ DATABASE_URL: here });
       const old = await serveHere();
       let instances = [old];
       const load = keepCreating(() => instances);
-      await enough(() => load.created.length >= 2000);
+      await until(() => load.created.length >= 2000);
       await query(here, "create extension citus");
       await query(
         here,
@@ -388,11 +383,11 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
       for (const { nodename, nodeport } of nodes)
         await query(here, `select citus_add_node('${nodename}', ${nodeport})`);
       const fresh = await serveHere();
-      await enough(async () => (await fresh.get("/readyz")).status === 200);
-      await enough(async () => (await query(here, "select from pg_dist_partition")).length === 2);
+      await until(async () => (await fresh.get("/readyz")).status === 200);
+      await until(async () => (await query(here, "select from pg_dist_partition")).length === 2);
       instances = [old, fresh];
       const before = load.created.length;
-      await enough(() => load.created.length >= before + 500);
+      await until(() => load.created.length >= before + 500);
       const search = await old.get(`/pessoas?t=${load.created.at(-1)?.apelido}`);
       expect([search.status, await search.text()]).toEqual([503, expect.stringContaining("restart")]);
       const created = await load.stop();
@@ -408,17 +403,17 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
   );
 
   test.skipIf(!spare)(
-    `another worker is added while persons are created, and no create fails${spareTitle}`,
+    `another worker is added during creates, and no create fails${spareTitle}`,
     async () => {
       const [one, other] = await Promise.all([1, 2].map(() => serve({ DATABASE_URL: here })));
       const load = keepCreating(() => [one as Registry, other as Registry]);
-      await enough(() => load.created.length >= 1000);
+      await until(() => load.created.length >= 1000);
       for (const { nodename, nodeport } of added)
         await query(here, `select citus_add_node('${nodename}', ${nodeport})`);
       const before = load.created.length;
       for (const { split } of await query(here, splits)) await query(here, split);
       for (const text of rebalance) await query(here, text);
-      await enough(() => load.created.length >= before + 500);
+      await until(() => load.created.length >= before + 500);
       const created = await load.stop();
       expect(load.statuses.filter((status) => status !== 201)).toEqual([]);
       await expectThere(other as Registry, created);
@@ -426,14 +421,14 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
         here,
         `select count(*)::int as n from citus_shards where nodeport = ${added[0]?.nodeport} and nodename = '${added[0]?.nodename}'`,
       );
-      expect(placed?.n).toBe(4); // two shards of persons, and those of their short terms
+      expect(placed?.n).toBe(4); // two shards of each table
       await Promise.all([one?.stop(), other?.stop()]);
     },
     longMs,
   );
 });
 
-test("elsewhere than on Citus the schema is applied as it is, any number of times", async () => {
+test("without Citus the schema can be applied repeatedly", async () => {
   const registry = await serve();
   const plain = await query(registry.databaseUrl, "select from pg_extension where extname = 'citus'");
   expect(plain).toBeEmpty();
@@ -445,7 +440,7 @@ test("elsewhere than on Citus the schema is applied as it is, any number of time
 });
 
 test.each(["08006", "57P03", "40P01"])(
-  "what a coordinator says of a worker that is away (%s) is 503, nothing is stored, and a retry succeeds",
+  "an unreachable worker (%s) gives 503, nothing is stored, and a retry succeeds",
   async (code) => {
     const registry = await serve();
     await query(

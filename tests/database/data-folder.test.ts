@@ -8,7 +8,7 @@ import { beginServer, project, server, temporaryFolder } from "../helpers/suppor
 const quiet = () => {};
 
 const isRoot = process.getuid?.() === 0;
-// An ordinary user, as root can be one.
+// An ordinary user that root can switch to.
 const uid = 64_321;
 const asUser = ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
 
@@ -24,11 +24,11 @@ describe("a DATA_DIR that cannot be used", () => {
     ["EROFS", /^DATA_DIR: \/ is on a read-only file system; set another DATA_DIR$/],
     ["ENOSPC", /^DATA_DIR: no space is left for \S+; /],
     ["EDQUOT", /^DATA_DIR: no space is left for \S+; /],
-  ])("%s is explained", async (code, message) => {
+  ])("%s is reported with a remedy", async (code, message) => {
     expect(await blame({ code, path: "/no-such-folder/pg18" }, "/no-such-folder", uid)).toMatch(message);
   });
 
-  test("what belongs to another user, or to its owner and is closed, is named", async () => {
+  test("the error names a file of another user, and one that its owner may not read", async () => {
     await using folder = await temporaryFolder();
     const owner = (await stat(folder.path)).uid;
     const path = join(folder.path, "postgres.log");
@@ -40,7 +40,7 @@ describe("a DATA_DIR that cannot be used", () => {
     expect(await blame({ code: "EBUSY", path }, folder.path, root)).toBeUndefined();
   });
 
-  test("PostgreSQL's own words for it are understood", () => {
+  test("errors are recognised in PostgreSQL's log", () => {
     const lost = 'FATAL:  could not open file "postmaster.pid": Permission denied\n';
     expect(failureIn(lost, "/c")).toEqual({ code: "EACCES", path: "/c/postmaster.pid" });
     const full = 'initdb: error: could not create directory "/d/x": No space left on device';
@@ -52,7 +52,7 @@ describe("a DATA_DIR that cannot be used", () => {
     expect(failureIn("FATAL:  could not map anonymous shared memory", "/c")).toBeUndefined();
   });
 
-  test("a file, and one with a file in the place of its data", async () => {
+  test("a file as DATA_DIR, or in place of its data, is refused", async () => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "file");
     await Bun.write(file, "");
@@ -69,7 +69,7 @@ describe("a DATA_DIR that cannot be used", () => {
     await expect(runningUrl(file)).rejects.toThrow(/^DATA_DIR: \S+ is not a folder/);
   });
 
-  test("data of another PostgreSQL, or of another version", async () => {
+  test("data of another PostgreSQL, or of another version, is refused", async () => {
     await using folder = await temporaryFolder();
     const version = join(folder.path, "pg18", "PG_VERSION");
     await Bun.write(version, "17\n");
@@ -82,31 +82,28 @@ describe("a DATA_DIR that cannot be used", () => {
   });
 
   const canBeUser = isRoot && Bun.spawnSync([...asUser, "test", "-r", join(project, "server.ts")]).success;
-  test.if(canBeUser)(
-    "an ordinary user after root is told whose it is, whatever part of it is root's",
-    async () => {
-      await using folder = await temporaryFolder();
-      await chmod(folder.path, 0o755);
-      const DATA_DIR = join(folder.path, "data");
-      await (await startEmbedded(DATA_DIR, quiet)).stop();
-      const mine = (path: string) => chown(join(DATA_DIR, path), uid, uid);
-      const told = async (path: string, env = { DATA_DIR }) => {
-        const { child, logged } = beginServer(env, [...asUser, ...server]);
-        const message = await logged();
-        expect([child.exitCode, message]).toEqual([1, expect.stringMatching(/^[^\n]+\n$/)]);
-        expect(message).toStartWith(`DATA_DIR: ${path} belongs to `);
-        expect(message).toEndWith("or set another DATA_DIR\n");
-      };
-      await told(join(DATA_DIR, "pg18"));
-      Bun.spawnSync(["chown", "-R", String(uid), join(DATA_DIR, "pg18")]);
-      await told(join(DATA_DIR, "postgres.log"));
-      await mine("postgres.log");
-      await chown(join(DATA_DIR, "pg18", "PG_VERSION"), 0, 0);
-      await chmod(join(DATA_DIR, "pg18", "PG_VERSION"), 0o600);
-      await told(join(DATA_DIR, "pg18", "PG_VERSION"));
-      await chmod(DATA_DIR, 0o700);
-      await told(DATA_DIR);
-      await told(folder.path, { DATA_DIR: join(folder.path, "new") });
-    },
-  );
+  test.if(canBeUser)("an ordinary user after root is told which part belongs to root", async () => {
+    await using folder = await temporaryFolder();
+    await chmod(folder.path, 0o755);
+    const DATA_DIR = join(folder.path, "data");
+    await (await startEmbedded(DATA_DIR, quiet)).stop();
+    const mine = (path: string) => chown(join(DATA_DIR, path), uid, uid);
+    const expectBlame = async (path: string, env = { DATA_DIR }) => {
+      const { child, logged } = beginServer(env, [...asUser, ...server]);
+      const message = await logged();
+      expect([child.exitCode, message]).toEqual([1, expect.stringMatching(/^[^\n]+\n$/)]);
+      expect(message).toStartWith(`DATA_DIR: ${path} belongs to `);
+      expect(message).toEndWith("or set another DATA_DIR\n");
+    };
+    await expectBlame(join(DATA_DIR, "pg18"));
+    Bun.spawnSync(["chown", "-R", String(uid), join(DATA_DIR, "pg18")]);
+    await expectBlame(join(DATA_DIR, "postgres.log"));
+    await mine("postgres.log");
+    await chown(join(DATA_DIR, "pg18", "PG_VERSION"), 0, 0);
+    await chmod(join(DATA_DIR, "pg18", "PG_VERSION"), 0o600);
+    await expectBlame(join(DATA_DIR, "pg18", "PG_VERSION"));
+    await chmod(DATA_DIR, 0o700);
+    await expectBlame(DATA_DIR);
+    await expectBlame(folder.path, { DATA_DIR: join(folder.path, "new") });
+  });
 });

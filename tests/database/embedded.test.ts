@@ -12,7 +12,7 @@ import { project, spawnServer, temporaryFolder } from "../helpers/support.ts";
 const quiet = () => {};
 
 describe.concurrent("the embedded database", () => {
-  test("one folder belongs to one server; a killed one's folder to the next", async () => {
+  test("a folder in use is refused, and a killed server's folder is taken over", async () => {
     await using folder = await temporaryFolder();
     const lines: string[] = [];
     const first = await startEmbedded(folder.path, (line) => lines.push(line));
@@ -23,7 +23,7 @@ describe.concurrent("the embedded database", () => {
     await second.stop();
   });
 
-  test("a PostgreSQL that a killed server left running is replaced", async () => {
+  test("the PostgreSQL of a killed server is stopped and replaced", async () => {
     await using folder = await temporaryFolder();
     const server = await spawnServer({ DATA_DIR: folder.path });
     const pidFile = await readFile(join(folder.path, "pg18", "postmaster.pid"), "utf8");
@@ -32,11 +32,11 @@ describe.concurrent("the embedded database", () => {
     const lines: string[] = [];
     const next = await startEmbedded(folder.path, (line) => lines.push(line));
     expect(lines.join()).toContain("that a killed server left behind");
-    expect(existsSync(pidFile.split("\n")[4] as string)).toBe(false); // the folder of its socket
+    expect(existsSync(pidFile.split("\n")[4] as string)).toBe(false); // its socket's folder
     await next.stop();
   });
 
-  test("an interrupted initdb is begun again, and what keeps PostgreSQL from starting is told", async () => {
+  test("an interrupted initdb is repeated, and the error says why PostgreSQL does not start", async () => {
     await using folder = await temporaryFolder();
     await Bun.write(join(folder.path, "pg18.init-abc", "half"), "");
     await (await startEmbedded(folder.path, quiet)).stop();
@@ -45,7 +45,7 @@ describe.concurrent("the embedded database", () => {
     await expect(startEmbedded(folder.path, quiet)).rejects.toThrow(/did not start in(.|\n)+9\.6/);
   });
 
-  test("a stale pid file that names a living process of another kind is no obstacle", async () => {
+  test("a stale pid file with the id of another program does not prevent a start", async () => {
     await using folder = await temporaryFolder();
     await (await startEmbedded(folder.path, quiet)).stop();
     const stale = await mkdtemp(join(tmpdir(), "pessoas-"));
@@ -54,14 +54,14 @@ describe.concurrent("the embedded database", () => {
     expect(existsSync(stale)).toBe(false);
   });
 
-  test("a folder that cannot be made, and one that initdb cannot work in, are told", async () => {
+  test("the error names DATA_DIR if the folder cannot be made, and initdb if it fails", async () => {
     await expect(startEmbedded("/dev/null/data", quiet)).rejects.toThrow(/^DATA_DIR: /);
     await using folder = await temporaryFolder();
     const tooLong = join(folder.path, ...new Array(6).fill("x".repeat(200)));
     await expect(startEmbedded(tooLong, quiet)).rejects.toThrow(/^initdb failed in /);
   });
 
-  test("after kill -9 under load the next start takes over, and everybody who was acknowledged is there", async () => {
+  test("after kill -9 of the server under load the next one has every acknowledged person", async () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: folder.path };
     const first = await spawnServer(env);
@@ -74,7 +74,7 @@ describe.concurrent("the embedded database", () => {
     expect(await second.logged()).toContain("that a killed server left behind");
   });
 
-  test("after kill -9 of everything it recovers, stale pid file or not", async () => {
+  test("after kill -9 of the server and PostgreSQL the next one has every acknowledged person, despite a stale pid file", async () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: folder.path };
     const first = await spawnServer(env);
@@ -84,7 +84,7 @@ describe.concurrent("the embedded database", () => {
       first.child.kill("SIGKILL");
       process.kill(-postmaster, "SIGKILL");
     });
-    // The pid in the file may belong to anybody by now.
+    // The pid in the file may belong to another process now.
     const pidFile = join(folder.path, "pg18", "postmaster.pid");
     await Bun.write(pidFile, (await readFile(pidFile, "utf8")).replace(/^\d+/, String(process.pid)));
     const second = await spawnServer(env);
@@ -93,22 +93,25 @@ describe.concurrent("the embedded database", () => {
     await second.output();
   });
 
-  test.each(["process.exit(3)", "setTimeout(() => { throw new Error() })"])("%s", async (end) => {
-    await using folder = await temporaryFolder();
-    const [dataDir, TMPDIR] = [join(folder.path, "data"), join(folder.path, "tmp")];
-    await mkdir(TMPDIR);
-    await chmod(folder.path, 0o755);
-    await chmod(TMPDIR, 0o1777);
-    const text = `
+  test.each(["process.exit(3)", "setTimeout(() => { throw new Error() })"])(
+    "PostgreSQL ends with a process that runs %s",
+    async (end) => {
+      await using folder = await temporaryFolder();
+      const [dataDir, TMPDIR] = [join(folder.path, "data"), join(folder.path, "tmp")];
+      await mkdir(TMPDIR);
+      await chmod(folder.path, 0o755);
+      await chmod(TMPDIR, 0o1777);
+      const text = `
         import { startEmbedded } from "./database/embedded.ts";
         await startEmbedded(${JSON.stringify(dataDir)}, () => {});
         ${end}`;
-    expect((await runCode(text, { TMPDIR })).code).toBeGreaterThan(0);
-    expect(processesOn(folder.path)).toEqual([]);
-    expect(await readdir(TMPDIR)).toEqual([]);
-  });
+      expect((await runCode(text, { TMPDIR })).code).toBeGreaterThan(0);
+      expect(processesOn(folder.path)).toEqual([]);
+      expect(await readdir(TMPDIR)).toEqual([]);
+    },
+  );
 
-  test("stopped while a killed one is started again", async () => {
+  test("stop() during the restart of a killed PostgreSQL leaves no process", async () => {
     await using folder = await temporaryFolder();
     const { promise: died, resolve } = Promise.withResolvers<void>();
     const embedded = await startEmbedded(folder.path, (line) => {
@@ -122,8 +125,8 @@ describe.concurrent("the embedded database", () => {
   });
 });
 
-describe("variables that are meant for psql or postgres.js", () => {
-  // Each of them would send somebody to another database, or make it another one.
+describe("variables for psql or postgres.js", () => {
+  // Each would select another database, or change its settings.
   const env = {
     ...{ PGPORT: "5433", PGHOST: "nowhere.invalid", PGHOSTADDR: "192.0.2.1", PGUSER: "x", PGUSERNAME: "x" },
     ...{
@@ -159,7 +162,7 @@ describe("variables that are meant for psql or postgres.js", () => {
     ...{ PGSSLNEGOTIATION: "direct", PGPREPARE: "false", PGKEEP_ALIVE: "1", PGPUBLICATIONS: "x" },
   };
 
-  test("have no say in where the embedded database is, and how it works", async () => {
+  test("do not affect the embedded database", async () => {
     await using folder = await temporaryFolder();
     const { url, child, logged } = await spawnServer({ ...env, DATA_DIR: folder.path });
     const { post, get } = client(url as string);
@@ -180,7 +183,7 @@ describe("variables that are meant for psql or postgres.js", () => {
   });
 });
 
-test("the libraries' links are made where they are missing or lead nowhere, by several at once", async () => {
+test("missing and dangling links of the libraries are made, also by eight callers at once", async () => {
   await using folder = await temporaryFolder();
   const lib = join(folder.path, "native", "lib");
   const source = "native/lib/libx.so.1.2";
@@ -194,7 +197,7 @@ test("the libraries' links are made where they are missing or lead nowhere, by s
   expect(await Bun.file(join(lib, "libx.so")).text()).toBe("library");
   expect(await readlink(join(lib, "libx.so.1"))).toBe("libx.so.1.2");
   await rm(lib, { recursive: true });
-  await Bun.write(lib, ""); // as little writable as a folder of another user's
+  await Bun.write(lib, ""); // not writable, like another user's folder
   await expect(linkLibraries(folder.path)).rejects.toThrow(
     /^PostgreSQL's libraries are not linked[^\n]+ owner of /,
   );

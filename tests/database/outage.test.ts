@@ -14,8 +14,8 @@ async function childrenOf(pid: number): Promise<number[]> {
   return children.trim().split(" ").map(Number);
 }
 
-describe("a database that goes away", () => {
-  // The server's side of the socket stays in one place while the database behind it comes and goes.
+describe("when the database is unreachable", () => {
+  // The server connects through this link; the database behind it stops and starts.
   let folder: Awaited<ReturnType<typeof temporaryFolder>>;
   let link: string;
   let dataDir: string;
@@ -34,8 +34,8 @@ describe("a database that goes away", () => {
   }
   const databaseUrl = () => `postgres://pessoas@localhost/postgres?host=${encodeURIComponent(link)}`;
 
-  /** Resolves when it answers 201 again; the test's own time limit is what bounds it. */
-  async function wellAgain(registry: { url: string }) {
+  /** Resolves when a create gets 201 again; until then only 503 is allowed. */
+  async function recovered(registry: { url: string }) {
     for (;;) {
       const { status } = await client(registry.url).post(newPessoa());
       if (status === 201) return;
@@ -61,21 +61,21 @@ describe("a database that goes away", () => {
     expect((await get("/healthz")).status).toBe(200);
   }
 
-  test("503 while it is down, from the very start on; well by itself once it is there", async () => {
-    const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" }); // nothing there yet
+  test("requests get 503, also right after the start, and succeed when it starts", async () => {
+    const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" });
     await expectUnavailable(registry);
     let embedded = await startDatabase();
-    await wellAgain(registry);
+    await recovered(registry);
     await embedded.stop();
     await expectUnavailable(registry);
     embedded = await startDatabase();
-    await wellAgain(registry);
+    await recovered(registry);
     expect((await client(registry.url).get("/readyz")).status).toBe(200);
     await registry.stop();
     await embedded.stop();
   });
 
-  test("503 while it is frozen, cached persons go on; well again once it goes on", async () => {
+  test("requests get 503 while it is frozen, except for cached persons, and succeed when it continues", async () => {
     const embedded = await startDatabase();
     const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" });
     const person = await registry.create();
@@ -86,16 +86,16 @@ describe("a database that goes away", () => {
     };
     signal("SIGSTOP");
     await expectUnavailable(registry);
-    await expectUnavailable(registry); // long enough for the connections to be given up
+    await expectUnavailable(registry); // long enough to abandon the connections
     await expectUnavailable(registry);
     expect(await (await registry.get(`/pessoas/${person.id}`)).json()).toEqual(person);
     signal("SIGCONT");
-    await wellAgain(registry);
+    await recovered(registry);
     await registry.stop();
     await embedded.stop();
   });
 
-  test("an embedded one that is killed is started again, as soon as what is left of it has ended", async () => {
+  test("an embedded one that was killed is started again as soon as its last process has ended", async () => {
     const lines: string[] = [];
     let held: number | undefined;
     const { promise: tried, resolve } = Promise.withResolvers<void>();
@@ -109,11 +109,11 @@ describe("a database that goes away", () => {
     const registry = await serve({ DATABASE_URL: embedded.url });
     const created = (await Promise.all(Array.from({ length: 40 }, () => registry.create()))) as Found[];
     const postmaster = await postmasterPid(dataDir);
-    held = (await childrenOf(postmaster))[0] as number; // not one that answers queries
+    held = (await childrenOf(postmaster))[0] as number; // not a backend
     process.kill(held, "SIGSTOP");
     process.kill(postmaster, "SIGKILL");
     await tried;
-    await wellAgain(registry);
+    await recovered(registry);
     expect(lines[0]).toBe("PostgreSQL has stopped unexpectedly: starting it again");
     expect(lines[1]).toStartWith("PostgreSQL did not start in");
     await expectAll(registry.url, created);
@@ -122,7 +122,7 @@ describe("a database that goes away", () => {
   });
 });
 
-test("after an answer of Postgres that ended after its first row, the next ones are whole", async () => {
+test("after an answer that ended within its rows, the next answers are complete", async () => {
   const owner = await serve();
   const nome = `Cut ${crypto.randomUUID()}`;
   for (let i = 0; i < 3; i++) await owner.post({ ...newPessoa(), nome });
@@ -136,7 +136,7 @@ test("after an answer of Postgres that ended after its first row, the next ones 
     expect((await registry.get(path)).status).toBe(503);
     await cut;
     let answer = await registry.get(path);
-    while (answer.status === 503) answer = await registry.get(path); // it connects anew
+    while (answer.status === 503) answer = await registry.get(path); // it reconnects
     expect(await answer.json()).toHaveLength(3);
   }
   await Promise.all([registry.stop(), owner.stop()]);

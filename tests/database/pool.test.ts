@@ -2,13 +2,13 @@ import { expect, test } from "bun:test";
 import { Unavailable } from "../../database/batch.ts";
 import { watched } from "../../database/pool.ts";
 
-test("a look that is under way when the work ends is the last one", async () => {
+test("no ping follows the end of the work", async () => {
   const work = Promise.withResolvers<string>();
   const answer = Promise.withResolvers<boolean>();
   const asked = Promise.withResolvers<void>();
-  let looks = 0;
+  let pings = 0;
   const isWorking = () => {
-    looks++;
+    pings++;
     asked.resolve();
     return answer.promise;
   };
@@ -18,20 +18,20 @@ test("a look that is under way when the work ends is the last one", async () => 
   expect(await watching).toBe("done");
   answer.resolve(true);
   const later = Promise.withResolvers<void>();
-  setTimeout(later.resolve, 20); // when the next one would have been
+  setTimeout(later.resolve, 20); // longer than the time to the next one
   await later.promise;
-  expect(looks).toBe(1);
+  expect(pings).toBe(1);
 });
 
 test.each([
-  ["the server has nothing to do for it", 1, () => Promise.resolve(false)],
-  ["the server cannot be asked twice in a row", 2, () => Promise.reject(new Error("away"))],
-])("work is given up when %s", async (_, expected, answer) => {
-  let looks = 0;
+  ["the server does not work on it", 1, () => Promise.resolve(false)],
+  ["two pings in a row fail", 2, () => Promise.reject(new Error("away"))],
+])("work is abandoned when %s", async (_, expected, answer) => {
+  let pings = 0;
   const isWorking = () => {
-    looks++;
+    pings++;
     return answer();
   };
   await expect(watched(new Promise(() => {}), isWorking, 1)).rejects.toBeInstanceOf(Unavailable);
-  expect(looks).toBe(expected);
+  expect(pings).toBe(expected);
 });

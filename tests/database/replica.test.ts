@@ -2,10 +2,9 @@ import { afterAll, beforeAll, expect, spyOn, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import postgres from "postgres";
 import { type Embedded, startEmbedded } from "../../database/embedded.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
-import { type Registry, serve, temporaryFolder } from "../helpers/support.ts";
+import { connect, type Registry, serve, temporaryFolder, until } from "../helpers/support.ts";
 
 const folders = [await temporaryFolder(), await temporaryFolder()] as const;
 const copiedCluster = join(folders[1].path, "pg18");
@@ -17,7 +16,7 @@ beforeAll(async () => {
   primary = await startEmbedded(folders[0].path, () => {});
   const sql = connect(primary.url);
   await sql`select pg_backup_start('test', fast => true)`;
-  Bun.spawnSync(["cp", "-a", join(folders[0].path, "pg18"), copiedCluster]); // complains of a file that went meanwhile
+  Bun.spawnSync(["cp", "-a", join(folders[0].path, "pg18"), copiedCluster]); // reports files that vanished meanwhile
   const [backup] = await sql<{ labelfile: string }[]>`select labelfile from pg_backup_stop()`;
   await sql.end();
   await rm(join(copiedCluster, "postmaster.pid"));
@@ -39,25 +38,8 @@ afterAll(async () => {
   for (const folder of folders) await folder[Symbol.asyncDispose]();
 });
 
-function connect(url: string) {
-  const { searchParams, username } = new URL(url);
-  return postgres({
-    host: searchParams.get("host") ?? "",
-    username,
-    database: "postgres",
-    max: 1,
-    onnotice: () => {},
-  });
-}
-
 const serveBoth = () =>
   serve({ DATABASE_URL: primary.url, DATABASE_URL_READ: standby.url, DB_TIMEOUT_MS: "5000" });
-
-async function create(registry: Registry): Promise<Found> {
-  const response = await registry.post(newPessoa());
-  expect(response.status).toBe(201);
-  return (await response.json()) as Found;
-}
 
 async function read(registry: Registry, { id }: { id: string }) {
   const response = await registry.get(`/pessoas/${id}`);
@@ -70,12 +52,7 @@ async function counters(registry: Registry) {
   return { up: value("up"), asked: value("asked_total"), found: value("found_total") };
 }
 
-/** Resolves when `holds` does. */
-async function until(holds: () => Promise<boolean>) {
-  while (!(await holds())) await Bun.sleep(10);
-}
-
-/** Resolves when the replica shows what has been committed until now. */
+/** Resolves when the replica has everything that is committed now. */
 async function replicated() {
   const [ours, theirs] = [connect(primary.url), connect(standby.url)];
   const [now] = await ours<{ lsn: string }[]>`select pg_current_wal_flush_lsn()::text as lsn`;
@@ -88,9 +65,9 @@ async function replicated() {
   await theirs.end();
 }
 
-test("reads by id are the replica's, and nobody is nobody", async () => {
+test("reads by id go to the replica, and an unknown id gets 404", async () => {
   const [one, other] = [await serveBoth(), await serveBoth()];
-  const persons = [await create(one), await create(one), await create(one)];
+  const persons = [await one.create(), await one.create(), await one.create()];
   await replicated();
   expect(await Promise.all(persons.map((person) => read(other, person)))).toEqual(persons);
   expect(await counters(other)).toEqual({ up: 1, asked: 3, found: 3 });
@@ -99,9 +76,9 @@ test("reads by id are the replica's, and nobody is nobody", async () => {
   await Promise.all([one.stop(), other.stop()]);
 });
 
-test("who has not reached the replica is read, found and counted on every instance", async () => {
+test("a person that the replica does not have yet is read, found and counted on every instance", async () => {
   const [one, other] = [await serveBoth(), await serveBoth()];
-  const early = await create(one);
+  const early = await one.create();
   await replicated();
   const before = await other.count();
   const sql = connect(standby.url);
@@ -109,7 +86,7 @@ test("who has not reached the replica is read, found and counted on every instan
   await until(
     async () => (await sql`select pg_get_wal_replay_pause_state() as state`)[0]?.state === "paused",
   );
-  const late = [await create(one), await create(one)];
+  const late = [await one.create(), await one.create()];
   const all = [early, ...late];
   expect(await sql`select from pessoas where id = any (${late.map(({ id }) => id)}::uuid[])`).toBeEmpty();
   expect(await Promise.all(all.map((person) => read(other, person)))).toEqual(all);
@@ -121,10 +98,10 @@ test("who has not reached the replica is read, found and counted on every instan
   await Promise.all([one.stop(), other.stop()]);
 });
 
-test("a replica that no longer answers is waited for once, left out, and asked again when it does", async () => {
+test("a frozen replica delays one read, is left out, and is used again when it answers", async () => {
   const told = spyOn(console, "error").mockImplementation(() => {});
   const [one, other] = [await serveBoth(), await serveBoth()];
-  const persons = [await create(one), await create(one), await create(one), await create(one)] as const;
+  const persons = [await one.create(), await one.create(), await one.create(), await one.create()] as const;
   await replicated();
   expect(await read(other, persons[0])).toEqual(persons[0]);
   expect(await counters(other)).toEqual({ up: 1, asked: 1, found: 1 });
@@ -153,13 +130,13 @@ test("a replica that no longer answers is waited for once, left out, and asked a
   await Promise.all([one.stop(), other.stop()]);
 });
 
-test("a replica that is not there when the server starts is no reason not to serve", async () => {
+test("the server starts and serves without its replica", async () => {
   const told = spyOn(console, "error").mockImplementation(() => {});
   const one = await serve({
     DATABASE_URL: primary.url,
     DATABASE_URL_READ: "postgres://pessoas@localhost/postgres?host=/nowhere",
   });
-  const person = await create(one);
+  const person = await one.create();
   const other = await serve({
     DATABASE_URL: primary.url,
     DATABASE_URL_READ: "postgres://pessoas@127.0.0.1:1/postgres",
@@ -177,10 +154,10 @@ test("a replica that is not there when the server starts is no reason not to ser
   await Promise.all([one.stop(), other.stop()]);
 });
 
-test("a standby as DATABASE_URL answers reads, and the log says why creates get 503", async () => {
+test("with a standby as DATABASE_URL reads are answered, and the log says why creates get 503", async () => {
   const told = spyOn(console, "error").mockImplementation(() => {});
   const both = await serveBoth();
-  const person = await create(both);
+  const person = await both.create();
   await replicated();
   const alone = await serve({ DATABASE_URL: standby.url });
   expect(await read(alone, person)).toEqual(person);
@@ -196,7 +173,7 @@ test("a standby as DATABASE_URL answers reads, and the log says why creates get 
   await Promise.all([both.stop(), alone.stop()]);
 });
 
-test("without a replica there is nothing to count of it", async () => {
+test("without a replica there are no metrics of one", async () => {
   const registry = await serve({ DATABASE_URL: primary.url });
   expect(await (await registry.get("/metrics")).text()).not.toContain("pessoas_replica");
   await registry.stop();

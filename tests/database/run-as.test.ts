@@ -6,11 +6,11 @@ import { temporaryFolder } from "../helpers/support.ts";
 
 const root = process.getuid?.() === 0;
 
-test("an ordinary user runs PostgreSQL as it is", async () => {
+test("an ordinary user runs PostgreSQL directly", async () => {
   expect((await postgresRunner("/nowhere", ["/"], 1000)).prefix).toEqual([]);
 });
 
-test("root runs it as a user without rights, who gets the folders that are meant for it", async () => {
+test("root runs PostgreSQL as an unprivileged user and gives it the folders", async () => {
   await using folder = await temporaryFolder();
   const { prefix, give } = await postgresRunner("/nowhere", ["/tmp"], 0);
   if (root) {
@@ -18,16 +18,16 @@ test("root runs it as a user without rights, who gets the folders that are meant
     await give(folder.path);
     expect((await stat(folder.path)).uid).toBe(Number(stdout.toString()));
     expect((await stat(folder.path)).uid).toBeGreaterThan(0);
-    // What belongs to that user stays with that user.
+    // A folder of that user is served by the same user again.
     expect((await postgresRunner(folder.path, ["/tmp"], 0)).prefix).toEqual(prefix);
   } else {
-    // Nobody else may become another user: the attempt to reach the folder has failed.
+    // Only root can switch users, so the check of the folder has failed.
     expect(prefix[0]).toBe("unshare");
     await give(folder.path);
   }
 });
 
-test("root runs it in a user namespace where that user cannot come, without root's powers", async () => {
+test("root runs it in a user namespace, without capabilities, if that user cannot reach the folder", async () => {
   await using folder = await temporaryFolder();
   const closed = join(folder.path, "closed");
   await mkdir(join(closed, "open"), { recursive: true });
@@ -46,7 +46,7 @@ test("root runs it in a user namespace where that user cannot come, without root
   expect(powers).toMatch(/^CapEff:\s+0+\n$/);
 });
 
-test("the embedded database works in a folder that only its owner may enter", async () => {
+test("the embedded database works in a folder that only its owner can enter", async () => {
   const { startEmbedded } = await import("../../database/embedded.ts");
   await using folder = await temporaryFolder();
   const closed = join(folder.path, "closed");

@@ -3,7 +3,7 @@ import schema from "../../schema.sql" with { type: "text" };
 import { newPessoa } from "../helpers/requests.ts";
 import { newDatabase, query, serve } from "../helpers/support.ts";
 
-/** A role that may log in, without any right but those in `grants`. */
+/** The URL of a new role with these grants alone. */
 async function newRole(databaseUrl: string, ...grants: string[]): Promise<string> {
   const url = new URL(databaseUrl);
   const name = `r${crypto.randomUUID().replaceAll("-", "")}`;
@@ -13,7 +13,7 @@ async function newRole(databaseUrl: string, ...grants: string[]): Promise<string
   return url.href;
 }
 
-test("a table pessoas without the schema version is refused, and left as it is", async () => {
+test("a table pessoas without a schema version is refused and not changed", async () => {
   const url = await newDatabase();
   await query(
     url,
@@ -28,7 +28,7 @@ test("a table pessoas without the schema version is refused, and left as it is",
   expect(tables.map(({ relname }) => relname)).toHaveLength(2);
 });
 
-test("a table of a later schema version is refused, whoever owns it", async () => {
+test("a later schema version is refused, for the owner and for another role", async () => {
   const registry = await serve();
   await registry.stop();
   const owner = registry.databaseUrl;
@@ -41,7 +41,7 @@ test("a table of a later schema version is refused, whoever owns it", async () =
   }
 });
 
-test("a role that may select and insert is enough, once the owner has made the schema", async () => {
+test("select and insert are enough rights after the owner has applied the schema", async () => {
   const owner = await serve();
   const url = await newRole(owner.databaseUrl, "select, insert on pessoas, short_terms");
   const registry = await serve({ DATABASE_URL: url });
@@ -64,12 +64,12 @@ test("a role that may select and insert is enough, once the owner has made the s
   await Promise.all([registry.stop(), owner.stop()]);
 });
 
-test("a role that may do too little, and a schema of another version, are told in one line", async () => {
+test("a missing right and a missing column are reported in one line", async () => {
   const databaseUrl = await newDatabase();
   const hint = "; apply schema.sql as the database's owner";
   const start = (url: string) => serve({ DATABASE_URL: url });
   await expect(start(await newRole(databaseUrl))).rejects.toThrow(
-    // Which of the two it lacks first is up to Postgres.
+    // Postgres chooses which missing right it reports.
     new RegExp(`^DATABASE_URL: permission denied [^\n]+${hint}$`),
   );
   await (await start(databaseUrl)).stop();
@@ -80,8 +80,8 @@ test("a role that may do too little, and a schema of another version, are told i
   await expect(start(url)).rejects.toThrow(`DATABASE_URL: column "busca" does not exist${hint}`);
 });
 
-// Citus itself is needed for what it does: tests/database/citus.test.ts.
-test("where the catalog says Citus, persons of the memory get what the index needs, and new ones have it", async () => {
+// A fake of Citus' catalog; tests/database/citus.test.ts uses a real cluster.
+test("when the catalog has Citus, persons in memory get their index columns, and new ones have them", async () => {
   const plain = await serve();
   const before = { ...newPessoa(), nome: "Antes жя" };
   expect((await plain.post(before)).status).toBe(201);
@@ -117,6 +117,6 @@ test("where the catalog says Citus, persons of the memory get what the index nee
       plain.databaseUrl,
       "insert into pessoas select gen_random_uuid(), tx, nascimento, 'a', 'a', null, null from pessoas",
     ),
-  ).rejects.toThrow("violates not-null constraint"); // of an instance that was there before
+  ).rejects.toThrow("violates not-null constraint"); // as an instance from before would insert
   await registry.stop();
 });

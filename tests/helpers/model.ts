@@ -46,19 +46,17 @@ export function samplePersons(count: number): Pessoa[] {
   }));
 }
 
+/** A run of characters of one of these texts. */
+export const pieceOf = (texts: string[]): fc.Arbitrary<string> =>
+  fc.tuple(fc.constantFrom(...texts), fc.nat(), fc.nat()).map(([text, from, length]) => {
+    const characters = [...text];
+    const start = from % characters.length;
+    return characters.slice(start, start + 1 + (length % characters.length)).join("");
+  });
+
 /** Parts of what these persons hold, what two of them hold one after the other, and other texts. */
 export function termsOf(persons: Pessoa[]): fc.Arbitrary<string> {
-  const part = fc
-    .tuple(
-      fc.constantFrom(...persons.flatMap((p) => [p.apelido, p.nome, ...(p.stack ?? [])])),
-      fc.nat(),
-      fc.nat(),
-    )
-    .map(([field, from, length]) => {
-      const characters = [...field];
-      const start = from % characters.length;
-      return characters.slice(start, start + 1 + (length % characters.length)).join("");
-    });
+  const part = pieceOf(persons.flatMap((p) => [p.apelido, p.nome, ...(p.stack ?? [])]));
   return fc.oneof(
     part,
     text(4),

@@ -51,6 +51,11 @@ export async function twins() {
   return { one, other, both, stop, url: one.databaseUrl, [Symbol.asyncDispose]: stop };
 }
 
+/** Resolves when `holds` does. */
+export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await holds())) await Bun.sleep(10);
+}
+
 /** The project's folder. */
 export const project = join(import.meta.dir, "..", "..");
 export const server = [process.execPath, "run", join(project, "server.ts")];

@@ -5,13 +5,13 @@ import { startCluster } from "../helpers/cluster.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { connect, query, type Registry, serve, twins } from "../helpers/support.ts";
 
-/** SQL that stores a person whom instances take into memory. */
+/** SQL that stores a person for the memory of the instances. */
 const row = (apelido: string, nome = "-", tx = "default") =>
   `insert into pessoas (id, apelido, nome, nascimento, tx) values ('${idOf(apelido)}', '${apelido}', '${nome}', '2000-01-01', ${tx})`;
 const names = async (registry: Registry, term: string) =>
   (await registry.search(term)).map(({ apelido }) => apelido).toSorted();
 
-test("transactions that commit late, and in another order than they began, are found from their commit on", async () => {
+test("a person is found from the commit of its transaction on, in whatever order transactions began", async () => {
   await using it = await twins();
   const open = await Promise.all(
     ["cedo", "meio", "tarde"].map(async (apelido) => {
@@ -27,7 +27,7 @@ test("transactions that commit late, and in another order than they began, are f
       for (const registry of it.both) {
         expect(await names(registry, apelido)).toEqual([]);
         expect(await names(registry, "-")).toHaveLength(
-          await it.one.count(), // every apelido of newPessoa has one
+          await it.one.count(), // every apelido of newPessoa contains a hyphen
         );
       }
     }
@@ -41,7 +41,7 @@ test("transactions that commit late, and in another order than they began, are f
   }
 });
 
-test("a transaction that is rolled back leaves nobody to be found", async () => {
+test("a person whose transaction was rolled back is not found", async () => {
   await using it = await twins();
   const sql = connect(it.url);
   await sql.unsafe(`begin; ${row("ninguem")}`);
@@ -51,7 +51,7 @@ test("a transaction that is rolled back leaves nobody to be found", async () => 
   for (const registry of it.both) expect(await names(registry, "ninguem")).toEqual([]);
 });
 
-test("an instance that starts loads persons of many transactions, more than one portion, while others come", async () => {
+test("a starting instance loads 12,000 persons of many transactions while another one stores more", async () => {
   await using it = await twins();
   const sql = connect(it.url);
   for (let from = 0; from < 6000; from += 500) {
@@ -79,7 +79,7 @@ test("an instance that starts loads persons of many transactions, more than one 
   await Promise.all([sql.end(), third.stop()]);
 });
 
-test("rows of a backup have numbers of another server's transactions: each is found, and once", async () => {
+test("a restored row is found once, although its transaction id belongs to another server", async () => {
   await using it = await twins();
   const now = BigInt((await query(it.url, "select pg_current_xact_id()::text as tx"))[0]?.tx as string);
   const restored = [now - 5n, now + 20n, now + 40n, now + 1_000_000n, 2n ** 63n];
@@ -88,7 +88,7 @@ test("rows of a backup have numbers of another server's transactions: each is fo
   const expected = restored.map((_, i) => `volta${i}`);
   const after = await serve({ DATABASE_URL: it.url });
   expect(await names(after, "volta")).toEqual(expected);
-  // Now transactions of this server get the numbers that these rows have.
+  // Now this server's transactions get the ids of these rows.
   for (let i = 0; i < 60; i++) {
     expect((await after.post(newPessoa())).status).toBe(201);
     expect(await names(after, "volta")).toEqual(expected);
@@ -96,7 +96,7 @@ test("rows of a backup have numbers of another server's transactions: each is fo
   await Promise.all([sql.end(), after.stop()]);
 });
 
-test("an element counts once for a person whose row comes twice, so the persons after them have it in their texts", async () => {
+test("an element counts once when its row is loaded twice, so later persons are still found by it", async () => {
   await using it = await twins();
   const now = BigInt((await query(it.url, "select pg_current_xact_id()::text as tx"))[0]?.tx as string);
   const sql = connect(it.url);
@@ -106,14 +106,14 @@ test("an element counts once for a person whose row comes twice, so the persons 
   const after = await serve({ DATABASE_URL: it.url });
   expect(await after.search("raro")).toHaveLength(30);
   for (let i = 0; i < 60; i++) await sql.unsafe("select pg_current_xact_id()");
-  expect(await after.search("raro")).toHaveLength(30); // now the rows come again
+  expect(await after.search("raro")).toHaveLength(30); // now the rows are loaded again
   for (let i = 0; i < 15; i++)
     expect((await it.one.post({ ...newPessoa(), stack: ["Raro"] })).status).toBe(201);
   expect(await after.search("raro")).toHaveLength(45);
   await Promise.all([sql.end(), after.stop()]);
 });
 
-test("transactions whose numbers a crashed server gives out again are found", async () => {
+test("persons are found although a crashed server reuses transaction ids", async () => {
   const cluster = await startCluster();
   try {
     await cluster.sql("alter role postgres password 'secret'");
@@ -130,7 +130,7 @@ test("transactions whose numbers a crashed server gives out again are found", as
     const signal = (name: string, pid: number) => cluster.spawn(["kill", `-${name}`, String(pid)]).exited;
     const walWriter = await pidOf("walwriter");
     const lost = await pidOf("client backend");
-    await signal("STOP", walWriter); // what flushes the log behind transactions that stored nothing
+    await signal("STOP", walWriter); // the WAL of transactions that stored nothing is not flushed now
     const last = () => cluster.sql("select pg_snapshot_xmax(pg_current_snapshot())::text as tx");
     await cluster.sql(
       "do $$ begin for i in 1..100 loop perform pg_current_xact_id(); rollback; end loop; end $$",
@@ -149,7 +149,7 @@ test("transactions whose numbers a crashed server gives out again are found", as
   }
 });
 
-test("a table that was emptied is empty, and one that was made anew is another one", async () => {
+test("after a truncate earlier persons are not found, and new ones are", async () => {
   await using it = await twins();
   await it.one.post({ ...newPessoa(), nome: "antiga" });
   for (const registry of it.both) expect(await registry.search("antiga")).toHaveLength(1);
@@ -159,7 +159,7 @@ test("a table that was emptied is empty, and one that was made anew is another o
   for (const registry of it.both) expect(await names(registry, "nova")).toEqual(["nova"]);
 });
 
-test("searches of the moment in which a table was made anew find what is in the new one", async () => {
+test("searches right after a truncate and new inserts find the new rows", async () => {
   await using it = await twins();
   const many = (prefix: string) =>
     `insert into pessoas (id, apelido, nome, nascimento)
@@ -175,7 +175,7 @@ test("searches of the moment in which a table was made anew find what is in the 
   expect(found.map(({ length }) => length)).toEqual([0, maxFound, 0, maxFound, 0, maxFound, 0, maxFound]);
 });
 
-test("the memory holds each person once, whatever was asked how often", async () => {
+test("the memory holds each person once after many searches", async () => {
   await using it = await twins();
   for (let i = 0; i < 10; i++) {
     await it.one.post(newPessoa());
@@ -188,7 +188,7 @@ test("the memory holds each person once, whatever was asked how often", async ()
   }
 });
 
-test("a row that was moved is found where it is, and one that was removed is not found", async () => {
+test("an updated row is found at its new place, and a deleted one is not found", async () => {
   await using it = await twins();
   await query(it.url, [row("movida", "rara"), row("tirada", "rara"), row("parada", "rara")].join("; "));
   for (const registry of it.both)
@@ -196,6 +196,6 @@ test("a row that was moved is found where it is, and one that was removed is not
   await query(it.url, "update pessoas set nascimento = '1999-01-01' where apelido = 'movida'");
   await query(it.url, "delete from pessoas where apelido = 'tirada'");
   await query(it.url, "vacuum pessoas");
-  await query(it.url, row("nova", "outra")); // where the removed one was
+  await query(it.url, row("nova", "outra")); // in the place of the deleted row
   for (const registry of it.both) expect(await names(registry, "rara")).toEqual(["movida", "parada"]);
 });

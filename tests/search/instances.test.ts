@@ -8,12 +8,12 @@ import { expectExact, expectFound, samplePersons, termsOf } from "../helpers/mod
 import { client, type Found, newPessoa } from "../helpers/requests.ts";
 import { connect, newDatabase, project, type Registry, serve, spawnServer } from "../helpers/support.ts";
 
-// The length of a run: CREATES=100000 bun test tests/search/instances.test.ts. A process stays stopped for a share of these creates.
+// For a longer run: CREATES=100000 bun test tests/search/instances.test.ts
 const creates = Number(process.env.CREATES ?? 2000);
 setDefaultTimeout(Math.max(60_000, 20 * creates));
-const lanes = 48;
+const loops = 48;
 
-/** Server processes on one database that hold `held` persons in memory. */
+/** Two server processes on one database, each with at most `held` persons in memory. */
 async function processes(databaseUrl: string, held: number, timeoutMs = 1000) {
   const program = `
     import { start } from ${JSON.stringify(join(project, "server.ts"))};
@@ -22,7 +22,7 @@ async function processes(databaseUrl: string, held: number, timeoutMs = 1000) {
     console.log("listening on " + url);`;
   const env = { DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs), LOG_LEVEL: "error" };
   const started: Awaited<ReturnType<typeof spawnServer>>[] = [];
-  // One after the other: both would make the schema.
+  // One after the other, because both would apply the schema.
   for (let i = 0; i < 2; i++) started.push(await spawnServer(env, [process.execPath, "-e", program]));
   return {
     pids: started.map(({ child }) => child.pid),
@@ -36,7 +36,7 @@ async function processes(databaseUrl: string, held: number, timeoutMs = 1000) {
 type Instance = ReturnType<typeof client>;
 
 let serial = 0;
-/** One who alone holds `term`: in each field in turn, and some are too long for the memory of instances. */
+/** A person, and a term that no other one contains: in each field in turn; every 50th is too long for the memory. */
 function personWithTerm() {
   const { apelido: term, ...rest } = newPessoa();
   const n = serial++;
@@ -50,7 +50,7 @@ function personWithTerm() {
   };
 }
 
-/** What became of creates through `to`, of which each that was stored is asked for at once from all of `from`. */
+/** The outcome of creates, reads and searches; `missed`: requests with a wrong answer. */
 type Tally = { stored: { id: string; term: string }[]; refused: number; missed: string[] };
 
 async function createAndFind(to: Instance, from: Instance[], tally: Tally): Promise<void> {
@@ -71,7 +71,7 @@ async function find({ get }: Instance, id: string, term: string, tally: Tally): 
     get(`/pessoas/${id}`),
     get(`/pessoas?t=${encodeURIComponent(term)}`),
   ]);
-  // 503 is no answer; 404 and an empty list are wrong ones.
+  // 503 is allowed; 404 and an empty list are wrong.
   if (read.status !== 503 && (read.status !== 200 || ((await read.json()) as Found).id !== id))
     tally.missed.push(`GET ${id}`);
   if (searched.status === 503) return void tally.refused++;
@@ -79,16 +79,16 @@ async function find({ get }: Instance, id: string, term: string, tally: Tally): 
   if (found.length !== 1 || found[0]?.id !== id) tally.missed.push(`search ${term}`);
 }
 
-/** Runs `lane` in as many lanes until `isDone`. */
-async function inLanes(isDone: () => boolean, lane: (n: number) => Promise<void>): Promise<void> {
+/** Repeats `work` in 48 concurrent loops until `isDone`; `n` counts its calls. */
+async function inLoops(isDone: () => boolean, work: (n: number) => Promise<void>): Promise<void> {
   let n = 0;
   const run = async () => {
-    while (!isDone()) await lane(n++);
+    while (!isDone()) await work(n++);
   };
-  await Promise.all(Array.from({ length: lanes }, run));
+  await Promise.all(Array.from({ length: loops }, run));
 }
 
-/** Both instances find everybody who was stored. */
+/** Both instances read and find every stored person. */
 async function expectAllFound(both: Instance[], { stored }: Tally): Promise<void> {
   const tally: Tally = { stored: [], refused: 0, missed: [] };
   for (const instance of both) {
@@ -96,15 +96,15 @@ async function expectAllFound(both: Instance[], { stored }: Tally): Promise<void
     const run = async () => {
       for (const { id, term } of left) await find(instance, id, term, tally);
     };
-    await Promise.all(Array.from({ length: lanes }, run));
+    await Promise.all(Array.from({ length: loops }, run));
   }
   expect(tally).toEqual({ stored: [], refused: 0, missed: [] });
 }
 
-test("a person whose 201 was sent is read and found on the other instance at once, at full load and as the memory fills up", async () => {
+test("after its 201 a person is read and found on the other instance at once, under load and while the memory fills up", async () => {
   await using it = await processes(await newDatabase(), Math.min(50_000, creates / 2), 10_000);
   const tally: Tally = { stored: [], refused: 0, missed: [] };
-  await inLanes(
+  await inLoops(
     () => tally.stored.length >= creates,
     async (n) => {
       const [to, from] = (n % 2 ? it.both.toReversed() : it.both) as [Instance, Instance];
@@ -115,10 +115,10 @@ test("a person whose 201 was sent is read and found on the other instance at onc
   await expectAllFound(it.both, tally);
 });
 
-test("while Postgres is stopped in the middle of a commit nobody else is missed, and after it that person is found", async () => {
+test("while a backend of Postgres is stopped in a commit, all other persons are found; after it, that one is, too", async () => {
   const cluster = await startCluster();
   try {
-    // A commit waits for a standby that does not exist, flushed and not visible yet, and only for persons of one name.
+    // Commits of persons named Parada wait for a standby that does not exist: flushed, but not visible yet.
     await cluster.sql("alter role postgres password 'secret'");
     await cluster.sql("alter database postgres set synchronous_commit = local");
     await cluster.sql("alter system set synchronous_standby_names = 'nobody'");
@@ -145,8 +145,8 @@ test("while Postgres is stopped in the middle of a commit nobody else is missed,
     const tally: Tally = { stored: [], refused: 0, missed: [] };
     const through = [0, 0];
     const found: Found[] = [];
-    // Its own instance goes on, too, once it has given that connection up.
-    await inLanes(
+    // The instance of that create continues after it has abandoned the connection.
+    await inLoops(
       () => Math.min(...through) >= creates / 10,
       async (n) => {
         const before = tally.stored.length;
@@ -173,25 +173,25 @@ test("while Postgres is stopped in the middle of a commit nobody else is missed,
   }
 });
 
-test("an instance that was stopped finds at once whoever was stored meanwhile, also those beyond its memory", async () => {
+test("a stopped instance finds all persons stored meanwhile as soon as it continues, in memory or not", async () => {
   await using it = await processes(await newDatabase(), creates / 6);
   const [one, other] = it.both;
   const stopped = it.pids[1] as number;
   const tally: Tally = { stored: [], refused: 0, missed: [] };
-  await inLanes(
+  await inLoops(
     () => tally.stored.length >= 100,
     () => createAndFind(one, [other], tally),
   );
   expect(tally.missed).toEqual([]);
-  // Some statements are under way.
+  // Some statements are in flight.
   const early = [...tally.stored.slice(0, 20)].map(({ id, term }) => find(other, id, term, tally));
   process.kill(stopped, "SIGSTOP");
   const before = tally.stored.length;
-  await inLanes(
+  await inLoops(
     () => tally.stored.length >= before + creates / 3,
     () => createAndFind(one, [one], tally),
   );
-  const waiting = tally.stored.slice(-lanes).map(({ id, term }) => find(other, id, term, tally));
+  const waiting = tally.stored.slice(-loops).map(({ id, term }) => find(other, id, term, tally));
   process.kill(stopped, "SIGCONT");
   await Promise.all([...early, ...waiting]);
   expect(tally.missed).toEqual([]);
@@ -199,7 +199,7 @@ test("an instance that was stopped finds at once whoever was stored meanwhile, a
   for (const { search } of it.both) expect(await search("ana p")).toHaveLength(maxFound);
 });
 
-test("two instances find what the model does while both store, fill their memory and start again in turn", async () => {
+test("two instances find the same as the model while both store, fill their memory and restart in turn", async () => {
   const held = 120;
   const databaseUrl = await newDatabase();
   const start = () => serve({ DATABASE_URL: databaseUrl }, { maxInMemory: held });

@@ -13,10 +13,10 @@ const create = async (registry: Registry, count: number, more: object) => {
 const number = async ({ databaseUrl }: Registry, statement: string) =>
   (await query(databaseUrl, `select (${statement})::int as n`))[0]?.n as number;
 
-test("persons in memory are in no index, and later ones are", async () => {
+test("a person in memory is in no index, and a later one is", async () => {
   const registry = await serve({}, { maxInMemory: 10 });
   await create(registry, 10, { nome: "Maria" });
-  expect(await registry.search("maria")).toHaveLength(10); // by now it has counted them
+  expect(await registry.search("maria")).toHaveLength(10); // it has loaded them now
   await create(registry, 5, { nome: "Maria" });
   expect(await number(registry, "select count(*) from pessoas where busca is null")).toBe(10);
   expect(await registry.search("maria")).toHaveLength(15);
@@ -24,7 +24,7 @@ test("persons in memory are in no index, and later ones are", async () => {
   await registry.stop();
 });
 
-test("a person with long texts is a later one, however few there are", async () => {
+test("a person with long texts is always indexed", async () => {
   const registry = await serve();
   const stack = Array.from({ length: 40 }, (_, i) => `elemento ${i}`);
   await create(registry, 1, { stack });
@@ -33,7 +33,7 @@ test("a person with long texts is a later one, however few there are", async () 
   await registry.stop();
 });
 
-test("short terms of later persons get rows until there are maxFound, also when the instance is another one", async () => {
+test("a short term gets 50 rows, also from two instances", async () => {
   const first = await serve({}, { maxInMemory: 0 });
   const rows = () => number(first, "select count(*) from short_terms where term = 'ж'");
   await create(first, maxFound, { nome: "ж" });
@@ -46,7 +46,7 @@ test("short terms of later persons get rows until there are maxFound, also when 
   await Promise.all([first.stop(), second.stop()]);
 });
 
-test("short terms of later persons that 50 in memory have get no row", async () => {
+test("a short term that 50 persons in memory contain gets no row", async () => {
   const registry = await serve({}, { maxInMemory: maxFound });
   await create(registry, maxFound, { nome: "xy", stack: null });
   expect(await registry.search("xy")).toHaveLength(maxFound);
@@ -61,7 +61,7 @@ test("short terms of later persons that 50 in memory have get no row", async () 
   await registry.stop();
 });
 
-test("Postgres takes every code point, as a search text has it, for letters or digits and lower-cases none of them", async () => {
+test("each character of an encoded text is a lower-case letter or digit to Postgres", async () => {
   let characters = "";
   for (let code = 1; code <= 0x10ffff; code++) {
     if (code < 0xd800 || code > 0xdfff) characters += String.fromCodePoint(code);
@@ -71,19 +71,19 @@ test("Postgres takes every code point, as a search text has it, for letters or d
   expect(used.length).toBeGreaterThan(30_000);
   const sql = connect(await newDatabase());
   await sql`create extension pg_trgm`;
-  // So each term is one word, and as long as it has three characters it has a trigram.
+  // Then a term is one word, and has a trigram from three characters on.
   const others = await sql`
     select to_hex(ascii(letter)) as code from string_to_table(${used.join("")}, null) as letter
     where show_trgm(letter) = '{}' or lower(letter) <> letter`;
   await sql.end();
   expect(others.map(({ code }) => code)).toEqual([]);
-}); // 1.1 million code points: on a busy machine longer than the 5 s of the default
+});
 
-test("persons in memory and later ones are found, by all instances", async () => {
+test("every instance finds persons in memory and indexed ones", async () => {
   const first = await serve({}, { maxInMemory: 1000 });
   await create(first, 1000, { nome: "Maria" });
   await create(first, 3, { nome: "Maria Xwqz" });
-  const second = await serve({ DATABASE_URL: first.databaseUrl }, { maxInMemory: 1000 }); // it has loaded all
+  const second = await serve({ DATABASE_URL: first.databaseUrl }, { maxInMemory: 1000 }); // its memory is full at the start
   await create(second, 4, { nome: "Maria Xwqz" });
   await create(second, 60, { nome: "Zoë Kyjw" });
   for (const registry of [first, second]) {
@@ -99,9 +99,9 @@ test("persons in memory and later ones are found, by all instances", async () =>
   await Promise.all([first.stop(), second.stop()]);
 });
 
-test("a create that is refused leaves no term to find somebody else by", async () => {
+test("a refused create leaves no rows of short terms", async () => {
   const registry = await serve({}, { maxInMemory: 0 });
-  const other = await serve({ DATABASE_URL: registry.databaseUrl }, { maxInMemory: 0 }); // it does not have them in its cache
+  const other = await serve({ DATABASE_URL: registry.databaseUrl }, { maxInMemory: 0 }); // with an empty cache
   const person = newPessoa();
   await registry.post(person);
   const taken = await Promise.all(["ж", "жя", "ю"].map((nome) => other.post({ ...person, nome })));
@@ -111,7 +111,7 @@ test("a create that is refused leaves no term to find somebody else by", async (
   await Promise.all([registry.stop(), other.stop()]);
 });
 
-test("where no more later persons come, their index takes in those that wait", async () => {
+test("the pending list is merged some seconds after the last indexed person", async () => {
   const registry = await serve({}, { maxInMemory: 0 });
   const listener = connect(registry.databaseUrl);
   const merged = Promise.withResolvers<string>();
@@ -122,7 +122,7 @@ test("where no more later persons come, their index takes in those that wait", a
      as $$ select 1::bigint from (select pg_notify('merged', current_setting('statement_timeout'))) as told $$`,
   );
   await create(registry, 3, {});
-  expect(await merged.promise).toBe("0"); // it may take longer than any request
+  expect(await merged.promise).toBe("0"); // no time limit
   await listener.end();
   await registry.stop();
 });
