@@ -4,7 +4,7 @@ export type Cache = {
   /** `get` without an effect on recency and counts. */
   peek(key: string): string | undefined;
   set(key: string, text: string): void;
-  /** Counts since the start, and the present size. `bytes` includes the overhead of each entry. */
+  /** `bytes` includes the overhead of each entry. */
   stats(): { hits: number; misses: number; entries: number; bytes: number };
 };
 

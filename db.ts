@@ -21,14 +21,13 @@ export type DbOptions = {
   /** A replica for reads by id. */
   readUrl?: string | undefined;
   timeoutMs: number;
-  /** Connections for searches in the index. */
   searches: number;
-  /** Longest wait of a create to fill its batch; default 0. */
+  /** Default 0. */
   windowMs?: number;
-  /** Rows of one insert at most; default 128. */
+  /** Default 128. */
   batchSize?: number;
   queueLimit?: number;
-  /** Persons to hold in memory; default 50,000. */
+  /** Default 50,000. */
   maxInMemory?: number;
   cached?: (id: string) => string | undefined;
 };
@@ -42,10 +41,7 @@ const countStatement = "select count(*) as n from pessoas";
 const readStatement = "select 1 from pessoas limit 1";
 const probeStatement = `insert into pessoas (${storedColumns}) select ${storedColumns} from pessoas where false`;
 
-/**
- * The questions to Postgres. Every promise rejects with Unavailable when the deadline passes or a queue is full; any
- * other error is a bug.
- */
+/** Every promise rejects with Unavailable when the deadline passes or a queue is full; any other error is a bug. */
 export type Db = ReturnType<typeof openDb>;
 
 export function openDb(options: DbOptions) {
@@ -161,10 +157,7 @@ export function openDb(options: DbOptions) {
   }
 
   return {
-    /**
-     * Creates what the schema lacks; instances may do so at once. Rejects with RangeError, in one line, when
-     * DATABASE_URL cannot be used.
-     */
+    /** Creates what the schema lacks. Rejects with RangeError, in one line, when DATABASE_URL cannot be used. */
     async migrate(): Promise<void> {
       const gaveUp = AbortSignal.any([closing.signal, AbortSignal.timeout(2 * timeoutMs)]);
       await checkSessions(url, connections.count, gaveUp);
@@ -185,7 +178,6 @@ export function openDb(options: DbOptions) {
     isFullOfHuge: inserts.isFullOfHuge,
     /** The JSON text of a person. `id`: a UUID in lower case. */
     findPessoa: finds.submit,
-    /** JSON texts of at most 50 persons with `term`. */
     searchPessoas: search.find,
     countPessoas: (): Promise<number> => counts.submit(undefined),
     /** Resolves when Postgres answers reads and could store a create. */
@@ -219,7 +211,7 @@ async function findIn(pool: Pool, ids: string[]): Promise<Map<string, string>> {
 type Terms = Map<string, string[]>;
 const toJsonText = (terms: Terms) => JSON.stringify(Object.fromEntries(terms));
 
-/** One statement, because a lost client's transaction leaves its rows locked. Resolves with the new ids. */
+/** One statement: a lost client's transaction would leave its rows locked. */
 async function insert(query: Query, rows: Row[], terms: Terms): Promise<string[]> {
   const values = rows.flatMap((row) => row.values);
   const created =

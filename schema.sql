@@ -7,7 +7,7 @@ begin
     create extension if not exists pg_trgm;
   end if;
 end $$;
--- pg_trgm may be in another schema than the tables, which go to the first one of the search path.
+-- pg_trgm may be in another schema than the tables.
 select set_config('search_path', concat_ws(', ', current_setting('search_path'), quote_ident(nspname)), false)
   from pg_extension join pg_namespace on pg_namespace.oid = extnamespace where extname = 'pg_trgm';
 
@@ -26,7 +26,7 @@ create table if not exists pessoas (
   apelido text not null,
   nome text not null,
   stack json,           -- json, not jsonb: returned exactly as it was sent
-  busca text            -- text for the GIN index (search/text.ts); null: every instance has this person in memory
+  busca text            -- for the GIN index (search/text.ts); null: every instance has this person in memory
 );
 comment on table pessoas is 'version 1'; -- the version's home: the server compares it (database/migration.ts)
 
@@ -34,7 +34,7 @@ create index if not exists pessoas_tx on pessoas (tx) where busca is null;
 create index if not exists pessoas_busca on pessoas using gin (busca gin_trgm_ops)
   with (gin_pending_list_limit = 262144) where busca is not null;
 
--- Lets an instance merge, which only the owner may (search/pending-list.ts). On Citus each shard has its own list.
+-- Only the owner may merge (search/pending-list.ts). On Citus each shard has its own list.
 do $$
 begin
   execute format($f$
@@ -57,11 +57,11 @@ begin
       end $b$ $f$, current_schema());
 end $$;
 
--- Up to 50 persons of the index for each term of one or two characters, which has no trigram. A row with the empty term
--- shows that the index has persons.
+-- Up to 50 persons of the index for each term of one or two characters, which has no trigram. The empty term shows that
+-- the index has persons.
 create table if not exists short_terms (
   term text collate "C",
-  id uuid, -- of the person
+  id uuid,
   primary key (term, id)
 );
 
@@ -75,7 +75,7 @@ begin
       select count(*) into workers from pg_dist_node where isactive and shouldhaveshards and noderole = 'primary';
       perform create_distributed_table('pessoas', 'id', shard_count := greatest(workers, 1));
       perform truncate_local_data_after_distributing_table('pessoas'); -- the coordinator's own copy
-      alter table pessoas alter busca set not null; -- nobody is in memory: transactions of different workers have no common order
+      alter table pessoas alter busca set not null; -- no person is in memory: transactions of different workers have no common order
     end if;
     if not exists (select from pg_dist_partition where logicalrelid = 'short_terms'::regclass) then
       perform create_distributed_table('short_terms', 'id', colocate_with := 'pessoas');

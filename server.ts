@@ -11,14 +11,14 @@ import { type Running, type Service, type StartOptions, start as startProcess } 
 
 type Handle = (request: Request) => Promise<Response>;
 type Handler = (request: Request, target: Target) => Response | Promise<Response>;
-/** A split request target: `id` follows /pessoas/, `query` follows the question mark. */
+/** `id` follows /pessoas/, `query` follows the question mark. */
 type Target = { path: string; id: string; query: string };
 
 const maxBodyBytes = 64 * 1024;
-// Bounds the memory of bodies without nginx in front. The same limits as in nginx.conf.
+// Bounds the memory of bodies without nginx in front, as in nginx.conf.
 const largeBodyBytes = 10_000;
 const maxLargeBodies = 1024;
-// Bun reads the rest of a rejected body, so the client sees the answer. A longer rest closes the connection.
+// Bun reads the rest of a rejected body, so the client sees the answer.
 const maxLeftoverBytes = 16 * 2 ** 20;
 // Search answers, in characters: the longest sent whole, and the sum of longer ones not yet read.
 const maxWholeAnswer = 64 * 1024;
@@ -31,7 +31,7 @@ const logEveryMs = 10_000; // under load there are thousands of 503s a second
 /** Bounds that tests make smaller. */
 export type Limits = StartOptions & Partial<Pick<DbOptions, "maxInMemory" | "batchSize" | "queueLimit">>;
 
-/** Serves until it is stopped. Rejects like process/start.ts. */
+/** Rejects like process/start.ts. */
 export function start(settings: Settings, { gaveUp, drainMs, ...limits }: Limits = {}): Promise<Running> {
   const open = (url: string): Service => {
     const cache = lru(settings.CACHE_BYTES);
@@ -111,7 +111,7 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
       throw new Unavailable("too many huge persons are waiting");
     const pessoa = parsePessoa(body);
     if ("status" in pessoa) return problem(pessoa.status, pessoa.detail, { errors: pessoa.errors });
-    // The id depends on the apelido alone, and no person is removed: a cached id is a taken apelido.
+    // The id depends on the apelido alone: a cached id is a taken apelido.
     const outcome = cache.peek(pessoa.id) !== undefined ? "taken" : await db.insertPessoa(pessoa);
     const location = `/pessoas/${pessoa.id}`;
     if (outcome !== "created") return notCreated(outcome, location);
@@ -142,7 +142,7 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
     return new Response(list(found), { headers: { "Content-Type": json } });
   }
 
-  /** A JSON array. A long one is written at the client's pace: 50 persons can be 3 MB. */
+  /** A long one is written at the client's pace: 50 persons can be 3 MB. */
   function list(found: string[]): string | AsyncIterable<string> {
     const length = found.reduce((sum, text) => sum + text.length, 0);
     if (length <= maxWholeAnswer) return `[${found.join()}]`;
@@ -172,8 +172,8 @@ const slash = "/".charCodeAt(0);
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /**
- * Not `new URL`: this runs for every request, and `url` is a bare path when the Host header is invalid. One trailing
- * slash is ignored; "//" is not "/".
+ * Not `new URL`, which is slow, and fails on the bare path of a request with an invalid Host. One trailing slash is
+ * ignored.
  */
 function split(url: string): Target {
   const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
@@ -201,7 +201,7 @@ function searchTerm(query: string): string | undefined {
 
 let largeBodies = 0;
 
-/** Undefined when the body is too large; then it stops reading at the limit. */
+/** Undefined when the body is too large. */
 async function readBody(request: Request): Promise<Uint8Array | undefined> {
   const length = request.headers.get("content-length");
   if (length !== null && Number(length) < largeBodyBytes) return await request.bytes();
@@ -271,7 +271,6 @@ function methodNotAllowed(methods: string[]): Response {
   return problem(405, `only ${allow} are possible here`, { headers: { Allow: allow } });
 }
 
-/** `location`: the path of the person with this apelido. */
 function notCreated(outcome: "taken" | "refused", location: string): Response {
   if (outcome === "refused") return problem(422, "the database cannot hold this person");
   const message = "is already taken";

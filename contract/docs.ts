@@ -20,7 +20,7 @@ const page = `<!doctype html>
 <script src="/docs/start.js"></script>
 `;
 
-// Hides the list of servers and the column of links, which are empty, so that answers fit a phone.
+// Hides empty parts, so that answers fit a phone.
 const pageStyle = `.swagger-ui :is(.scheme-container, .response-col_links) { display: none; }
 html.dark-mode .swagger-ui :is(.header-col, .examples-select__section-label) { color: #e4e6e6; }
 @media (max-width: 640px) {
@@ -32,7 +32,7 @@ html.dark-mode .swagger-ui :is(.header-col, .examples-select__section-label) { c
 }
 `;
 
-// validatorUrl null: else Swagger UI asks a third party on any host but localhost.
+// validatorUrl null: else Swagger UI asks a third party.
 const start = `const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);
@@ -56,7 +56,7 @@ const answer = (type: string, headers: Record<string, string> = {}) => ({
 });
 const javascript = "text/javascript; charset=utf-8";
 
-/** A handler for a file. The first request compresses it, outside the event loop: 1.9 MB become 0.5 MB. */
+/** The first request compresses the file, outside the event loop: 1.9 MB become 0.5 MB. */
 function file(path: string, type: string) {
   const content = Bun.file(resolve(import.meta.dir, path)); // relative in a bundle
   let compressed: Promise<Blob> | undefined;
@@ -76,7 +76,6 @@ function file(path: string, type: string) {
   };
 }
 
-/** Whether an Accept-Encoding accepts gzip. */
 const takesGzip = (accepted: string) =>
   accepted.split(",").some((each) => /^\s*gzip\s*(;\s*q=(?!0(\.0*)?\s*$)|$)/i.test(each));
 

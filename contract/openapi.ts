@@ -2,7 +2,7 @@ import { z } from "zod";
 import { version } from "../package.json";
 import { idOf, NovaPessoa } from "./pessoa.ts";
 
-/** The contract as OpenAPI 3.1. Built on first use, because most servers never need it. */
+/** OpenAPI 3.1. Built on first use, because most servers never need it. */
 export function openApi(): string {
   text ??= JSON.stringify(document());
   return text;

@@ -55,7 +55,6 @@ type Refusal = { status: 400 | 422; detail: string; errors?: FieldError[] };
 // Never change it: every existing id depends on it.
 const namespace = "8f2f2d5e-93a5-4d0c-9c53-6b8a1a3c7e19";
 
-/** The id of the person with this apelido. */
 export const idOf = (apelido: string): string => Bun.randomUUIDv5(apelido, namespace);
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -97,7 +96,7 @@ export function isOrdinary(json: unknown): json is z.infer<typeof NovaPessoa> {
 
 const fits = (value: unknown, pattern: RegExp) => typeof value === "string" && pattern.test(value);
 
-// A body can hold 30,000 errors, and each takes more space in the answer.
+// A body can hold 30,000 errors.
 const maxErrors = 100;
 
 function refusal(issues: z.core.$ZodIssue[], json: unknown): Refusal {

@@ -2,7 +2,6 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from "node:tls";
 
-/** A DATABASE_URL as options of postgres.js. */
 type Address = {
   options: {
     host: string[];
@@ -22,7 +21,7 @@ type Address = {
     connection: { application_name: string; options?: string };
   };
   searchPath: string | undefined;
-  /** libpq's parameters without a meaning here. */
+  /** No meaning here. */
   ignored: string[];
 };
 
@@ -134,7 +133,7 @@ function isIgnored(keyword: string, value: string): boolean {
   return keyword in ignored || (keyword === "passfile" && existsSync(value) && isReadableByOthers(value));
 }
 
-/** Adds PG* variables, ~/.postgresql and ~/.pgpass, like psql. Returns a text that addressOf rejects unchanged. */
+/** Adds PG* variables, ~/.postgresql and ~/.pgpass, like psql. A text that addressOf rejects stays as it is. */
 export function withEnvironment(text: string, env: Record<string, string | undefined>): string {
   const given = attempt(() => parametersOf(text));
   if (given === undefined) return text;
@@ -161,7 +160,7 @@ export function withEnvironment(text: string, env: Record<string, string | undef
   return `${text}${/[?&]$/.test(text) ? "" : text.includes("?") ? "&" : "?"}${pairs}`;
 }
 
-/** The environment in which PostgreSQL's programs connect there. Not arguments, which other users can read. */
+/** For PostgreSQL's own programs. Not as arguments, which other users can read. */
 export function libpqEnvironment(text: string): Record<string, string> {
   const given = parametersOf(text);
   const searchPath = given.get("search_path");
@@ -183,7 +182,6 @@ function attempt<T>(read: () => T): T | undefined {
 
 const isUrl = (text: string) => /^postgres(ql)?:\/\//.test(text);
 
-/** Values by keyword. */
 function parametersOf(text: string): Map<string, string> {
   const given = isUrl(text) ? urlParameters(text) : keywordParameters(text);
   const unknown = [...given.keys()].filter((keyword) => !(keyword in variables));
@@ -316,7 +314,7 @@ function oneOf(given: Map<string, string>, keyword: string, values: string[]): s
 
 const modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/** https://www.postgresql.org/docs/current/libpq-ssl.html; `allow` starts with SSL, too. */
+/** https://www.postgresql.org/docs/current/libpq-ssl.html */
 function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["ssl"] {
   const root = given.get("sslrootcert") || undefined;
   const system = root === "system";

@@ -7,7 +7,6 @@ export class Unavailable extends Error {
 export const workingFactor = 2;
 
 export type BatchOptions = {
-  /** Statements in flight at once, each on its own connection. */
   connections: number;
   batchSize: number;
   queueLimit: number;
@@ -23,14 +22,13 @@ export type BatchOptions = {
   isWorking?: () => Promise<boolean>;
   /** Longest wait to fill a batch. Used only while the mean gap between items is below 6 × this. */
   windowMs?: number;
-  /** Called when a statement is abandoned. The next one has to use a new connection. */
+  /** The next statement has to use a new connection. */
   onAbandoned(): void;
 };
 
 export type Batches<I, O> = {
   /** Rejects with Unavailable when the queue is full or the deadline passes, else with the error of `run`. */
   submit(item: I): Promise<O>;
-  /** Whether one more item would be rejected at once. */
   isFull(): boolean;
   stats(): {
     waiting: number;
@@ -51,7 +49,7 @@ type Entry<I, O> = {
 };
 type Flight<I, O> = { entries: Entry<I, O>[]; since: number; abandon: (reason: Unavailable) => void };
 
-// The database cancels a statement at its deadline; so much later the connection must be dead.
+// Without an answer so long after the database's own deadline, the connection is dead.
 const graceMs = 500;
 // From this share of timeoutMs on `isWorking` is asked.
 const askShare = 3 / 4;
@@ -59,13 +57,13 @@ const workingShare = 1 / 4;
 const maxWorkingMs = 400;
 const maxAskAgainMs = 100;
 const askAgainShare = 1 / 8;
-// For the mean gap: items that it covers, and the bound of each gap.
+// The mean gap: number of items, and the bound of each gap.
 const gapsInMean = 16;
 const minIdleGapMs = 100;
-const minTimerMs = 1; // the resolution of a timer
+const minTimerMs = 1; // a timer's resolution
 const windowGaps = 6; // at a mean gap of 6 windows one item in six meets another
-// For the mean duration: statements that it covers, and the bound of each as a share of timeoutMs. One slow statement
-// must not look like low throughput.
+// The mean duration: number of statements, and the bound of each as a share of timeoutMs, because one slow statement is
+// not low throughput.
 const flightsInMean = 64;
 const maxFlightShare = 1 / 4;
 const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve
@@ -74,7 +72,7 @@ const minQueueToShed = 128; // items: rejecting costs validating the retry
 /**
  * Group commit, and the same for reads. While all `connections` have a statement in flight, items queue, and the next
  * statement takes up to `batchSize`. On a free connection an item is sent at once, unless others are likely to join it
- * within `windowMs`. `run` resolves with one answer per item, in order; when it rejects, so do all items of the batch.
+ * within `windowMs`. `run` resolves with one answer per item, in order; its rejection rejects them all.
  */
 export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchOptions): Batches<I, O> {
   const { connections, batchSize, queueLimit, timeoutMs, isWorking, windowMs = 0, onAbandoned } = options;
@@ -124,7 +122,6 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
     }
   }
 
-  /** Expected wait of a new item at the current throughput. */
   function expectedMs(): number {
     return (Math.floor(queue.length / batchSize) * meanFlightMs) / connections;
   }
@@ -198,7 +195,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
     setTimeout(tick, ms).unref(); // does not keep the process alive
   }
 
-  /** Arrival of the oldest item; Infinity without items. */
+  /** Infinity without items. */
   function oldest(): number {
     return Math.min(
       ...[queue, ...[...flights].map(({ entries }) => entries)].map(([first]) => first?.since ?? Infinity),

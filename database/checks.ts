@@ -5,7 +5,7 @@ import { connect, rethrow } from "./session.ts";
 
 export type Log = { info(message: string): void; warn(message: string): void };
 
-/** A warning for each URL with libpq parameters that have no meaning here. `urls`: by setting. */
+/** `urls`: by setting. */
 export function ignoredParameters(urls: Record<string, string | undefined>): string[] {
   return Object.entries(urls).flatMap(([name, url]) => {
     const { ignored } = url === undefined ? { ignored: [] } : addressOf(url);
@@ -69,7 +69,7 @@ const poolerPatienceMs = 1000;
 const needsSession =
   "a pooler in transaction mode keeps no session: name its session mode, or the database itself";
 
-/** Checks the server before anything is created. Resolves with warnings. */
+/** Before anything is created. Resolves with warnings. */
 export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<string[]> {
   const [server] = await sql.unsafe<Server[]>(`
     select current_setting('server_encoding') as encoding, current_setting('search_path') as path,
@@ -102,8 +102,8 @@ export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<st
 }
 
 /**
- * Citus hides a transaction that a worker's crash left undecided until it recovers it, by default every 60 s. Sets 1 s
- * where this role may. Resolves with warnings.
+ * Citus hides a transaction that a worker's crash left undecided for 60 s by default. Sets 1 s where this role may.
+ * Resolves with warnings.
  */
 export async function checkRecovery(sql: Pick<postgres.Sql, "unsafe">, log: Log): Promise<string[]> {
   const [found] = await sql.unsafe<{ ms: number; shown: string; isOwn: boolean }[]>(`
@@ -131,7 +131,6 @@ type Server = {
   fullPageWrites: string;
 };
 
-/** The columns of each table that schema.sql creates. */
 const tables: Record<string, Record<string, string>> = {
   pessoas: {
     id: "uuid",
@@ -176,7 +175,7 @@ export async function checkSchema(
 
 const applyAsOwner = "apply schema.sql as the database's owner";
 
-// SQLSTATE classes that waiting does not help. 08P01: a pooler that does not know what `options` asks for.
+// SQLSTATE classes that waiting does not help. 08P01: a pooler rejects `options`.
 const permanent =
   /^(0A|26|28|3D|3F|42|22023|P0001|SASL|CERT_|DEPTH_|ERR_SSL|ERR_TLS|SELF_SIGNED|SSL_|UNABLE_TO)/;
 

@@ -19,12 +19,11 @@ export type Connections = {
   /** Asks what the server does, never behind another statement. */
   watch: Pool;
   replica: Pool | undefined;
-  /** Longest wait of a read for the replica. */
   replicaTimeoutMs: number;
   count: number;
   batchOptions(pool: Pool, batchSize: number, queueLimit: number): BatchOptions;
   /**
-   * Whether the server process works on a statement, or did a moment ago. Rejects with Unavailable while the pool
+   * Whether a server process works on a statement, or did a moment ago. Rejects with Unavailable while the pool
    * connects.
    */
   isWorking(pid: number | undefined): Promise<boolean>;
@@ -38,14 +37,13 @@ export type Connections = {
 
 const idleS = 1; // closing frees the memory of a merge
 const replicaShare = 1 / 5; // of timeoutMs
-// One plan for all parameters: planning takes a fifth of a search. No sequential scans, because the plan stays when a
-// small table grows.
+// Planning takes a fifth of a search. No sequential scans, because the plan stays when a small table grows.
 const plans = {
   enable_seqscan: "off",
   max_parallel_workers_per_gather: "0",
   plan_cache_mode: "force_generic_plan",
 };
-// A process that worked a moment ago has the next statement or its answer on the way.
+// After a moment without work the next statement or its answer may be on the way.
 const workingStatement = `
   select pid from pg_stat_activity where pid = any ($1::int[])
     and (state = 'active' or state_change > clock_timestamp() - $2::float8 * interval '1 ms')`;
@@ -53,7 +51,7 @@ const workingShare = 1 / 4; // of timeoutMs
 
 export function openConnections({ url, readUrl, timeoutMs, searches }: ConnectionOptions): Connections {
   const timeout = (ms: number) => ({ statement_timeout: String(ms) });
-  // A lost client's transaction must not keep its rows locked. Only Citus needs several statements.
+  // A lost client's transaction must not keep its rows locked.
   const storing = { idle_in_transaction_session_timeout: String(timeoutMs) };
   let planned: Record<string, string> = plans;
   const searching = () => ({ ...timeout(timeoutMs), ...planned });

@@ -2,12 +2,10 @@ import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { nameOf } from "./run-as.ts";
 
-/** A failed operation on a file: error code, and the path where it is known. */
 type Failure = { code: string; path?: string | undefined };
 
 /**
- * Why the user `uid` cannot keep data in `folder`, the DATA_DIR, and what to do, in one line. Undefined for an error
- * code that says nothing about the folder.
+ * Why the user `uid` cannot keep data in `folder`, and what to do, in one line. Undefined for another kind of error.
  */
 export async function blame(
   { code, path }: Failure,
@@ -41,7 +39,7 @@ const phrases: [phrase: string, code: string][] = [
   ["Disk quota exceeded", "EDQUOT"],
 ];
 
-/** The last failure in the `output` of a PostgreSQL that works in `cluster`. */
+/** The last failure in PostgreSQL's `output`. `cluster`: its working directory. */
 export function failureIn(output: string, cluster: string): Failure | undefined {
   for (const line of output.split("\n").toReversed()) {
     const [, code] = phrases.find(([phrase]) => line.includes(phrase)) ?? [];

@@ -26,7 +26,7 @@ type Log = (line: string) => void;
 const user = "pessoas";
 const version = "18";
 const port = 5432;
-const startTimeoutMs = 60_000; // crash recovery replays up to max_wal_size
+const startTimeoutMs = 60_000; // for a crash recovery
 const stopTimeoutMs = 30_000;
 const killTimeoutMs = 1000;
 const pollMs = 10;
@@ -167,7 +167,6 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     return failure && blame(failure, folder, uid);
   }
 
-  /** Restarts it whenever it ends, until `ending`. */
   async function supervise() {
     for (;;) {
       await server.process.exited;
@@ -237,7 +236,7 @@ export async function runningUrl(dataDir: string): Promise<string | undefined> {
   });
 }
 
-/** Removes all data in `dataDir`. Rejects with EmbeddedError while a server uses it. */
+/** Rejects with EmbeddedError while a server uses the folder. */
 export async function removeData(dataDir: string, log: Log): Promise<void> {
   await onFolder(dataDir, async () => {
     await takeOver(clusterIn(dataDir), log);
@@ -305,7 +304,6 @@ function isPostgres(pid: number): boolean {
   return name === "postgres" && !state?.startsWith("Z");
 }
 
-/** Empty without such a process. */
 function statusOf(pid: number): { name?: string | undefined; state?: string | undefined; parent?: number } {
   if (process.platform === "linux") {
     // Not ps: slim containers have none.
@@ -360,7 +358,6 @@ async function end(child: Bun.Subprocess): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Returns after its end. */
 function killPostgres(child: Bun.Subprocess): void {
   child.kill("SIGQUIT");
   const deadline = performance.now() + killTimeoutMs;

@@ -3,8 +3,8 @@
 #   docker compose exec db sh /docker-entrypoint-initdb.d/init.sh
 set -eu
 
-# Only the superuser changes the schema; the application selects and inserts. Until the end, only postgres may use the
-# socket (POSTGRES_INITDB_ARGS), so no instance sees an unfinished database.
+# Only the superuser changes the schema. Until the end, only postgres may use the socket (POSTGRES_INITDB_ARGS), so no
+# instance sees an unfinished database.
 psql --set ON_ERROR_STOP=1 --username postgres --dbname postgres --quiet <<'SQL'
 select 'create role pessoas login' where not exists (select from pg_roles where rolname = 'pessoas') \gexec
 select 'create database pessoas' where not exists (select from pg_database where datname = 'pessoas') \gexec
@@ -19,7 +19,7 @@ reassign owned by pessoas to postgres;
 grant select, insert on all tables in schema public to pessoas;
 SQL
 
-# No passwords: the kernel tells Postgres the user of a socket's client. There is no line for TCP.
+# The kernel tells Postgres the user of a socket's client. There is no line for TCP.
 cat >"$PGDATA/pg_hba.conf" <<'HBA'
 local all     postgres peer
 local pessoas pessoas  peer map=instances

@@ -10,10 +10,7 @@ export type Row = { id: string; bytes: number };
 
 type InsertOptions<R extends Row> = {
   connections: Connections;
-  /**
-   * Stores rows in one commit. Resolves with the new ids. `lockTimeoutMs`: how long a Citus worker waits for a locked
-   * row; 0: no limit.
-   */
+  /** Stores rows in one commit. Resolves with the new ids. `lockTimeoutMs`: on Citus; 0: none. */
   store(pool: Pool, rows: R[], lockTimeoutMs: number): Promise<Set<string>>;
   /** Needs all that a create needs, and stores nothing. */
   probe(pool: Pool): Promise<unknown>;
@@ -29,14 +26,13 @@ type Inserts<R extends Row> = {
   insert(row: R): Promise<Outcome>;
   /** Resolves when a create could be stored. */
   probe(): Promise<void>;
-  /** Whether one more huge row would be rejected at once. */
   isFullOfHuge(): boolean;
   stats(): Record<"insert" | "insertHuge", ReturnType<Batches<R, Outcome>["stats"]>>;
 };
 
 type Answer = Outcome | Unavailable;
 
-// Indexing a larger row takes milliseconds, so it is stored alone and delays no batch.
+// Indexing a larger row takes milliseconds: stored alone, it delays no batch.
 const hugeBytes = 2500;
 // A queued huge row may take 32 times the memory, so their queue is 1/32 as long.
 const hugeFactor = 32;
@@ -53,7 +49,7 @@ const cancelWaitingStatement = `
     where global_pid = citus_calculate_gpid(citus_nodeid_for_gpid(citus_backend_gpid()), pg_stat_activity.pid)
       and is_worker_query and wait_event = 'transactionid')`;
 const cancelShare = 1 / 2; // of timeoutMs
-const lockShare = 1 / 30; // of timeoutMs: lock timeout of a single row
+const lockShare = 1 / 30; // of timeoutMs
 const maxUndecided = 1000;
 
 const probeItem = Symbol("probe");
@@ -66,7 +62,7 @@ export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R
   const { connections, store, probe, isCitus, timeoutMs, batchSize, queueLimit, windowMs } = options;
   const { creates, slow, watch } = connections;
   const undecided = new Set<string>(); // ids locked by a transaction on a worker
-  let nextLookAt = 0; // for inserts that wait on a worker
+  let nextLookAt = 0;
   let failedAt = Number.NEGATIVE_INFINITY; // last failed batch; reset by a stored one
 
   const usual = batches(insertBatch, {

@@ -9,7 +9,6 @@ type MigrationOptions = {
   /** As for psql (address.ts). */
   url: string;
   timeoutMs: number;
-  /** Whether the server process works on a statement. */
   isWorking(pid: number | undefined): Promise<boolean>;
   closing: AbortSignal;
   log: Log;
@@ -36,8 +35,8 @@ const lockTimeoutMs = 50; // creates queue behind a change that waits for its lo
 const orphanTimeoutMs = 5000;
 
 /**
- * Creates what the schema lacks; a role that does not own the table only checks it. A complete schema needs no lock.
- * Rejects with RangeError, in one line, or with Unavailable while the database cannot be used yet.
+ * Creates what the schema lacks; a role that does not own the table only checks it. Rejects with RangeError, in one
+ * line, or with Unavailable while the database cannot be used yet.
  */
 export async function migrate(options: MigrationOptions): Promise<void> {
   const { url, timeoutMs, isWorking, closing, log, use } = options;
@@ -118,7 +117,7 @@ async function change(
   const changed = await sql.begin(async (transaction) => {
     await transaction`select set_config('lock_timeout', ${String(timeoutMs)}, true)`;
     await transaction`select pg_advisory_xact_lock(${advisoryLock})`;
-    const found = await look(transaction); // another instance may have been faster
+    const found = await look(transaction);
     if (found.exists && !hasVersion(found)) throw otherVersion(found);
     if (isCurrent(found)) return false;
     await transaction`select set_config('lock_timeout', ${String(lockTimeoutMs)}, true)`;

@@ -2,14 +2,13 @@ import type postgres from "postgres";
 import { Unavailable } from "./batch.ts";
 import { connect, rethrow } from "./session.ts";
 
-/** Runs one prepared statement. Rejects with Unavailable when the database cannot do it now. */
+/** Rejects with Unavailable when the database cannot do it now. */
 export type Query = <T extends object>(text: string, parameters: (string | null)[]) => Promise<T[]>;
 
 type PoolOptions = {
   /** As for psql (address.ts). */
   url: string;
   max: number;
-  /** Postgres settings of each session. */
   settings?: () => Record<string, string>;
   /** Seconds after which an idle connection closes; 0: never. */
   idleS?: number;
@@ -18,7 +17,6 @@ type PoolOptions = {
 export type Pool = {
   max: number;
   query: Query;
-  /** One transaction, one round trip per statement. */
   transaction<T>(run: (query: Query) => Promise<T>): Promise<T>;
   /** The server process of the latest statement; undefined while it connects. */
   pid(): number | undefined;
@@ -56,10 +54,10 @@ export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOpt
   };
 }
 
-/** What the driver adds to a query on a connection: the results of the session's setup. */
+/** The results of the session's setup, which the driver adds to a query on a connection. */
 type Sent = { state?: { setup?: { pid?: number }[][] } };
 
-/** Runs prepared statements on a connection or in a transaction. Rejects with the driver's error. */
+/** Rejects with the driver's error. */
 export const queryOn =
   (on: Pick<postgres.Sql, "unsafe">, note: (sent: Sent) => void = () => {}): Query =>
   async <T extends object>(text: string, parameters: (string | null)[]) => {

@@ -5,14 +5,14 @@ type ReplicaOptions = {
   ask(ids: string[]): Promise<Map<string, string>>;
   /** Longest wait for the replica. Then the primary is asked. */
   timeoutMs: number;
-  /** Called after a timeout: answers in flight no longer matter. */
+  /** Answers in flight no longer matter. */
   abandon(): void;
   /** Called once when the replica is lost, with the reason, and once when it is back. */
   report(message: string): void;
 };
 
 type Replica = {
-  /** The persons that the replica has. Never rejects: missing ones may be missing only there. */
+  /** Never rejects. The primary may have the missing ones. */
   find(ids: string[]): Promise<Map<string, string>>;
   stats(): ReplicaStats;
   close(): void;

@@ -1,18 +1,16 @@
 import { chown, readFile, stat } from "node:fs/promises";
 
-/** How to run PostgreSQL, which refuses to run as root. */
 type Runner = {
   prefix: string[];
-  /** The user that owns the command's files. */
+  /** Owner of the command's files. */
   uid: number;
-  /** Gives a new, empty folder to the command's user. */
   give(folder: string): Promise<void>;
 };
 
 /**
- * An ordinary user runs PostgreSQL directly. Root runs it as the owner of the cluster, or without one as postgres or
- * nobody (setpriv). If that user cannot enter a folder such as /root, it runs without root's rights in a user
- * namespace (unshare). Both tools belong to util-linux. Rejects without such a user.
+ * PostgreSQL refuses to run as root. Root runs it as the owner of the cluster, or without one as postgres or nobody
+ * (setpriv). If that user cannot enter a folder such as /root, it runs without root's rights in a user namespace
+ * (unshare). Both tools belong to util-linux. Rejects without such a user.
  */
 export async function postgresRunner(
   cluster: string,

@@ -21,17 +21,14 @@ const session = {
 // A 201 is flushed. All values but off flush; some also wait for replicas.
 const flushing = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
 
-/**
- * `settings` of the Postgres session; "none" sends no setup. An idle connection closes after `idleS` seconds; 0:
- * never.
- */
+/** "none" sends no setup. An idle connection closes after `idleS` seconds; 0: never. */
 export function connect(url: string, max: number, settings: Record<string, string> | "none" = {}, idleS = 0) {
   const { options, searchPath } = addressOf(url);
   const own = { ...session, ...(searchPath === undefined ? {} : { search_path: searchPath }) };
   const pairs = Object.entries({ ...own, ...(settings === "none" ? {} : settings) });
   const literal = (text: string) => `E'${text.replaceAll(/['\\]/g, "\\$&")}'`;
   const values = [...pairs.map(([name, value]) => [name, literal(value)]), ["synchronous_commit", flushing]];
-  // First and alone, because a role's own limit would hold for the rest, too.
+  // First, because a role's own limit would hold for the rest.
   const setup = `set statement_timeout = 0; select pg_backend_pid() as pid, ${values.map(([name, value]) => `set_config('${name}', ${value}, false)`).join()}`;
   // Options that the driver else reads from PG* variables.
   const driver = { max_pipeline: 100, prepare: true, debug: false, publications: "alltables" };
@@ -45,7 +42,7 @@ export function connect(url: string, max: number, settings: Record<string, strin
     types,
     backoff: () => 0.1, // seconds; the default waits up to 20 s after an outage
     idle_timeout: idleS,
-    max_lifetime: 60 * (30 + Math.random() * 30), // the driver's default
+    max_lifetime: 60 * (30 + Math.random() * 30),
     fetch_types: false,
     onnotice: () => {},
     ...(settings === "none" ? {} : { setup }),
@@ -61,7 +58,6 @@ export function isRowError(error: unknown): boolean {
   return cause instanceof postgres.PostgresError && /^(22|23(?!502)|44|54000|P0001)/.test(cause.code);
 }
 
-/** Whether an Unavailable has this SQLSTATE as its cause. */
 export function hasCode(error: unknown, code: string): boolean {
   const { cause } = error as Error;
   return cause instanceof postgres.PostgresError && cause.code === code;
@@ -80,8 +76,8 @@ const messages: Record<string, string> = {
 };
 
 /**
- * Throws a statement error as it is: a bug, or a changed schema. All others, such as restarts, deadlocks, a full disk,
- * missing rights or a pooler's, are temporary: Unavailable.
+ * Statement errors are bugs or a changed schema, and thrown as they are. All others, such as restarts, deadlocks, a
+ * full disk, missing rights or a pooler's, are temporary: Unavailable.
  */
 export function rethrow(error: unknown): never {
   if (error instanceof Unavailable) throw error;
@@ -98,11 +94,10 @@ export function rethrow(error: unknown): never {
 // Classes whose messages quote no client's data, as 22 and 23 do. Nor do the driver's.
 const quotesNothing = /^(0[8A]|2[568]|3[DF]|4[02]|5[34578]|XX)|^[A-Z]+_?[A-Z_]+$/;
 
-/** What may be logged of the cause of an Unavailable. */
+/** For an Unavailable. */
 export function loggable(cause: unknown): { code: string | undefined; reason: string | undefined } {
   if (!(cause instanceof Error)) return { code: undefined, reason: undefined };
   const { code, message, where } = cause as NodeJS.ErrnoException & { where?: string };
-  // `where`: as above.
   const isOwn = where === undefined && code !== undefined && quotesNothing.test(code);
   return { code, reason: isOwn ? message : undefined };
 }

@@ -5,9 +5,8 @@ import { dirname, join, relative } from "node:path";
 type Link = { source: string; target: string };
 
 /**
- * Creates missing links to PostgreSQL's shared libraries in the npm package in `folder`: its postinstall would, but
- * `ignore-scripts` and Bun without trustedDependencies skip it. Rejects with a message for people when the folder is
- * not writable.
+ * Creates missing links to PostgreSQL's shared libraries: the npm package's postinstall would, but Bun without
+ * trustedDependencies skips it. Rejects with a message for people when `folder` is not writable.
  */
 export async function linkLibraries(folder: string): Promise<void> {
   const list = join(folder, "native", "pg-symlinks.json");
@@ -16,7 +15,7 @@ export async function linkLibraries(folder: string): Promise<void> {
   for (const { source, target } of links) {
     const path = join(folder, target);
     if (existsSync(path)) continue;
-    // Renaming replaces a dangling link, and another process's link does no harm.
+    // Replaces a dangling link; another process's link does no harm.
     const draft = `${path}.${process.pid}.${crypto.randomUUID()}`;
     try {
       await mkdir(dirname(path), { recursive: true });

@@ -11,7 +11,7 @@ export type Service = {
 
 type Listening = {
   url: string;
-  /** Stops accepting. Resolves when all requests in flight are answered. */
+  /** Resolves when all requests in flight are answered. */
   close(): Promise<void>;
   kill(): Promise<void>;
 };
@@ -19,7 +19,7 @@ type Listening = {
 const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
 const idleTimeoutS = 75; // longer than nginx keeps an idle connection, so that nginx closes it
 
-/** Listens on SOCKET, else on HOST and PORT. RangeError, in one line, names the invalid setting. */
+/** RangeError, in one line, names the invalid setting. */
 export async function listen(settings: Settings, service: Service): Promise<Listening> {
   const { SOCKET } = settings;
   const server = await (SOCKET === undefined ? onPort(settings, service) : onSocket(SOCKET, service));
@@ -79,8 +79,8 @@ async function cannotListen(error: NodeJS.ErrnoException, host: string, port: nu
 }
 
 /**
- * nginx has to close each connection: it might just be writing a POST, which it cannot repeat. Without the socket's
- * file it uses the other instance.
+ * nginx has to close each connection: it might just be writing a POST, which it cannot repeat. Without the file it
+ * uses the other instance.
  */
 async function leave(
   server: Bun.Server<undefined>,

@@ -25,7 +25,6 @@ function write(level: Level, message: string, fields: Fields = {}): void {
   print(isatty(file) ? asText(message, fields) : asJson(level, message, fields));
 }
 
-/** One line of JSON. */
 export function asJson(level: Level, msg: string, fields: Fields): string {
   return escaped(JSON.stringify({ time: new Date().toISOString(), level, msg, ...fields }));
 }
@@ -56,7 +55,7 @@ export function trace(thrown: unknown): Fields {
     error: name,
     code: typeof code === "string" ? code : undefined,
     query: typeof query === "string" ? query.slice(0, 200) : undefined,
-    // A stack starts with the message; else another message of unknown length may be there.
+    // A stack starts with the message; else another one may be there.
     stack: end === -1 ? undefined : stack.slice(end + message.length).trim(),
   };
 }

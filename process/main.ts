@@ -14,8 +14,8 @@ type Host = Pick<NodeJS.Process, "argv" | "env"> & {
 };
 
 /**
- * Serves until a signal. The first one stops gracefully, also during the start, with status 0; the second one at once,
- * with status 1.
+ * Serves until a signal. The first stops gracefully, also during the start, with status 0; the second at once, with
+ * status 1.
  */
 export async function main(
   host: Host,
@@ -48,7 +48,7 @@ export async function main(
     log.info("stopped");
     host.exit(0);
   }
-  // On the next tick: before a reload `bun --watch` calls SIGTERM's listeners and runs nothing after them.
+  // On the next tick: `bun --watch` calls SIGTERM's listeners before a reload.
   for (const signal of endingSignals()) host.on(signal, () => setImmediate(stop, signal));
   // Bun would print these errors unescaped.
   host.on("unhandledRejection", logBug);

@@ -9,10 +9,8 @@ export type Metrics = {
 
 const blockSize = 256; // a quarter of a millisecond's work
 
-/** Read at each scrape. */
 type Sources = {
   cache(): { hits: number; misses: number; entries: number; bytes: number };
-  /** The search texts in memory. */
   memory(): { persons: number; bytes: number };
   /** By kind of statement. */
   batches(): Record<string, Batches>;

@@ -1,10 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/**
- * Names of the packages that lack their patch in patches/, which only `bun install` applies. Empty in a bundle, which
- * has no such folder.
- */
+/** Packages that lack their patch, which only `bun install` applies. A bundle has no folder of patches. */
 export function unpatched(project = join(import.meta.dir, "..")): string[] {
   const patches = join(project, "patches");
   if (!existsSync(patches)) return [];
@@ -19,7 +16,7 @@ export function unpatched(project = join(import.meta.dir, "..")): string[] {
     .map(({ name }) => name);
 }
 
-/** Whether the package in `folder` lacks a line that this part of a patch, for one file, adds. */
+/** Whether a line that this part of a patch adds, for one file, is missing. */
 function lacks(folder: string, part: string): boolean {
   const [, path = ""] = /^\+\+\+ b\/(.+)$/m.exec(part) ?? [];
   const file = join(folder, path);

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 const listening = "0A";
 
-/** The process that listens on a TCP port. Linux only, and only processes that this user may inspect. */
+/** Linux only, and only processes that this user may inspect. */
 export function listenerOf(port: number, proc = "/proc"): { pid: number; name: string } | undefined {
   const hexPort = port.toString(16).toUpperCase().padStart(4, "0");
   const sockets = [`${proc}/net/tcp`, `${proc}/net/tcp6`]
@@ -23,7 +23,7 @@ export function listenerOf(port: number, proc = "/proc"): { pid: number; name: s
   return undefined;
 }
 
-/** Undefined for a process that has ended or belongs to another user. */
+/** A process may have ended, or belong to another user. */
 function attempt<T>(read: () => T): T | undefined {
   try {
     return read();

@@ -71,10 +71,7 @@ const Settings = Each.refine((all) => all.DATABASE_URL_READ === undefined || all
 });
 export type Settings = z.infer<typeof Settings>;
 
-/**
- * Throws RangeError, in one line, with all invalid settings. An empty value counts as unset. DATABASE_URL is completed
- * from PG* variables, as by psql.
- */
+/** Throws RangeError, in one line, with all invalid settings. An empty value counts as unset. */
 export function readSettings(env: Record<string, string | undefined>): Settings {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
   for (const name of ["DATABASE_URL", "DATABASE_URL_READ"]) {
@@ -89,7 +86,7 @@ export function readSettings(env: Record<string, string | undefined>): Settings 
   throw new RangeError(wrong.join("; "));
 }
 
-/** Each setting with its description, and its default as in the environment. */
+/** `fallback`: as in the environment. */
 export function describeSettings(): { name: string; fallback: string | undefined; what: string }[] {
   const defaults = Settings.parse({});
   return Object.entries(Each.shape).map(([name, { description = "" }]) => {

@@ -9,20 +9,19 @@ import type { Settings } from "./settings.ts";
 
 /** A service on a database. */
 export type Service = Handler & {
-  /** Prepares the database. Rejects with Unavailable while that is not possible yet. */
+  /** Rejects with Unavailable while that is not possible yet. */
   migrate(): Promise<void>;
   close(): Promise<void>;
 };
 
 export type Running = {
   url: string;
-  /** Stops accepting, answers the requests in flight, then closes the database. */
+  /** Answers the requests in flight, then closes the database. */
   stop(): Promise<void>;
   kill(): void;
 };
 
 export type StartOptions = {
-  /** Aborts the start. */
   gaveUp?: AbortSignal | undefined;
   /** Longest wait for requests in flight; default 5000. */
   drainMs?: number | undefined;
@@ -32,10 +31,7 @@ export type StartOptions = {
 const databaseWaitMs = 2000;
 const retryMs = 100;
 
-/**
- * Starts the embedded Postgres unless DATABASE_URL is set, opens the service and listens. Rejects with a message for
- * people, or with the reason of `gaveUp`. A failed start leaves nothing behind.
- */
+/** Rejects with a message for people, or with the reason of `gaveUp`. A failed start leaves nothing behind. */
 export async function start(
   settings: Settings,
   open: (databaseUrl: string) => Service,
@@ -96,10 +92,7 @@ function aborted(signal: AbortSignal): Promise<unknown> {
   return signal.aborted ? Promise.resolve() : once(signal, "abort");
 }
 
-/**
- * Applies the schema as soon as the database is reachable. Rejects when it cannot be used at all, but only before the
- * server listens.
- */
+/** Tries until the database is reachable. Rejects when it cannot be used at all, but only before the server listens. */
 async function migrate(service: Service, gaveUp: AbortSignal): Promise<void> {
   const waitEnds = performance.now() + databaseWaitMs;
   for (let logged = ""; !gaveUp.aborted; await Bun.sleep(retryMs)) {

@@ -1,6 +1,5 @@
 import { maxFound } from "./limits.ts";
 
-/** Counts persons by key. */
 type Counter<Key> = {
   /** Undefined for an unknown key. */
   get(key: Key): number | undefined;

@@ -11,7 +11,7 @@ type Feed = {
   hasIndexed(): boolean;
 };
 
-/** Where the next load starts. Transactions are numbered. */
+/** Transactions are numbered. */
 type Position = {
   /** Which server and which table. */
   store: string;
@@ -42,7 +42,7 @@ const start: Position = {
  * open then or began later, so no row is missed, in whatever order transactions commit. The next load starts behind
  * the last transaction that stored a row, not at the snapshot's end: a crashed server reuses numbers that stored
  * nothing. A restored backup has another server's numbers, so only the first load takes rows above the current number.
- * A row may come twice: from a load of several portions, or when the current number reaches one of another server.
+ * A row may come twice: from a load of several portions, or at the same number of another server.
  */
 const statement = `
   select null::uuid as id, null::tid as ctid, pg_current_snapshot()::text as apelido,
@@ -62,7 +62,7 @@ export function openFeed(memory: Memory, query: Query): Feed {
   let position = start;
   let loaded = false;
   let indexed = false;
-  const repeated = new Set<string>(); // ids in memory whose rows will come again
+  const repeated = new Set<string>(); // ids whose rows will come again
 
   function forget() {
     memory.clear();
@@ -116,7 +116,7 @@ export function openFeed(memory: Memory, query: Query): Feed {
   };
 }
 
-/** The first transaction after a snapshot, and earlier ones that were open at it. */
+/** `end`: the first transaction after a snapshot; `open`: earlier ones that were open at it. */
 function parse(snapshot: string): { end: bigint; open: bigint[] } {
   const [, end = "", open = ""] = snapshot.split(":");
   return { end: BigInt(end), open: open === "" ? [] : open.split(",").map(BigInt) };

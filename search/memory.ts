@@ -5,20 +5,16 @@ import { maxFound } from "./limits.ts";
 /** A person and the place of its row: Postgres reads by place in half the time of a read by id. */
 export type Hit = { id: string; ctid: string };
 
-/** A position in the texts. `emptied` counts earlier calls of `clear`. */
+/** `emptied` counts earlier calls of `clear`. */
 type End = { at: number; emptied: number };
 
-/** The search texts of the first persons. */
 export type Memory = {
   /** `stack` is JSON. */
   add(person: Hit & { apelido: string; nome: string; stack: string | null }): void;
-  /**
-   * Up to 50 persons with `term` in one field. `term`: lower case, without U+0000. `since`: only persons added after
-   * this end.
-   */
+  /** Up to 50 persons. `term`: lower case, without U+0000. `since`: only persons added later. */
   find(term: string, since?: End): Hit[];
   end(): End;
-  /** Whether 50 persons have `element`, exactly as sent, in their stacks. */
+  /** Whether 50 persons have `element`, exactly as sent. */
   isCommon(element: string): boolean;
   clear(): void;
   persons(): number;
@@ -40,7 +36,7 @@ export function openMemory(): Memory {
   let hits: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let starts = new Uint32Array(1024);
   let filters: Buffer = Buffer.alloc(firstBytes);
-  let blocks: number[] = []; // where each begins in the text
+  let blocks: number[] = [];
   let used = 0;
   let persons = 0;
   let emptied = 0;
@@ -129,7 +125,7 @@ export function openMemory(): Memory {
   };
 }
 
-/** Index of the last of the first `count` ascending `values` that is not above `value`. */
+/** Index of the last of the first `count` ascending `values` up to `value`. */
 function lastUpTo(values: ArrayLike<number>, count: number, value: number): number {
   let [low, high] = [0, count - 1];
   while (low < high) {

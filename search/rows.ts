@@ -15,7 +15,7 @@ export function rowOf(pessoa: Pessoa, searchableOf: Search["searchableOf"]): Row
 }
 
 const columnCount = 6;
-/** An insert of so many rows, which returns the new ids. */
+/** Resolves a number of rows to their insert. */
 export const insertStatement = memoized((rows) => {
   const tuples = Array.from({ length: rows }, (_, row) => {
     const parameters = Array.from({ length: columnCount }, (_, i) => `$${row * columnCount + i + 1}`);
@@ -35,7 +35,6 @@ export const insertWithTermsStatement = memoized(
   select id from created`,
 );
 
-/** Builds the statement for each number of rows once. */
 function memoized(make: (rows: number) => string): (rows: number) => string {
   const made: string[] = [];
   return (rows) => (made[rows] ??= make(rows));

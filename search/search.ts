@@ -13,8 +13,8 @@ import { trigramSample } from "./trigrams.ts";
  *
  * Every instance has the first 50,000 persons in memory: their fields in lower case, as UTF-8 (memory.ts). A search
  * scans these bytes. With fewer than 50 matches it first loads the persons that any instance has stored since
- * (feed.ts), so it finds every person whose 201 was sent. These rows have no `busca`, and only a small index of
- * transaction numbers.
+ * (feed.ts), so it finds every person whose 201 was sent. Their rows have no `busca`, only an index of transaction
+ * numbers.
  *
  * Later and long persons are in a GIN index of trigrams over `busca`, which spells their fields in letters (text.ts).
  * A search asks for the rarest trigrams of its term (trigrams.ts). Instances merge the index's pending list
@@ -32,7 +32,7 @@ export const insertTermsStatement = `
 const shortTermsKnown = 100_000;
 const sampleSize = 1000; // texts read at the start
 const learnOneIn = 64;
-const refreshEvery = 200; // creates of this instance; bounds what a search has to load
+const refreshEvery = 200; // creates of this instance; bounds what a search loads
 
 type SearchOptions = {
   maxPersons?: number | undefined;
@@ -50,26 +50,24 @@ export type Searchable = { text: string | null; fields: string[] };
 
 export type Search = {
   /**
-   * Prepares searches. Resolves when the first persons are in memory; the others follow in the background. On Citus
-   * all persons are in the index, because transactions of different workers have no common order.
+   * Resolves when the first persons are in memory; the others follow in the background. On Citus all persons are in
+   * the index, because transactions of different workers have no common order.
    */
   load(query: Query, isCitus: boolean): Promise<void>;
-  /** How to store a person with so many bytes in its fields. */
+  /** `bytes`: of its fields. */
   searchableOf(pessoa: Pessoa, bytes: number): Searchable;
-  /** The short terms of these fields that need a row. */
   neededTerms(fields: string[]): string[];
   /** Call after a commit, with the stored persons and short terms. */
   stored(persons: Searchable[], terms: string[]): void;
-  /** JSON texts of at most 50 persons with `term`. */
   find(term: string): Promise<string[]>;
   stats(): { persons: number; bytes: number };
   close(): void;
 };
 
 export const columns = "id, apelido, nome, nascimento, stack";
-/** Persons in the index with a term ($1) that matches a pattern of trigrams ($2). */
+/** `$1`: a term, `$2`: its pattern of trigrams. */
 export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
-/** Persons in the index with a term of one or two characters. */
+/** `$1`: a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
 export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
 const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;

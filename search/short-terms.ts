@@ -1,11 +1,10 @@
 import { counter } from "./counter.ts";
 import { maxFound } from "./limits.ts";
 
-/** Which terms of one and two characters need another row in the table of short terms. */
 type ShortTerms = {
   /**
    * The short terms in `fields`, in lower case, that need a row for this person. One is the empty term, whose rows
-   * show that the index has persons. `isAnsweredByMemory`: whether 50 persons in memory have the term.
+   * show that the index has persons.
    */
   needed(fields: string[], isAnsweredByMemory: (term: string) => boolean): string[];
   /** Each of these terms has one more row. */

@@ -20,7 +20,7 @@ const kept = [
 ].join("");
 const outside = new RegExp(`[^${kept}]`, "gu");
 
-// U+0000, which no field contains, separates the fields before encoding.
+// U+0000 separates the fields before encoding.
 const asciiLetters = Array.from({ length: 0x80 }, (_, code) =>
   code ? String.fromCharCode(ascii + code) : border,
 );
@@ -30,10 +30,9 @@ function asLetters(character: string): string {
   return asciiLetters[code] ?? String.fromCharCode(lead + (code >> 10), trail + (code & 0x3ff));
 }
 
-/** Encodes a lower-case text as in `busca`. */
 export const encode = (text: string): string => text.replace(outside, asLetters);
 
-/** The searchable fields in lower case, and their value of `busca`, without elements that `isCommon`. */
+/** `text`: the value of `busca`, without elements that `isCommon`. */
 export function searchable(
   { apelido, nome, stack }: { apelido: string; nome: string; stack: string[] | null },
   isCommon: (element: string) => boolean = () => false,
@@ -47,10 +46,10 @@ export function searchable(
 // The longest field has 100 characters, and lower-casing at most doubles one (İ becomes i̇).
 const longestMatch = 2 * 100 * 2;
 
-/** A term in lower case. Undefined for a term that no person can have. */
+/** In lower case. Undefined for a term that no person can have. */
 export function lowerCased(term: string): string | undefined {
   return term.includes("\0") || term.length > longestMatch ? undefined : term.toLowerCase();
 }
 
-/** Whether a lower-case term has one or two characters: too few for a trigram. */
+/** Too short for a trigram. */
 export const isShort = (term: string): boolean => /^..?$/su.test(term);

@@ -1,5 +1,4 @@
 type TrigramSample = {
-  /** Adds a person's `busca`. */
   learn(text: string): void;
   /** A LIKE pattern that every text with `term` matches, and few others. */
   pattern(term: string): string;

@@ -6,8 +6,8 @@ type Config<T extends ParseArgsOptionsConfig> = { options: T; allowPositionals: 
 type Parsed<T extends ParseArgsOptionsConfig> = ReturnType<typeof parseArgs<Config<T>>>;
 
 /**
- * Parses options and up to `max` positional arguments, and returns the result of `read`. --help prints `usage` and
- * exits with 0. An error, also of `read`, prints one line on standard error and exits with 2.
+ * Returns the result of `read`. --help prints `usage` and exits with 0. An error, also of `read`, prints one line on
+ * standard error and exits with 2.
  */
 export function readArguments<T extends ParseArgsOptionsConfig, R>(
   usage: string,
@@ -40,7 +40,7 @@ export function readPositionals(usage: string, min = 0, max = min): string[] {
   return readArguments(usage, {}, read, max);
 }
 
-/** The elements of `all` with these names; by default all. Throws RangeError for an unknown name. */
+/** All elements, or those with these names. Throws RangeError for an unknown name. */
 export function namedOf<T extends { name: string }>(
   option: string,
   all: readonly T[],
@@ -59,7 +59,7 @@ export async function runScript(main: () => Promise<void>): Promise<void> {
   });
 }
 
-/** An option's value as a number. Throws RangeError with the option's name and the range. */
+/** Throws RangeError with the option's name and the range. */
 export function numberOf(name: string, value: string, min: number, max: number): number {
   const parsed = Number(value);
   if (value.trim() !== "" && parsed >= min && parsed <= max) return parsed;

@@ -42,7 +42,7 @@ try {
 /** Runs one of PostgreSQL's programs in this terminal. Resolves with its exit status, 128 and more after a signal. */
 type Execute = (...options: string[]) => Promise<number>;
 
-/** Calls `work` with the URL of the database. Starts the embedded one if no server runs. */
+/** Starts the embedded database if no server runs. */
 async function withDatabase(
   program: string,
   given: string | undefined,

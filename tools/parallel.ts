@@ -1,8 +1,7 @@
 import { progressBar } from "./progress.ts";
 
 /**
- * Runs `work` on all items, `width` at a time, with a progress bar. Rejects with the first error of `work`, and starts
- * no item after it.
+ * Runs `work` on all items, `width` at a time. After its first error no item starts, and the promise rejects with it.
  */
 export async function inParallel<T>(
   width: number,

@@ -22,7 +22,7 @@ export const pages = { "README.md": "en", "README.pt-BR.md": "pt-BR", "docs/resu
 type Language = (typeof pages)[keyof typeof pages];
 type Verdict = typeof import("../docs/results/verdict.json");
 
-/** A run of one entry. `share`: count divided by the possible maximum. null: not measured. */
+/** `share`: count divided by the possible maximum. null: not measured. */
 export type Run = {
   entry: string;
   at: string;
@@ -34,7 +34,6 @@ export type Run = {
   memoryMiB: number | null;
 };
 
-/** The recorded numbers, from docs/. */
 export type Recorded = { verdict: Verdict; runs: Run[]; faults: Faults };
 /** Sums of the fault table. `killed`: acknowledged and lost creates, by scenario. */
 type Faults = {
@@ -60,7 +59,7 @@ function readFaults(text: string): Faults {
   return { kinds: rows.length, acknowledged: sum(0), lost: sum(1), killed: faults };
 }
 
-/** `text` with the numbers between its markers. Throws RangeError for an unknown marker. */
+/** Writes the numbers between the markers of `text`. Throws RangeError for an unknown marker. */
 export function render(text: string, language: Language, recorded: Recorded): string {
   const values = valuesOf(language, recorded);
   return text.replace(/(<!-- ([\w -]+) -->)(\n*).*?(<!-- \/ -->)/gs, (_, open, name, line, close) => {
@@ -198,7 +197,6 @@ function runOf(entry: string, { at, count, requests, services, peakWorkingSetByt
   };
 }
 
-/** Replaces the recorded runs of `entry` by those in `folders`. */
 async function record(entry: string, folders: string[]): Promise<void> {
   const measured = await Promise.all(
     folders.map(async (folder) => {

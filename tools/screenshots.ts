@@ -47,7 +47,6 @@ async function main(report: string | undefined) {
   }
 }
 
-/** The path of the report. */
 async function benchmark(url: string, folder: string): Promise<string> {
   const script = join(import.meta.dir, "..", "stress-test", "bench.ts");
   const options = ["--scenario", "mixed", "--duration", "8", "--url", url, "--out", folder];
