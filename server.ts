@@ -89,7 +89,8 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
       return await handler(request, target);
     } catch (error) {
       if (error instanceof Unavailable) return unavailable(error);
-      if (request.signal.aborted) return problem(400, "the client went away before its request was complete");
+      if (request.signal.aborted)
+        return problem(400, "the client disconnected before its request was complete");
       return failed(error as Error);
     }
   }
@@ -206,7 +207,7 @@ async function readBody(request: Request): Promise<Uint8Array | undefined> {
   const length = request.headers.get("content-length");
   if (length !== null && Number(length) < largeBodyBytes) return await request.bytes();
   if (length !== null && Number(length) > maxBodyBytes) return undefined;
-  if (largeBodies >= maxLargeBodies) throw new Unavailable("too many large bodies are on their way");
+  if (largeBodies >= maxLargeBodies) throw new Unavailable("too many large bodies are being received");
   largeBodies++;
   try {
     return length === null ? await readChunks(request) : await request.bytes();
@@ -268,7 +269,7 @@ function notFound({ path }: Target): Response {
 
 function methodNotAllowed(methods: string[]): Response {
   const allow = methods.flatMap((each) => (each === "GET" ? ["GET", "HEAD"] : [each])).join(", ");
-  return problem(405, `only ${allow} are possible here`, { headers: { Allow: allow } });
+  return problem(405, `this path allows only ${allow}`, { headers: { Allow: allow } });
 }
 
 function notCreated(outcome: "taken" | "refused", location: string): Response {
@@ -288,8 +289,8 @@ function unavailable({ message, cause }: Error): Response {
 
 /** The log gets all details of a bug, the client none. */
 function failed(error: Error): Response {
-  log.error("500: a mistake of the server", log.trace(error));
-  return problem(500, "the server made a mistake; it is logged");
+  log.error("500: a bug in the server", log.trace(error));
+  return problem(500, "a bug in the server; it is logged");
 }
 
 if (import.meta.main) await main(process, start);

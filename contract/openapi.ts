@@ -31,7 +31,7 @@ const problems = {
     ]),
   },
   404: {
-    "nobody has this id": problem(404, "Not Found", `there is no person with the id ${idOf("nobody")}`),
+    "unknown id": problem(404, "Not Found", `there is no person with the id ${idOf("nobody")}`),
     "not an id": problem(404, "Not Found", "there is no such person: expected a UUID after /pessoas/"),
   },
   413: { "too large": problem(413, "Payload Too Large", "expected a body of at most 65536 bytes") },
@@ -47,7 +47,7 @@ const problems = {
       [{ field: "apelido", message: "is already taken" }],
       `/pessoas/${anaStored.id}`,
     ),
-    "values that are not possible": problem(
+    "invalid values": problem(
       422,
       "Unprocessable Entity",
       "nome: expected a string, got nothing; stack[0]: expected 1 to 32 characters",
@@ -58,7 +58,7 @@ const problems = {
     ),
   },
   500: {
-    "a mistake of ours": problem(500, "Internal Server Error", "the server made a mistake; it is logged"),
+    "a bug in the server": problem(500, "Internal Server Error", "a bug in the server; it is logged"),
   },
   503: {
     "no database": problem(
@@ -88,7 +88,7 @@ function schemas() {
   const { apelido, nome, nascimento, stack } = NovaPessoa.shape;
   const element = stack.unwrap().unwrap().element;
   const members = {
-    apelido: apelido.meta({ ...storable, description: `The nickname, unique, exact in case. ${pairs}` }),
+    apelido: apelido.meta({ ...storable, description: `The nickname, unique, case-sensitive. ${pairs}` }),
     nome: nome.meta({ ...storable, description: `The name. ${pairs}` }),
     nascimento: nascimento.meta({
       description: "The day of birth, a day of the Gregorian calendar from 0001-01-01 to 9999-12-31",
@@ -98,7 +98,7 @@ function schemas() {
     .array(element.meta(storable))
     .nullable()
     .meta({
-      description: `What they work with, in the order and with the repeats in which it was sent. ${pairs} in an element`,
+      description: `Technologies, in the order sent, with repeats. ${pairs} in an element`,
     });
 
   const Pessoa = z.strictObject({
@@ -119,7 +119,7 @@ function schemas() {
         type: z.literal("about:blank"),
         title: z.string().meta({ description: "The status in words" }),
         status: z.int().min(400).max(599),
-        detail: z.string().meta({ description: "What is wrong, for people" }),
+        detail: z.string().meta({ description: "The problem in words" }),
         errors: z
           .array(
             z.strictObject({
@@ -128,11 +128,11 @@ function schemas() {
             }),
           )
           .optional()
-          .meta({ description: "All that is wrong with the fields, up to 100" }),
+          .meta({ description: "All problems of the fields, up to 100" }),
         location: z
           .string()
           .optional()
-          .meta({ description: "The path of the person who has the apelido, where it is taken" }),
+          .meta({ description: "The path of the person with the apelido, if it is taken" }),
       })
       .meta({ description: "Why a request failed (RFC 9457)" }),
   };
@@ -183,17 +183,17 @@ function document() {
       version,
       summary: "A people registry for the Rinha de Backend 2023 Q3",
       description:
-        "Wherever there is GET, HEAD is possible, too. Another method gets 405 with `Allow`, another path 404, and " +
-        "both are problems of the same form as all others. One slash at the end of a path is ignored. A character is a Unicode code point. Texts are taken as " +
-        "they come: not trimmed, not normalised.",
+        "HEAD works wherever GET does. Other methods get 405 with `Allow`, other paths 404, both with a problem as the " +
+        "body. One trailing slash is ignored. A character is a Unicode code point. Strings are stored as sent: not " +
+        "trimmed, not normalised.",
       contact: { name: "The pessoas authors" },
       license: { name: "MIT", identifier: "MIT" },
     },
-    servers: [{ url: "/", description: "The registry that this document comes from" }],
+    servers: [{ url: "/", description: "The registry that serves this document" }],
     security: [],
     tags: [
       { name: "pessoas", description: "The contest's four requests" },
-      { name: "operations", description: "For those who run it" },
+      { name: "operations", description: "Health checks" },
     ],
     paths: {
       "/pessoas": {
@@ -202,10 +202,10 @@ function document() {
           tags: ["pessoas"],
           summary: "Create a person",
           description:
-            "201 is sent when the person is on disk: from then on every instance finds, reads and counts them. Of " +
+            "A 201 means that the person is on disk: every instance finds, reads and counts it from then on. Of " +
             "any number of simultaneous requests with one apelido exactly one gets 201. After 503, or without an " +
-            "answer, send the same request again: a retry never makes a second person. When the first attempt was " +
-            "stored, the retry gets 422 with the `location` of the person who has the apelido: read it and compare.",
+            "answer, send the same request again: a retry never creates a second person. If the first attempt was " +
+            "stored, the retry gets 422 with the `location` of the person with the apelido: read it and compare.",
           requestBody: {
             required: true,
             description: "At most 64 KiB",
@@ -214,22 +214,22 @@ function document() {
           responses: {
             201: {
               description: "Created, and durable",
-              headers: { Location: header("Where the person is", `/pessoas/${anaStored.id}`) },
+              headers: { Location: header("The path of the person", `/pessoas/${anaStored.id}`) },
               content: json(ref("schemas/Pessoa"), anaStored),
             },
-            400: failure("Not a JSON object in UTF-8, or a member has a wrong type", problems[400]),
+            400: failure("Not a JSON object in UTF-8, or a member of a wrong type", problems[400]),
             413: failure("A body over 64 KiB", problems[413]),
             415: failure(
               "A Content-Type that is not JSON, or a Content-Encoding other than identity",
               problems[415],
               {
                 "Accept-Encoding": {
-                  ...header("The codings that are accepted, where it is the coding", "identity"),
+                  ...header("The accepted coding, if the Content-Encoding was wrong", "identity"),
                   required: false,
                 },
               },
             ),
-            422: failure("A value that is missing or not possible, or a taken apelido", problems[422]),
+            422: failure("A missing or invalid value, or a taken apelido", problems[422]),
             ...outages,
           },
         },
@@ -238,7 +238,7 @@ function document() {
           tags: ["pessoas"],
           summary: "Search persons",
           description:
-            "A person is found as soon as their 201 was sent. Where more than 50 match, any 50 of them are answered.",
+            "A person is found as soon as the 201 is sent. If more than 50 match, the answer has any 50 of them.",
           parameters: [
             {
               name: "t",
@@ -252,7 +252,7 @@ function document() {
           ],
           responses: {
             200: {
-              description: "Up to 50 persons who hold the term",
+              description: "Up to 50 persons with the term",
               content: json({ type: "array", maxItems: 50, items: ref("schemas/Pessoa") }, [anaStored]),
             },
             400: failure("No term, or more than one", problems["400 without a term"]),
@@ -266,7 +266,7 @@ function document() {
           tags: ["pessoas"],
           summary: "Read a person",
           description:
-            "A person is there as soon as their 201 was sent. They never change: cache them for ever.",
+            "A person can be read as soon as the 201 is sent. It never changes: cache it for ever.",
           parameters: [
             {
               name: "id",
@@ -285,7 +285,7 @@ function document() {
               },
               content: json(ref("schemas/Pessoa"), anaStored),
             },
-            404: failure("Nobody has this id, or it is not one", problems[404]),
+            404: failure("No person has this id, or it is no UUID", problems[404]),
             ...outages,
           },
         },
@@ -324,7 +324,7 @@ function document() {
     components: {
       schemas: schemas(),
       responses: {
-        Failed: failure("A mistake of ours, never of what was sent", problems[500]),
+        Failed: failure("A bug in the server, never a problem of the request", problems[500]),
         Unavailable: failure(
           "The database cannot be reached in time, or too many requests are waiting",
           problems[503],

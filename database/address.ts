@@ -319,12 +319,12 @@ function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["s
   const root = given.get("sslrootcert") || undefined;
   const system = root === "system";
   const mode = oneOf(given, "sslmode", modes) ?? (system ? "verify-full" : "prefer");
-  if (system && mode !== "verify-full") throw new RangeError("sslmode: sslrootcert=system wants verify-full");
+  if (system && mode !== "verify-full") throw new RangeError("sslmode: sslrootcert=system needs verify-full");
   if (mode === "verify-ca" && root === undefined) {
-    throw new RangeError("sslmode: verify-ca wants sslrootcert, the file of the authority; or verify-full");
+    throw new RangeError("sslmode: verify-ca needs sslrootcert, the file of the authority; or verify-full");
   }
   if (given.get("sslnegotiation") === "direct" && modes.indexOf(mode) < modes.indexOf("require")) {
-    throw new RangeError("sslnegotiation: direct wants sslmode=require, verify-ca or verify-full");
+    throw new RangeError("sslnegotiation: direct needs sslmode=require, verify-ca or verify-full");
   }
   if (mode === "disable") return false;
   const [cert, key] = [fileOf(given, "sslcert"), fileOf(given, "sslkey")];

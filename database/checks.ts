@@ -53,7 +53,7 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
     if (isShared) throw new RangeError(`DATABASE_URL: ${needsSession}`);
     if (otherPids.size < connections) {
       throw new RangeError(
-        `DATABASE_URL: the pooler gives ${otherPids.size + 1} connections, and an instance takes ${connections + 1} while it starts; let it give more`,
+        `DATABASE_URL: the pooler allows ${otherPids.size + 1} connections, and an instance needs ${connections + 1} to start; raise its limit`,
       );
     }
   } catch (error) {
@@ -67,7 +67,7 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
 
 const poolerPatienceMs = 1000;
 const needsSession =
-  "a pooler in transaction mode keeps no session: name its session mode, or the database itself";
+  "a pooler in transaction mode keeps no session: use its session mode, or the database itself";
 
 /** Before anything is created. Resolves with warnings. */
 export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<string[]> {
@@ -81,12 +81,12 @@ export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<st
   const { encoding, path, home, standby, fsync, fullPageWrites } = server;
   if (encoding !== "UTF8") {
     throw new RangeError(
-      `DATABASE_URL: the database's encoding is ${encoding}; make one with: create database … encoding 'UTF8' template template0`,
+      `DATABASE_URL: the database's encoding is ${encoding}; expected UTF8: create database … encoding 'UTF8' template template0`,
     );
   }
   if (home === null) {
     throw new RangeError(
-      `DATABASE_URL: no schema of the search_path ${path} is there for this role; create one, or name another`,
+      `DATABASE_URL: no schema of the search_path ${path} exists for this role; create one, or name another`,
     );
   }
   if (standby) throw new Unavailable("the database is read-only, a standby");
@@ -96,7 +96,7 @@ export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<st
     [home],
   );
   return [
-    ...(fsync === "on" ? [] : ["fsync is off: a power cut loses persons who got their 201"]),
+    ...(fsync === "on" ? [] : ["fsync is off: a power cut loses persons with a 201"]),
     ...(fullPageWrites === "on" ? [] : ["full_page_writes is off: a power cut may damage the database"]),
   ];
 }
@@ -113,7 +113,7 @@ export async function checkRecovery(sql: Pick<postgres.Sql, "unsafe">, log: Log)
   if (found === undefined || (found.ms > 0 && found.ms <= 1000)) return [];
   if (!found.isOwn) {
     return [
-      `citus.recover_2pc_interval is ${found.shown}: after a worker's crash persons with a 201 may be missing for so long; set it to 1s`,
+      `citus.recover_2pc_interval is ${found.shown}: after a worker's crash persons with a 201 may be missing as long; set it to 1s`,
     ];
   }
   await sql.unsafe("alter system set citus.recover_2pc_interval = '1s'");
@@ -199,8 +199,8 @@ const hints: [RegExp, string][] = [
   [/^SSL_UNSUPPORTED/, "; set up SSL there, or set sslmode=prefer"],
   [
     /^(CERT_|DEPTH_|ERR_TLS|SELF_SIGNED|UNABLE_TO)/,
-    "; sslrootcert names who has signed it, sslmode=require does not ask",
+    "; set sslrootcert to the certificate of its signer, or sslmode=require to skip this check",
   ],
-  [/^42704/, `; let this role use the schema of pg_trgm, or ${applyAsOwner}`],
+  [/^42704/, `; grant this role usage on the schema of pg_trgm, or ${applyAsOwner}`],
   [/^42/, `; ${applyAsOwner}`],
 ];

@@ -381,7 +381,7 @@ async function findBinaries(): Promise<{ postgres: string; initdb: string }> {
     binaries = await import(Bun.resolveSync(name, wrapper));
   } catch {
     fail(
-      `DATABASE_URL: expected a database of yours, for none comes with this (in a clone "bun install" brings ${name})`,
+      `DATABASE_URL: required, because no embedded PostgreSQL is installed (in a clone "bun install" adds ${name})`,
     );
   }
   await linkLibraries(join(dirname(binaries.postgres), "..", "..")).catch((error) => fail(error.message));

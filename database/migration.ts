@@ -128,5 +128,5 @@ async function change(
     await transaction.unsafe(schema);
     return true;
   });
-  if (before.exists && changed) log.info("what the schema of DATABASE_URL lacked was created");
+  if (before.exists && changed) log.info("the schema of DATABASE_URL was completed");
 }

@@ -45,6 +45,7 @@ async function accountFor(names: string[]): Promise<{ uid: number; gid: number }
   const known = await accounts();
   const found = names.map((name) => known.find((fields) => fields[0] === name));
   const [, , uid, gid] = found.find((account) => account !== undefined) ?? [];
-  if (!uid) throw new Error("PostgreSQL does not run as root: add a user named postgres, or be another user");
+  if (!uid)
+    throw new Error("PostgreSQL does not run as root: add a user named postgres, or start as another user");
   return { uid: Number(uid), gid: Number(gid) };
 }

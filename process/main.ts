@@ -25,7 +25,7 @@ export async function main(
   if (unknown === "--help" || unknown === "-h") return console.log(help());
   const gaveUp = new AbortController();
   let running: Running | undefined;
-  const logBug = (thrown: unknown) => log.error("a mistake of the server", log.trace(thrown));
+  const logBug = (thrown: unknown) => log.error("a bug in the server", log.trace(thrown));
   let first: { signal: NodeJS.Signals; at: number } | undefined;
   async function stop(signal: NodeJS.Signals) {
     if (first) {

@@ -78,7 +78,7 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
     });
   }
   gauge("cache_hits_total", "Reads answered from the cache", () => cache().hits);
-  gauge("cache_misses_total", "Reads that had to ask the database", () => cache().misses);
+  gauge("cache_misses_total", "Reads answered by the database", () => cache().misses);
   gauge("cache_entries", "Persons in the cache", () => cache().entries);
   gauge("cache_bytes", "Memory held by the cache", () => cache().bytes);
 
@@ -88,8 +88,12 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
   if (replica() !== undefined) {
     const read = (name: "asked" | "found" | "up") => () => Number(replica()?.[name]);
     gauge("replica_up", "1 while the replica answers, 0 while it is left out", read("up"));
-    gauge("replica_asked_total", "Reads that the replica was asked for", read("asked"));
-    gauge("replica_found_total", "Reads that it answered; the others asked the primary, too", read("found"));
+    gauge("replica_asked_total", "Reads sent to the replica", read("asked"));
+    gauge(
+      "replica_found_total",
+      "Reads that the replica answered; the primary got the others",
+      read("found"),
+    );
   }
 
   function batchGauge(name: string, help: string, read: (stats: Batches) => number) {
@@ -104,16 +108,12 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
     });
   }
   batchGauge("statements_total", "Statements sent, each for one or more requests", (s) => s.statements);
-  batchGauge("items_total", "Requests that these statements served", (s) => s.items);
-  batchGauge("waiting", "Requests that wait for a statement", (s) => s.waiting);
-  batchGauge("in_flight", "Requests whose statement is at the database", (s) => s.inFlight);
-  batchGauge(
-    "oldest_seconds",
-    "Age of the oldest request that waits or is in flight",
-    (s) => s.oldestMs / 1000,
-  );
+  batchGauge("items_total", "Requests served by these statements", (s) => s.items);
+  batchGauge("waiting", "Requests in the queue", (s) => s.waiting);
+  batchGauge("in_flight", "Requests whose statement is in flight", (s) => s.inFlight);
+  batchGauge("oldest_seconds", "Age of the oldest request, queued or in flight", (s) => s.oldestMs / 1000);
 
-  batchGauge("connections", "Connections to the database that there may be", (s) => s.connections);
+  batchGauge("connections", "Connections to the database at most", (s) => s.connections);
   batchGauge("connections_busy", "Connections with a statement in flight", (s) => s.busy);
 
   return {

@@ -17,7 +17,7 @@ const databaseUrl = (mustTakeWrites: boolean) =>
       const { options } = addressOf(text);
       if (mustTakeWrites && options.target_session_attrs === "standby") {
         throw new RangeError(
-          "target_session_attrs: expected read-write, primary or any, for creates go there",
+          "target_session_attrs: expected read-write, primary or any, because creates go there",
         );
       }
     } catch (error) {
@@ -67,7 +67,7 @@ const Each = z.object({
 });
 const Settings = Each.refine((all) => all.DATABASE_URL_READ === undefined || all.DATABASE_URL !== undefined, {
   path: ["DATABASE_URL_READ"],
-  error: "expected DATABASE_URL, too: it is a replica of that",
+  error: "expected DATABASE_URL, too: the URL of its primary",
 });
 export type Settings = z.infer<typeof Settings>;
 

@@ -11,9 +11,9 @@ import { info } from "../process/log.ts";
 import { readSettings } from "../process/settings.ts";
 
 const usage = `bun run db:shell [psql's options]   SQL in psql, on the embedded database or on DATABASE_URL
-bun run db:backup FILE              writes everybody into a file, also while servers run; when it fails, FILE stays as it was
-bun run db:restore FILE             replaces everybody by those in the file, or changes nothing; no server may run
-bun run db:reset [--yes]            removes everybody from the embedded database; asks before, or needs --yes`;
+bun run db:backup FILE              writes all data into FILE, also while servers run; a failure leaves FILE as it was
+bun run db:restore FILE             replaces all data by those in FILE, or changes nothing; no server may run
+bun run db:reset [--yes]            removes all data of the embedded database; asks first, unless --yes`;
 
 const [command = "", ...args] = process.argv.slice(2);
 const commands: Record<string, (given: string | undefined, dataDir: string) => Promise<number>> = {

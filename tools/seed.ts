@@ -6,7 +6,7 @@ import { inParallel } from "./parallel.ts";
 const usage = `bun run seed [N]            creates N people (1000)
   --url http://127.0.0.1:9999   where the registry is
   --concurrency 8               requests in flight at once
-  --seed 1                      the same people every time: who is there already is not created again
+  --seed 1                      the same people every time; existing ones are not created again
   --json                        the result as JSON`;
 
 const languages =
@@ -52,7 +52,7 @@ async function main() {
   console.log(
     values.json
       ? JSON.stringify({ created, taken, seconds })
-      : `${created} people created in ${seconds} s${taken ? `; ${taken} were there already` : ""}`,
+      : `${created} people created in ${seconds} s${taken ? `; ${taken} existed already` : ""}`,
   );
 }
 
@@ -61,7 +61,7 @@ async function send(url: URL, body: string): Promise<Response> {
   try {
     return await fetch(url, request);
   } catch {
-    throw new Error(`nobody answers at ${url.origin}: start the registry, or name it with --url`);
+    throw new Error(`no answer from ${url.origin}: start the registry, or name it with --url`);
   }
 }
 

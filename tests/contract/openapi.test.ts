@@ -217,7 +217,7 @@ describe("the server answers as the document says", () => {
 
     const refused = {
       taken: await post(first),
-      "values that are not possible": await post({
+      "invalid values": await post({
         apelido: "a",
         nascimento: "2000-01-01",
         stack: ["x".repeat(33)],
@@ -241,10 +241,8 @@ describe("the server answers as the document says", () => {
     expect(read.headers.get("cache-control")).toContain("immutable");
     expect(await check("GET", path, 200, read)).toEqual(stored);
     const absent = examples("GET", path, 404) as Record<string, { detail: string }>;
-    const nobody = absent["nobody has this id"]?.detail.split(" ").at(-1);
-    expect(await check("GET", path, 404, await get(`/pessoas/${nobody}`))).toEqual(
-      absent["nobody has this id"],
-    );
+    const nobody = absent["unknown id"]?.detail.split(" ").at(-1);
+    expect(await check("GET", path, 404, await get(`/pessoas/${nobody}`))).toEqual(absent["unknown id"]);
     expect(await check("GET", path, 404, await get("/pessoas/1"))).toEqual(absent["not an id"]);
   });
 
@@ -295,7 +293,7 @@ describe("the server answers as the document says", () => {
     for (const [name, send] of Object.entries(all(failing))) {
       const [method, path] = name.split(" ") as [string, string];
       const body = await check(method, path, 500, await send());
-      expect(body).toEqual(examples(method, path, 500)["a mistake of ours"]);
+      expect(body).toEqual(examples(method, path, 500)["a bug in the server"]);
     }
     await failing.stop();
   });

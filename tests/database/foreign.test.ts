@@ -193,7 +193,7 @@ describe("SSL", () => {
 
   test.if(openssl)(`a certificate of nobody known, or for another name, is refused${reason}`, async () => {
     const name = await newDatabase();
-    const hint = /; sslrootcert names who has signed it, sslmode=require does not ask$/;
+    const hint = /; set sslrootcert to the certificate of its signer, or sslmode=require to skip this check$/;
     for (const query of ["?sslmode=verify-full", "?sslrootcert=system"]) {
       await expectRefused({ DATABASE_URL: tcpUrl(name, query) }, /self.signed certificate/);
       await expectRefused({ DATABASE_URL: tcpUrl(name, query) }, hint);
@@ -246,17 +246,12 @@ describe("the schema", () => {
 
   const owner = "; apply schema.sql as the database's owner";
   test.each([
-    [
-      "no such schema",
-      trgm,
-      "&search_path=rinha",
-      "no schema of the search_path rinha is there for this role",
-    ],
+    ["no such schema", trgm, "&search_path=rinha", "no schema of the search_path rinha exists for this role"],
     [
       "pg_trgm out of reach",
       `${own} create schema extensions; create extension pg_trgm schema extensions`,
       "&search_path=rinha",
-      /gin_trgm_ops.+; let this role use the schema of pg_trgm, or apply schema\.sql/,
+      /gin_trgm_ops.+; grant this role usage on the schema of pg_trgm, or apply schema\.sql/,
     ],
     [
       "another table of that name",
@@ -309,7 +304,7 @@ describe("what a database or a role has set", () => {
     const name = await newDatabase("", `encoding '${encoding}' template template0`);
     await expectRefused(
       { DATABASE_URL: socketUrl(name) },
-      `the database's encoding is ${encoding}; make one with`,
+      `the database's encoding is ${encoding}; expected UTF8`,
     );
   });
 
@@ -354,7 +349,7 @@ describe("what a database or a role has set", () => {
 
   test("a database without fsync is told of, in one line", async () => {
     const logged = await expectServed({ DATABASE_URL: socketUrl(await newDatabase()) });
-    expect(logged[0]).toContain("DATABASE_URL: fsync is off: a power cut loses persons who got their 201");
+    expect(logged[0]).toContain("DATABASE_URL: fsync is off: a power cut loses persons with a 201");
   });
 
   test("an SQLSTATE of an insert is answered 422 where the row is to blame, else 503; what it quotes is not logged", async () => {
@@ -426,11 +421,7 @@ describe("PgBouncer", () => {
   });
 
   test.if(!reason).each([
-    [
-      "transaction",
-      "",
-      /^DATABASE_URL: a pooler in transaction mode keeps no session: name its session mode/,
-    ],
+    ["transaction", "", /^DATABASE_URL: a pooler in transaction mode keeps no session: use its session mode/],
     ["transaction", "default_pool_size=1", "a pooler in transaction mode keeps no session"],
     ["transaction", "default_pool_size=3", "a pooler in transaction mode keeps no session"],
     ["transaction", "server_round_robin=1", "a pooler in transaction mode keeps no session"],
@@ -439,11 +430,7 @@ describe("PgBouncer", () => {
       "",
       "transaction blocks not allowed in statement pooling mode; a pooler in transaction mode",
     ],
-    [
-      "session",
-      "default_pool_size=7",
-      "the pooler gives 7 connections, and an instance takes 8 while it starts",
-    ],
+    ["session", "default_pool_size=7", "the pooler allows 7 connections, and an instance needs 8 to start"],
   ])(`%s mode, %s is refused${reason}`, async (mode, more, message) => {
     await using other = await pooler(mode, more);
     await expectRefused({ DATABASE_URL: other.url }, message);

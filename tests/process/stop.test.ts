@@ -252,7 +252,7 @@ describe("main", () => {
     console.error = error;
     expect(await exited).toBe(1);
     expect(logged.map((line) => JSON.parse(line) as object)).toMatchObject(
-      Array(2).fill({ level: "error", msg: "a mistake of the server", error: "TypeError" }),
+      Array(2).fill({ level: "error", msg: "a bug in the server", error: "TypeError" }),
     );
     expect(logged.join()).not.toContain("secreto");
     const ended = once(signals, "exit");

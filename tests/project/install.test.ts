@@ -40,7 +40,9 @@ test("bun run build: one file that serves everything, /docs included, with a dat
 
 test("without DATABASE_URL it says so in one line, and ends with status 1", async () => {
   const { child, logged } = await spawnServer({}, [executable]);
-  expect(await logged()).toMatch(/^DATABASE_URL: expected a database of yours[^\n]+\n$/);
+  expect(await logged()).toMatch(
+    /^DATABASE_URL: required, because no embedded PostgreSQL is installed[^\n]+\n$/,
+  );
   expect(child.exitCode).toBe(1);
 });
 

@@ -37,7 +37,7 @@ test("seed: help, a wrong number and a registry that is not there", async () => 
   });
   expect(await run("seed.ts", {}, "--url", "http://127.0.0.1:1")).toMatchObject({
     code: 1,
-    stderr: "nobody answers at http://127.0.0.1:1: start the registry, or name it with --url\n",
+    stderr: "no answer from http://127.0.0.1:1: start the registry, or name it with --url\n",
   });
 });
 
