@@ -9,7 +9,7 @@ type PoolOptions = {
   /** As for psql (address.ts). */
   url: string;
   max: number;
-  settings?: () => Record<string, string>;
+  settings(): Record<string, string>;
   /** Seconds after which an idle connection closes; 0: never. */
   idleS?: number;
 };
@@ -26,7 +26,7 @@ export type Pool = {
   close(timeoutMs: number): Promise<void>;
 };
 
-export function openPool({ url, max, settings = () => ({}), idleS = 0 }: PoolOptions): Pool {
+export function openPool({ url, max, settings, idleS = 0 }: PoolOptions): Pool {
   const open = () => connect(url, max, settings(), idleS);
   let latest: Sent | undefined;
   let closed = false;

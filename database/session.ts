@@ -22,7 +22,7 @@ const session = {
 const flushing = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
 
 /** "none" sends no setup. An idle connection closes after `idleS` seconds; 0: never. */
-export function connect(url: string, max: number, settings: Record<string, string> | "none" = {}, idleS = 0) {
+export function connect(url: string, max: number, settings: Record<string, string> | "none", idleS = 0) {
   const { options, searchPath } = addressOf(url);
   const own = { ...session, ...(searchPath === undefined ? {} : { search_path: searchPath }) };
   const pairs = Object.entries({ ...own, ...(settings === "none" ? {} : settings) });
