@@ -1,4 +1,4 @@
-// The whole of docker-compose.yml, as a client and as an operator see it. Needs Docker with Compose.
+// Tests docker-compose.yml from a client's and from an operator's side. Needs Docker with Compose.
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -11,8 +11,8 @@ import { freePort, type Service, services, topology } from "./topology.ts";
 
 readPositionals(`Usage: bun run test:contest
 
-Builds docker-compose.yml's images, starts it on a port and under a project name of its own, checks all of it as a client
-and as an operator, and removes it. Exits with 1 when a check fails. Needs Docker with Compose.
+Builds docker-compose.yml's images, starts them with a port and a project name of its own, checks them as a client and as
+an operator, and removes them. Exits with 1 when a check fails. Needs Docker with Compose.
 
   -h, --help   this text`);
 const abandoned = new AbortController();
@@ -20,7 +20,7 @@ const { url, metricsUrl, docker, compose, up, inside, sql, answered, leftovers, 
   abandoned.signal,
 );
 const { get, post, request, search, count } = client(url);
-const anew = client(url, { keepalive: false }); // over a new connection each
+const anew = client(url, { keepalive: false }); // a new connection for each request
 const instances = ["api1", "api2"] as const;
 let passed = 0;
 let failed = 0;
@@ -51,7 +51,7 @@ async function isProblem(response: Response, status: number) {
   for (const member of [problem.type, problem.title, problem.detail]) assert.ok(member);
 }
 
-/** Creates and reads on many connections until `work` is done; resolves with what was created, and what failed. */
+/** Creates and reads on many connections during `work`; resolves with the created persons and the failures. */
 async function underLoad(work: () => Promise<unknown>) {
   const created: string[] = [];
   const failures: string[] = [];
@@ -120,7 +120,7 @@ async function containers() {
     }
   });
 
-  await check("nobody is root, has a capability, can get one, or can write to the image", async () => {
+  await check("no process is root, has or can get a capability, or can write to the image", async () => {
     for (const service of services) {
       const status = await inside(service, "cat", "/proc/1/status");
       assert.doesNotMatch(status, /^Uid:.*\b0\b/m, service);
@@ -132,7 +132,7 @@ async function containers() {
   });
 
   await check(
-    "nginx alone is reached from outside, and for metrics from this host; each service sees what it needs",
+    "only nginx can be reached, its metrics only from this host, and each service sees only its files",
     async () => {
       const tables = await inside(
         "nginx",
@@ -177,7 +177,7 @@ async function containers() {
     }
   });
 
-  await check("Postgres keeps what it has acknowledged, and the application is no superuser", async () => {
+  await check("Postgres commits durably, and the application's role is no superuser", async () => {
     for (const name of ["fsync", "synchronous_commit", "full_page_writes"]) {
       assert.equal(await sql(`show ${name}`), "on");
     }
@@ -191,7 +191,7 @@ async function containers() {
   });
 }
 
-/** What somebody who has taken over an instance gets for each statement: an SQLSTATE, or "done". */
+/** The result of each statement with the rights of an instance: an SQLSTATE, or "done". */
 async function asInstance(statements: string[], who = { username: "pessoas", database: "pessoas" }) {
   const options = { adapter: "postgres", path: "/run/postgresql/.s.PGSQL.5432", max: 1, ...who };
   const script = `const sql = new Bun.SQL(${JSON.stringify(options)});
@@ -225,7 +225,7 @@ async function roles() {
     "copy pessoas to '/tmp/other'",
   ];
 
-  await check("whoever takes over an instance can read persons and add them, and nothing else", async () => {
+  await check("with the rights of an instance one can read and add persons, and nothing else", async () => {
     const person = await create();
     assert.deepEqual(await asInstance(["select count(*) from pessoas"]), ["done"]);
     const answers = await asInstance(refused);
@@ -244,7 +244,7 @@ async function roles() {
     assert.deepEqual(await search(person.apelido), [person]);
   });
 
-  await check("no log holds a person, also when Postgres refuses a row", async () => {
+  await check("no log has values of a person, also when Postgres refuses a row", async () => {
     const insert = (id: string, nascimento: string) =>
       `insert into pessoas (id, nascimento, apelido, nome, busca) values ('${id}', '${nascimento}', 'secreto', 'secreto', 'secreto')`;
     const { id, ...person } = await create({ ...newPessoa(), nome: "secreto\nsecreto" });
@@ -282,10 +282,10 @@ async function roles() {
 }
 
 async function contract() {
-  await check("/docs and all that it needs come through nginx", async () => {
+  await check("/docs and its files come through nginx", async () => {
     const document = (await (await get("/openapi.json")).json()) as { paths: object };
     assert.ok("/pessoas" in document.paths);
-    const page = await get("/"); // leads to /docs
+    const page = await get("/"); // redirects to /docs
     assert.equal(new URL(page.url).pathname, "/docs");
     const paths = [...(await page.text()).matchAll(/(?:src|href)="(\/[^"]+)"/g)].map(
       ([, path]) => path as string,
@@ -370,7 +370,7 @@ async function contract() {
     assert.equal(await response.text(), "");
   });
 
-  // What nginx answers by itself.
+  // Answers of nginx itself.
   for (const [status, what, head] of [
     [400, "what is no HTTP", "what?\r\n"],
     [414, "a line of 9000 characters", `GET /${"x".repeat(9000)} HTTP/1.1\r\nHost: x\r\n`],
@@ -386,7 +386,7 @@ async function contract() {
   }
 }
 
-/** Sends a request line byte for byte; resolves with the answer. */
+/** Sends a request line of raw bytes; resolves with the answer. */
 const sent = (method: string, target: string) =>
   raw(url, Buffer.from(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`, "latin1"));
 
@@ -425,7 +425,7 @@ async function targetsAsTheyAre() {
     });
   }
 
-  await check("whatever the target's bytes: the answer is the one for its path as it was sent", async () => {
+  await check("a target of any bytes gets the answer for its path as it was sent", async () => {
     const property = fc.asyncProperty(
       fc.constantFrom("GET", "GET", "GET", "HEAD", "POST", "DELETE", "TRACE"),
       targets,
@@ -441,47 +441,44 @@ async function targetsAsTheyAre() {
     await fc.assert(property, { numRuns: 3000 });
   });
 
-  await check(
-    "GET /pessoas?t= with raw bytes: found where they are UTF-8, 400 where they are not",
-    async () => {
-      const mark = crypto.randomUUID().slice(0, 8);
-      const person = await create({ ...newPessoa(), nome: `${mark} é🦜\ufffd \\..%#` });
-      const found = async (query: string) => {
-        const answer = await sent("GET", `/pessoas?${query}`);
-        assert.match(answer, /^HTTP\/1\.1 200 /);
-        return JSON.parse(
-          Buffer.from(answer.slice(answer.indexOf("\r\n\r\n")), "latin1").toString(),
-        ) as unknown;
-      };
-      const bytes = (text: string) => Buffer.from(text).toString("latin1");
-      for (const term of [
-        ...[`${mark}+é🦜\ufffd`, "%EF%BF%BD+\\..%25#", "\ufffd"].map(bytes),
-        ...[`${mark}&x=\xff`, bytes(`${mark}+é`).repeat(1), `${mark}%20%c3%a9`],
-      ]) {
-        assert.deepEqual(await found(`t=${term}`), [person], term);
-      }
-      assert.deepEqual(await found(`t=${bytes("é").repeat(3500)}`), []);
-      const asInstance = await get("/pessoas?t=%FF");
-      const { headers } = asInstance;
-      for (const term of [
-        "\xff",
-        "a\xc3",
-        "\xc3&x=1",
-        "\xc0\xaf",
-        "\xed\xa0\x80",
-        "\xf5\x80\x80\x80",
-        `${"a".repeat(7000)}\xa0`,
-      ]) {
-        const answer = await sent("GET", `/pessoas?x=y&t=${term}`);
-        assert.match(answer, /^HTTP\/1\.1 400 /, term);
-        assert.ok(answer.includes(`Content-Type: ${headers.get("content-type")}\r\n`), answer);
-        assert.ok(answer.endsWith(`\r\n\r\n${await asInstance.clone().text()}`), answer);
-      }
-    },
-  );
+  await check("GET /pessoas?t= with raw bytes: found if they are UTF-8, else 400", async () => {
+    const mark = crypto.randomUUID().slice(0, 8);
+    const person = await create({ ...newPessoa(), nome: `${mark} é🦜\ufffd \\..%#` });
+    const found = async (query: string) => {
+      const answer = await sent("GET", `/pessoas?${query}`);
+      assert.match(answer, /^HTTP\/1\.1 200 /);
+      return JSON.parse(
+        Buffer.from(answer.slice(answer.indexOf("\r\n\r\n")), "latin1").toString(),
+      ) as unknown;
+    };
+    const bytes = (text: string) => Buffer.from(text).toString("latin1");
+    for (const term of [
+      ...[`${mark}+é🦜\ufffd`, "%EF%BF%BD+\\..%25#", "\ufffd"].map(bytes),
+      ...[`${mark}&x=\xff`, bytes(`${mark}+é`).repeat(1), `${mark}%20%c3%a9`],
+    ]) {
+      assert.deepEqual(await found(`t=${term}`), [person], term);
+    }
+    assert.deepEqual(await found(`t=${bytes("é").repeat(3500)}`), []);
+    const asInstance = await get("/pessoas?t=%FF");
+    const { headers } = asInstance;
+    for (const term of [
+      "\xff",
+      "a\xc3",
+      "\xc3&x=1",
+      "\xc0\xaf",
+      "\xed\xa0\x80",
+      "\xf5\x80\x80\x80",
+      `${"a".repeat(7000)}\xa0`,
+    ]) {
+      const answer = await sent("GET", `/pessoas?x=y&t=${term}`);
+      assert.match(answer, /^HTTP\/1\.1 400 /, term);
+      assert.ok(answer.includes(`Content-Type: ${headers.get("content-type")}\r\n`), answer);
+      assert.ok(answer.endsWith(`\r\n\r\n${await asInstance.clone().text()}`), answer);
+    }
+  });
 }
 
-/** nginx alone once more, on a port of its own, in front of the same instances; and what it has logged. */
+/** A second nginx on a port of its own, in front of the same instances; and its log. */
 async function anotherNginx(
   env: Record<string, string>,
   body: (url: string, log: () => Promise<string>) => Promise<void>,
@@ -505,7 +502,7 @@ async function anotherNginx(
 
 async function metrics() {
   await check(
-    "/api1/metrics and /api2/metrics are each instance's, on a port for this host alone",
+    "/api1/metrics and /api2/metrics are those of each instance, on a port of this host alone",
     async () => {
       for (const instance of instances) {
         const response = await fetch(`${metricsUrl}/${instance}/metrics`);
@@ -546,27 +543,24 @@ async function metrics() {
     });
   }
 
-  await check(
-    "a METRICS_PORT that is in use keeps the metrics away, and nothing else, and the log says so",
-    async () => {
-      const holder = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-      const [taken, own] = [String(holder.port), String(freePort())];
-      try {
-        for (const env of [{ METRICS_PORT: taken }, { PORT: own, METRICS_PORT: own }]) {
-          await anotherNginx(env, async (there, log) => {
-            assert.equal((await fetch(`${there}/contagem-pessoas`)).status, 200);
-            assert.equal((await fetch(`${there}/api1/metrics`)).status, 404);
-            assert.match(await log(), new RegExp(`METRICS_PORT: port ${env.METRICS_PORT} is in use`));
-          });
-        }
-      } finally {
-        holder.stop(true);
+  await check("a METRICS_PORT in use disables the metrics alone, and the log says so", async () => {
+    const holder = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const [taken, own] = [String(holder.port), String(freePort())];
+    try {
+      for (const env of [{ METRICS_PORT: taken }, { PORT: own, METRICS_PORT: own }]) {
+        await anotherNginx(env, async (there, log) => {
+          assert.equal((await fetch(`${there}/contagem-pessoas`)).status, 200);
+          assert.equal((await fetch(`${there}/api1/metrics`)).status, 404);
+          assert.match(await log(), new RegExp(`METRICS_PORT: port ${env.METRICS_PORT} is in use`));
+        });
       }
-      await anotherNginx({ METRICS_PORT: String(freePort()) }, async (_, log) => {
-        assert.doesNotMatch(await log(), /METRICS_PORT/);
-      });
-    },
-  );
+    } finally {
+      holder.stop(true);
+    }
+    await anotherNginx({ METRICS_PORT: String(freePort()) }, async (_, log) => {
+      assert.doesNotMatch(await log(), /METRICS_PORT/);
+    });
+  });
 
   const scraped = "a Prometheus with docs/prometheus.yml scrapes both instances";
   if (Bun.which("prometheus") === null) console.log(`skip  ${scraped}: prometheus is not installed`);
@@ -622,7 +616,7 @@ async function scrape() {
 async function noRequests() {
   await Promise.all(
     shapes.map(([what, status, bytes]) =>
-      check(`${what}: refused, and that is the end of it`, async () => {
+      check(`${what}: one refusal, and the connection is closed`, async () => {
         const answer = await raw(url, Buffer.from(bytes, "latin1"));
         const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
         assert.equal(statuses.length, 1, answer);
@@ -654,7 +648,7 @@ async function twoInstances() {
       for (let round = 0; round < 20; round++) {
         const before = await count();
         const person = await create();
-        // Of 26 new connections both instances get some.
+        // 26 new connections reach both instances.
         const checks = Array.from({ length: 26 }, async () => {
           assert.equal((await anew.get(`/pessoas/${person.id}`)).status, 200);
           assert.deepEqual(await anew.search(person.apelido), [person]);
@@ -666,19 +660,19 @@ async function twoInstances() {
     for (const share of parted) assert.ok(share > 500, `of 1600 requests: ${parted}`);
   });
 
-  await check("connections are parted between the instances, and each stays with its own", async () => {
+  await check("connections are distributed over the instances, and each stays with its own", async () => {
     const thousand = async (init: RequestInit) => {
       for (let i = 0; i < 1000; i++) await (await request("/healthz", init)).text();
     };
     const parted = await shares(() => thousand({ headers: { Connection: "close" }, keepalive: false }));
     for (const share of parted) assert.ok(Math.abs(share - 500) < 50, `of 1000 connections: ${parted}`);
     const kept = await shares(() => thousand({}));
-    // Not to the last one: the first nine may be the other's, and health checks come through nginx, too.
+    // Not exactly: the first nine may go to the other one, and health checks come through nginx, too.
     assert.ok(Math.min(...kept) < 20, `of 1000 requests on one connection: ${kept}`);
   });
 }
 
-/** How many requests each instance answers meanwhile. */
+/** The number of requests that each instance answers meanwhile. */
 async function shares(work: () => Promise<void>): Promise<number[]> {
   const before = await Promise.all(instances.map(answered));
   await work();
@@ -699,14 +693,14 @@ async function outages() {
   }
 
   await check(
-    "kill -9 of an instance: the other answers, and its stale socket does not keep it down",
+    "kill -9 of an instance: the other one answers, and it restarts despite its stale socket",
     async () => {
       await compose("kill", "api1");
       for (let i = 0; i < 20; i++) await create();
       await compose("start", "api1");
       await up();
       await create();
-      // Which instance a connection leads to is up to nginx: 25 go to one, the next to the other.
+      // nginx sends 25 connections to one instance, the next 25 to the other.
       while ((await answered("api1")) === 0) {
         for (let i = 0; i < 8; i++) await anew.count();
       }
@@ -714,7 +708,7 @@ async function outages() {
   );
 
   await check(
-    "kill -9 of Postgres under load: 503 with Retry-After, then all who got 201 are there",
+    "kill -9 of Postgres under load: 503 with Retry-After, then every person with a 201 is there",
     async () => {
       let told: Response | undefined;
       const { created } = await underLoad(async () => {
@@ -727,7 +721,7 @@ async function outages() {
       assert.equal((told as Response).headers.get("retry-after"), "1");
       let stored = 0;
       for (let i = 0; i < created.length; i += 1000) {
-        // a command has no room for more
+        // the limit of a command's arguments
         const ids = created.slice(i, i + 1000).map((id) => `'${id}'`);
         stored += Number(await sql(`select count(*) from pessoas where id in (${ids})`));
       }
@@ -736,7 +730,7 @@ async function outages() {
   );
 
   await check(
-    "without any instance nginx says 503 with Retry-After, and it all comes back by itself",
+    "without any instance nginx answers 503 with Retry-After, until they have restarted",
     async () => {
       await compose("stop", ...instances);
       const response = await get("/contagem-pessoas");
@@ -771,7 +765,7 @@ async function data() {
     });
   }
 
-  await check("down and up keep the data, and for more of it Postgres takes more buffers", async () => {
+  await check("down and up keep the data, and Postgres takes more buffers for more data", async () => {
     const person = await create();
     const before = await count();
     assert.equal(await sql("show shared_buffers"), "18MB");
@@ -783,13 +777,13 @@ async function data() {
     assert.deepEqual(await (await get(`/pessoas/${person.id}`)).json(), person);
   });
 
-  await check("down -v removes the data, and all the rest", async () => {
+  await check("down -v removes everything", async () => {
     await compose("down", "--volumes");
     assert.equal(await leftovers(), "");
   });
 }
 
-// After this long something hangs; a run takes little more than a minute.
+// A time limit; a run takes little more than a minute.
 const tooLong = setTimeout(() => abandoned.abort(new Error("given up after 10 minutes")), 600_000);
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => abandoned.abort(new Error(signal)));

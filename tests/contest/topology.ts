@@ -7,16 +7,16 @@ export type Topology = ReturnType<typeof topology>;
 const here = join(import.meta.dir, "..", "..");
 
 export type TopologyOptions = {
-  /** What the name of the project begins with. */
+  /** The prefix of the project's name. */
   name?: string;
-  /** A compose file, seen from the root of the repository, that changes the one of the contest; and its variables. */
+  /** A compose file, relative to the root, that overrides the contest's; and its variables. */
   override?: string | undefined;
   env?: Record<string, string>;
-  /** Another checkout of this project, whose it is. */
+  /** Another checkout of this project to run. */
   root?: string;
 };
 
-/** docker-compose.yml as a project of its own on ports of its own, beside whatever else is running. */
+/** docker-compose.yml as a project of its own, on free ports. */
 export function topology(
   abandoned: AbortSignal,
   { name = "contest", override, env: more = {}, root = here }: TopologyOptions = {},
@@ -34,7 +34,7 @@ export function topology(
     ...more,
   };
 
-  /** Resolves with what the command printed, rejects with what it complained about. `input` is what it reads. */
+  /** Resolves with the output of the command, rejects with its errors. `input` is its standard input. */
   async function run(
     args: string[],
     options: { signal?: AbortSignal } = {},
@@ -53,7 +53,7 @@ export function topology(
       child.stdin &&
       input &&
       write(child.stdin, input).catch((error: Error) => {
-        fault = error.message; // the end of a process that has complained, or of `input`
+        fault = error.message; // the process has ended early, or `input` has failed
         child.kill();
       });
     const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text(), written]);
@@ -70,35 +70,34 @@ export function topology(
 
   return {
     url: `http://127.0.0.1:${port}`,
-    /** Where the host has the metrics. */
+    /** The URL of the metrics. */
     metricsUrl: `http://127.0.0.1:${metricsPort}`,
     project,
     docker,
     compose,
-    /** Resolves when everything is healthy. */
+    /** Resolves when all services are healthy. */
     up: () => compose("up", "-d", "--build", "--wait"),
-    /** What a command prints inside a container. */
+    /** The output of a command inside a container. */
     inside: (service: Service, ...command: string[]) => compose("exec", "-T", service, ...command),
-    /** What psql prints for commands of one session, one after the other. */
+    /** The output of psql for the commands of one session. */
     sql: (...commands: string[]) => docker(...psql, ...commands.flatMap((command) => ["-c", command])),
-    /** Stores the lines of a COPY. */
+    /** Inserts these lines by COPY. */
     copyInto(table: string, lines: Iterable<string>): Promise<string> {
       abandoned.throwIfAborted();
       return run([...psql, "-c", `copy ${table} from stdin`], { signal: abandoned }, lines);
     },
-    /** `store` puts persons into the database, past the instances, with more CPU than the limit. */
+    /** Runs `store`, which inserts persons directly, with more CPU than the limit. */
     async fill(store: () => Promise<unknown>): Promise<void> {
       const id = await compose("ps", "--quiet", "db");
       const limit = await docker("inspect", "--format", "{{.HostConfig.NanoCpus}}", id);
       await docker("update", "--cpus", "2", id);
       await store();
       await docker("update", "--cpus", String(Number(limit) / 1e9), id);
-      // As they start Postgres takes more buffers for more data; the instances learn which terms are rare, and which have
-      // rows enough.
+      // At the restart Postgres takes more buffers for more data, and the instances learn which terms are rare or complete.
       await compose("restart", "db", "api1", "api2");
       await compose("up", "-d", "--wait");
     },
-    /** Requests that an instance has answered, by its metrics. */
+    /** The number of requests that an instance has answered, by its metrics. */
     async answered(instance: Service): Promise<number> {
       const ask =
         "process.stdout.write(await (await fetch('http://x/metrics', { unix: process.env.SOCKET })).text())";
@@ -107,8 +106,8 @@ export function topology(
       return [...counts].reduce((sum, [, n]) => sum + Number(n), 0);
     },
     /**
-     * The most memory that it had so far, file cache included; how many processes in it were killed for memory (cgroups 2,
-     * or 1); and how often it has ended.
+     * The peak memory in bytes, file cache included; the number of processes killed for memory (cgroups 2 or 1); and the
+     * number of restarts.
      */
     async health(service: Service) {
       const read =
@@ -121,7 +120,7 @@ export function topology(
         restarts: Number(await docker("inspect", "--format", "{{.RestartCount}}", id)),
       };
     },
-    /** Names of what still exists of it. */
+    /** The names of its remaining containers, volumes and networks. */
     async leftovers(): Promise<string> {
       const label = ["--filter", `label=com.docker.compose.project=${project}`];
       const lists = [
@@ -131,7 +130,7 @@ export function topology(
       ];
       return (await Promise.all(lists)).join("\n").trim();
     },
-    /** Also when it is abandoned. */
+    /** Removes it, also after an abort. */
     remove: () => run(["compose", "down", "--volumes", "--rmi", "local", "--timeout", "5"]),
   };
 }
@@ -145,7 +144,7 @@ async function write(sink: Bun.FileSink, lines: Iterable<string>): Promise<void>
   await sink.end();
 }
 
-/** A port that nobody listens on, of any address. */
+/** A free port, on all addresses. */
 export function freePort(): number {
   const listener = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
   const { port } = listener;

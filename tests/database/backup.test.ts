@@ -8,7 +8,7 @@ import { project, type Registry, serve, spawnServer, temporaryFolder } from "../
 
 const db = join(project, "tools", "db.ts");
 
-/** `bun run db:…`, with the end of what it printed. */
+/** Runs `bun run db:…` to its end. */
 function run(env: Record<string, string>, ...args: string[]) {
   const { exitCode, stdout, stderr } = Bun.spawnSync([process.execPath, "run", db, ...args], {
     env: { PATH: process.env.PATH ?? "", ...env },
@@ -16,13 +16,13 @@ function run(env: Record<string, string>, ...args: string[]) {
   return { exitCode, printed: stdout.toString() + stderr.toString() };
 }
 
-// pg_dump reads servers of its own version and of older ones. The embedded one is 18.
+// pg_dump reads servers up to its own version, and the embedded one has 18.
 const installed = Bun.which("pg_dump") && Bun.spawnSync(["pg_dump", "--version"]).stdout.toString().trim();
 const version = Number(/(\d+)/.exec(installed || "0")?.[1]);
 const reason = version >= 18 ? "" : ` (SKIPPED: needs pg_dump 18 or newer, found ${installed || "none"})`;
 
 test.if(!reason)(
-  `a backup of a running registry brings everybody back as they were, with their ids${reason}`,
+  `a backup of a running registry restores every person with its id, byte for byte${reason}`,
   async () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: join(folder.path, "data") };
@@ -41,7 +41,7 @@ test.if(!reason)(
       texts.set(id, await (await get(`/pessoas/${id}`)).text());
     }
     expect(run(env, "backup", file)).toEqual({ exitCode: 0, printed: "" });
-    const later = await create(); // is not in it
+    const later = await create(); // after the backup
     expect(run(env, "restore", file)).toMatchObject({
       exitCode: 1,
       printed: expect.stringMatching(/a server is running/),
@@ -49,7 +49,7 @@ test.if(!reason)(
     first.child.kill();
     await first.output();
 
-    // What is no backup changes nothing; what is one replaces all, also on a cluster of its own.
+    // A broken backup changes nothing; a good one replaces all data, also in another folder.
     await Bun.write(join(folder.path, "broken.dump"), (await Bun.file(file).bytes()).slice(0, -300));
     expect(run(env, "restore", join(folder.path, "broken.dump")).exitCode).toBe(1);
     for (const data of [env.DATA_DIR, join(folder.path, "other")]) {
@@ -74,12 +74,12 @@ test.if(!reason)(
   60_000,
 );
 
-/** Lets `count` transactions pass. */
+/** Runs `count` empty transactions. */
 const pass = (cluster: Cluster, count: number) =>
   cluster.sql(`do $$ begin for i in 1..${count} loop perform pg_current_xact_id(); commit; end loop; end $$`);
 
 test.if(!reason)(
-  `two instances on a restored backup find what the model does, where transactions are far behind and far ahead${reason}`,
+  `two instances on a restored backup find the same as the model, with transaction ids far behind and far ahead${reason}`,
   async () => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "pessoas.dump");
@@ -110,7 +110,7 @@ test.if(!reason)(
         const both = await two(target);
         const persons = [...backedUp];
         await expectExact(both, persons, 100);
-        // In the first turn the target gives out the restored numbers anew.
+        // In the first round the target reuses the restored transaction ids.
         for (let round = 0; round < 4; round++) {
           const more = samplePersons(25);
           await createAll(both, more);
@@ -127,7 +127,7 @@ test.if(!reason)(
   120_000,
 );
 
-/** Through all of `instances` in turn. */
+/** Creates these persons, through the instances in turn. */
 async function createAll(instances: Registry[], persons: object[]): Promise<void> {
   const left = persons.entries();
   const creating = async () => {
@@ -137,7 +137,7 @@ async function createAll(instances: Registry[], persons: object[]): Promise<void
   await Promise.all(Array.from({ length: 4 }, creating));
 }
 
-/** A folder with an earlier backup, and a pg_dump of that version that runs `script` with its file in $file. */
+/** A folder with an earlier backup, and a fake pg_dump of that version that runs `script`; $file is its output. */
 async function earlierBackup(script: string, version = 99) {
   const folder = await temporaryFolder();
   const [bin, backups] = [join(folder.path, "bin"), join(folder.path, "backups")];
@@ -161,19 +161,19 @@ async function earlierBackup(script: string, version = 99) {
     [Symbol.asyncDispose]: folder[Symbol.asyncDispose],
   };
 }
-const untouched = [["pessoas.dump"], "earlier"];
+const unchanged = [["pessoas.dump"], "earlier"];
 
-test("db:backup that fails leaves the earlier backup as it was, and nothing beside it", async () => {
+test("a failed db:backup leaves the earlier backup unchanged, and no other file", async () => {
   await using failing = await earlierBackup('echo half >"$file"; echo "pg_dump: error: made up" >&2; exit 3');
   const { env, file, left } = failing;
   expect(run(env, "backup", file)).toEqual({ exitCode: 3, printed: "pg_dump: error: made up\n" });
-  expect(await left()).toEqual(untouched);
+  expect(await left()).toEqual(unchanged);
   const away = { ...env, DATABASE_URL: "postgres://x@127.0.0.1:1/x" };
   expect(run(away, "backup", file).exitCode).toBe(3);
-  expect(await left()).toEqual(untouched);
+  expect(await left()).toEqual(unchanged);
 });
 
-test("db:backup with a pg_dump that is older than the database says so before it writes anything", async () => {
+test("db:backup reports a pg_dump older than the database before it writes anything", async () => {
   await using old = await earlierBackup('echo half >"$file"', 9);
   expect(run(old.env, "backup", old.file)).toEqual({
     exitCode: 1,
@@ -181,23 +181,26 @@ test("db:backup with a pg_dump that is older than the database says so before it
       /^pg_dump: expected version \d\d or newer, as the database has, got 9 \(\S+\)\n$/,
     ),
   });
-  expect(await old.left()).toEqual(untouched);
+  expect(await old.left()).toEqual(unchanged);
 });
 
-test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("db:backup stopped by %s: the same", async (signal) => {
-  await using slow = await earlierBackup('echo half >"$file"; echo started; exec sleep 600');
-  const child = Bun.spawn([process.execPath, "run", db, "backup", slow.file], {
-    env: slow.env,
-    stdout: "pipe",
-  });
-  const reader = child.stdout.getReader();
-  expect(Buffer.from((await reader.read()).value ?? []).toString()).toBe("started\n");
-  child.kill(signal);
-  expect(await child.exited).toBeGreaterThan(128);
-  expect(await slow.left()).toEqual(untouched);
-});
+test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(
+  "db:backup stopped by %s leaves the earlier backup unchanged",
+  async (signal) => {
+    await using slow = await earlierBackup('echo half >"$file"; echo started; exec sleep 600');
+    const child = Bun.spawn([process.execPath, "run", db, "backup", slow.file], {
+      env: slow.env,
+      stdout: "pipe",
+    });
+    const reader = child.stdout.getReader();
+    expect(Buffer.from((await reader.read()).value ?? []).toString()).toBe("started\n");
+    child.kill(signal);
+    expect(await child.exited).toBeGreaterThan(128);
+    expect(await slow.left()).toEqual(unchanged);
+  },
+);
 
-test("db:backup that succeeds replaces the file and keeps its mode, also through a link", async () => {
+test("a successful db:backup replaces the file and keeps its mode, also through a link", async () => {
   await using good = await earlierBackup('echo whole >"$file"');
   await chmod(good.file, 0o600);
   const link = join(good.backups, "..", "link");
@@ -210,7 +213,7 @@ test("db:backup that succeeds replaces the file and keeps its mode, also through
 });
 
 test.each([["/dev/null"], ["/tmp"], ["/nowhere/pessoas.dump"], ["--verbose"]])(
-  "db:backup refuses %s",
+  "db:backup refuses the file name %s",
   async (file) => {
     await using good = await earlierBackup('echo whole >"$file"');
     expect(run(good.env, "backup", file)).toEqual({
@@ -220,7 +223,7 @@ test.each([["/dev/null"], ["/tmp"], ["/nowhere/pessoas.dump"], ["--verbose"]])(
   },
 );
 
-test("db:backup and db:restore want one file, and the programs that they need", () => {
+test("db:backup and db:restore report a missing file name and missing programs", () => {
   for (const command of ["backup", "restore"]) {
     expect(run({}, command)).toMatchObject({
       exitCode: 1,

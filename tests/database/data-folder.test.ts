@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { chmod, chown, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { blame, failureIn } from "../../database/data-folder.ts";
@@ -106,4 +106,16 @@ describe("a DATA_DIR that cannot be used", () => {
     await expectBlame(DATA_DIR);
     await expectBlame(folder.path, { DATA_DIR: join(folder.path, "new") });
   });
+});
+
+const small = await temporaryFolder();
+const canMount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", small.path]).success;
+afterAll(async () => {
+  if (canMount) Bun.spawnSync(["umount", small.path]);
+  await small[Symbol.asyncDispose]();
+});
+test.if(canMount)("a full disk is reported in one line", async () => {
+  await expect(startEmbedded(join(small.path, "data"), () => {})).rejects.toThrow(
+    /^DATA_DIR: no space is left for \S+; [^\n]+$/,
+  );
 });

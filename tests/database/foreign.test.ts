@@ -5,7 +5,7 @@ import { type Cluster, freePort, startCluster } from "../helpers/cluster.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { serve, spawnServer } from "../helpers/support.ts";
 
-// A PostgreSQL of somebody else's, as DATABASE_URL names it.
+// A PostgreSQL server that DATABASE_URL names.
 
 const password = "p@ss/#?%";
 const login = `pessoas:${encodeURIComponent(password)}`;
@@ -18,7 +18,7 @@ beforeAll(async () => {
 });
 afterAll(() => cluster.stop());
 
-/** The name of a new database; `setup` runs in it as the superuser, with its name for NAME. */
+/** The name of a new database. `setup` runs in it as superuser, and NAME there is its name. */
 async function newDatabase(setup = "", options = ""): Promise<string> {
   const name = `d${++serial}`;
   await cluster.sql(`create database ${name} owner pessoas ${options}`);
@@ -31,7 +31,7 @@ const socketUrl = (database: string, user = "pessoas") =>
 const tcpUrl = (database: string, query = "", host = "127.0.0.1") =>
   `postgres://${login}@${host}:${cluster.port}/${database}${query}`;
 
-/** A whole life on it: created, read, found, counted. Resolves with what was logged. */
+/** Creates, reads, finds and counts persons with these settings. Resolves with the lines of the log. */
 async function expectServed(env: Record<string, string>): Promise<string[]> {
   const logged: string[] = [];
   const spy = spyOn(console, "error").mockImplementation((line) => void logged.push(String(line)));
@@ -64,7 +64,7 @@ async function expectRefused(env: Record<string, string>, message: string | RegE
   expect(refused).toBeInstanceOf(RangeError);
 }
 
-describe("where it is", () => {
+describe("DATABASE_URL names", () => {
   const hasIpv6 = Object.values(networkInterfaces()).some((all) =>
     all?.some(({ address }) => address === "::1"),
   );
@@ -73,7 +73,7 @@ describe("where it is", () => {
     ["an address, a user and a password with special characters", () => tcpUrl("forms")],
     ["a folder of a Unix socket", () => socketUrl("forms")],
     [
-      "a folder in place of the host",
+      "a folder instead of the host",
       () => `postgres://pessoas@${encodeURIComponent(cluster.folder)}:${cluster.port}/forms`,
     ],
     [
@@ -90,13 +90,13 @@ describe("where it is", () => {
       () => `postgres://${login}@127.0.0.1:1,127.0.0.1:${cluster.port}/forms`,
     ],
     [
-      "several hosts, of which one takes writes",
+      "several hosts, one of which accepts writes",
       () => `postgres://${login}@127.0.0.1:${cluster.port},127.0.0.1:1/forms?target_session_attrs=read-write`,
     ],
     ["a name and its address", () => tcpUrl("forms", "?hostaddr=127.0.0.1", "db.invalid")],
     ["a name with a slash and a space", () => tcpUrl("a%2Fb%20c")],
     [
-      "parameters of libpq that have no meaning here",
+      "parameters of libpq without a meaning here",
       () => tcpUrl("forms", "?channel_binding=prefer&application_name=x&connect_timeout=10"),
     ],
   ])("%s", async (_, url) => {
@@ -109,7 +109,7 @@ describe("where it is", () => {
     await expectServed({ DATABASE_URL: tcpUrl(await newDatabase(), "", "[::1]") });
   });
 
-  test("psql's variables, where the URL says nothing", async () => {
+  test("a part of the address, and psql's variables the rest", async () => {
     const name = await newDatabase();
     const env = {
       PGPORT: String(cluster.port),
@@ -119,7 +119,7 @@ describe("where it is", () => {
     };
     await expectServed({ ...env, DATABASE_URL: `postgres://127.0.0.1/${name}` });
     await expectServed({ ...env, PGHOST: "127.0.0.1", PGDATABASE: name, DATABASE_URL: "postgres://" });
-    // A server of its own, so that they are in the environment of the driver, too.
+    // In a process of its own, because the driver reads the environment, too.
     const wrong = {
       PGPORT: "1",
       PGUSER: "other",
@@ -138,7 +138,7 @@ describe("where it is", () => {
     await output();
   });
 
-  test("a server that is not there is waited for, and the reason is logged", async () => {
+  test("an unreachable server: the log has the reason, and the server retries", async () => {
     for (const hosts of ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2"]) {
       const { url, child, logged } = await spawnServer({ DATABASE_URL: `postgres://u@${hosts}/d` });
       expect((await fetch(new URL("/readyz", url))).status).toBe(503);
@@ -149,7 +149,7 @@ describe("where it is", () => {
     }
   });
 
-  test("no such database, no such password, parameters that it does not know: exit 1 after one line", async () => {
+  test("an unknown database, a wrong password or an unknown parameter: one line, and exit status 1", async () => {
     await expectRefused({ DATABASE_URL: tcpUrl("nowhere") }, 'database "nowhere" does not exist');
     const wrong = `postgres://pessoas:wrong@127.0.0.1:${cluster.port}/postgres`;
     await expectRefused({ DATABASE_URL: wrong }, /password authentication failed for user "pessoas"$/);
@@ -191,7 +191,7 @@ describe("SSL", () => {
     await registry.stop();
   });
 
-  test.if(openssl)(`a certificate of nobody known, or for another name, is refused${reason}`, async () => {
+  test.if(openssl)(`an unknown issuer, or a certificate for another name, is refused${reason}`, async () => {
     const name = await newDatabase();
     const hint = /; set sslrootcert to the certificate of its signer, or sslmode=require to skip this check$/;
     for (const query of ["?sslmode=verify-full", "?sslrootcert=system"]) {
@@ -227,16 +227,19 @@ describe("the schema", () => {
       `${trgm} create schema "Rinha ""'" authorization pessoas`,
       `&search_path=${encodeURIComponent(`"Rinha ""'"`)}`,
     ],
-  ])("%s: all of it is there, and its owner's function works", async (_, setup, query) => {
-    const name = await newDatabase(setup);
-    await expectServed({ DATABASE_URL: socketUrl(name) + query });
-    const schemas = (await tables(name)).map(({ schema }) => schema as string);
-    expect(schemas).toHaveLength(3);
-    expect(new Set(schemas)).toEqual(new Set([expect.stringMatching(/rinha/i)]));
-    await cluster.sql(`select ${schemas[0]}.merge_pending_list()`, name);
-  });
+  ])(
+    "%s: both tables and the function are in it, and the owner can call the function",
+    async (_, setup, query) => {
+      const name = await newDatabase(setup);
+      await expectServed({ DATABASE_URL: socketUrl(name) + query });
+      const schemas = (await tables(name)).map(({ schema }) => schema as string);
+      expect(schemas).toHaveLength(3);
+      expect(new Set(schemas)).toEqual(new Set([expect.stringMatching(/rinha/i)]));
+      await cluster.sql(`select ${schemas[0]}.merge_pending_list()`, name);
+    },
+  );
 
-  test("what is missing is made beside the table that is there", async () => {
+  test("a missing table is made beside the other one", async () => {
     const name = await newDatabase(`${trgm} grant create on schema public to pessoas`);
     await expectServed({ DATABASE_URL: socketUrl(name) });
     await cluster.sql("create schema pessoas authorization pessoas; drop table short_terms", name);
@@ -246,7 +249,7 @@ describe("the schema", () => {
 
   const owner = "; apply schema.sql as the database's owner";
   test.each([
-    ["no such schema", trgm, "&search_path=rinha", "no schema of the search_path rinha exists for this role"],
+    ["an unknown schema", trgm, "&search_path=rinha", "no schema of the search_path rinha exists for this role"],
     [
       "pg_trgm out of reach",
       `${own} create schema extensions; create extension pg_trgm schema extensions`,
@@ -287,7 +290,7 @@ describe("the schema", () => {
       `the role pessoas may not insert into pessoas${owner}`,
     ],
     [
-      "one of two tables",
+      "a database with one of the two tables",
       `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json,
        busca text, tx xid8); grant select on pessoas to pessoas`,
       "",
@@ -299,7 +302,7 @@ describe("the schema", () => {
   });
 });
 
-describe("what a database or a role has set", () => {
+describe("settings of a database or a role", () => {
   test.each(["LATIN1", "SQL_ASCII"])("the encoding %s is refused", async (encoding) => {
     const name = await newDatabase("", `encoding '${encoding}' template template0`);
     await expectRefused(
@@ -308,7 +311,7 @@ describe("what a database or a role has set", () => {
     );
   });
 
-  test("settings that would change answers, or lose a 201, do not hold here", async () => {
+  test("that would change answers or lose a 201 are overridden", async () => {
     const settings = {
       bytea_output: "escape",
       client_encoding: "LATIN1",
@@ -329,7 +332,7 @@ describe("what a database or a role has set", () => {
     );
     const name = await newDatabase(set.join("; "));
     await expectServed({ DATABASE_URL: socketUrl(name) });
-    // What the sessions have in the end, as they see it themselves.
+    // The settings as the sessions see them.
     await cluster.sql(
       `create table seen (commit text, path text); grant insert on seen to pessoas;
        create function see() returns trigger language plpgsql as $$ begin
@@ -347,12 +350,12 @@ describe("what a database or a role has set", () => {
     ]);
   });
 
-  test("a database without fsync is told of, in one line", async () => {
+  test("fsync off is reported in one line", async () => {
     const logged = await expectServed({ DATABASE_URL: socketUrl(await newDatabase()) });
     expect(logged[0]).toContain("DATABASE_URL: fsync is off: a power cut loses persons with a 201");
   });
 
-  test("an SQLSTATE of an insert is answered 422 where the row is to blame, else 503; what it quotes is not logged", async () => {
+  test("a failed insert gets 422 if its SQLSTATE blames the row, else 503, and the log quotes no values", async () => {
     const name = await newDatabase();
     const registry = await serve({ DATABASE_URL: socketUrl(name) });
     await cluster.sql("create function refuse() returns trigger language plpgsql as 'begin end'", name);
@@ -392,7 +395,7 @@ const pgbouncer = Bun.which("pgbouncer") ?? Bun.which("pgbouncer", { PATH: "/usr
 const reason = pgbouncer ? "" : " (SKIPPED: needs pgbouncer)";
 
 describe("PgBouncer", () => {
-  /** A URL through a new one, as long as it is in use. */
+  /** A new PgBouncer on a new database; `url` leads through it. */
   async function pooler(mode: string, more = "") {
     const port = await freePort();
     const database = await newDatabase();
@@ -414,7 +417,7 @@ describe("PgBouncer", () => {
     };
   }
 
-  test.if(!reason)(`in session mode it is like any database${reason}`, async () => {
+  test.if(!reason)(`works in session mode${reason}`, async () => {
     await using session = await pooler("session");
     await expectServed({ DATABASE_URL: session.url });
     await expectServed({ DATABASE_URL: `${session.url}?search_path=public` });
@@ -431,19 +434,19 @@ describe("PgBouncer", () => {
       "transaction blocks not allowed in statement pooling mode; a pooler in transaction mode",
     ],
     ["session", "default_pool_size=7", "the pooler allows 7 connections, and an instance needs 8 to start"],
-  ])(`%s mode, %s is refused${reason}`, async (mode, more, message) => {
+  ])(`in %s mode, with %s, is refused${reason}`, async (mode, more, message) => {
     await using other = await pooler(mode, more);
     await expectRefused({ DATABASE_URL: other.url }, message);
   });
 
-  test.if(!reason)(`as few connections as an instance takes are enough${reason}`, async () => {
+  test.if(!reason)(`works with a pool of 8 connections${reason}`, async () => {
     await using session = await pooler("session", "default_pool_size=8");
     const registry = await serve({ DATABASE_URL: session.url });
     expect((await registry.post(newPessoa())).status).toBe(201);
     await registry.stop();
   });
 
-  test.if(!reason)(`a parameter that it does not take is refused in its own words${reason}`, async () => {
+  test.if(!reason)(`a parameter that PgBouncer refuses is reported in its own words${reason}`, async () => {
     await using session = await pooler("session");
     const DATABASE_URL = `${session.url}?options=-csearch_path%3Dpublic`;
     await expectRefused(

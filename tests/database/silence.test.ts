@@ -4,19 +4,19 @@ import { type Fault, type SilentProxy, type Step, silentProxy } from "../helpers
 import { connect, newDatabase, query, type Registry, serve } from "../helpers/support.ts";
 
 const timeoutMs = 400;
-// Promised: a request has its answer within the first, and a lane is in use again within the second.
+// Promised: a request is answered within answerMs, and its connection is replaced within recoveryMs.
 const answerMs = 2 * timeoutMs + 1000;
 const recoveryMs = timeoutMs + 1000;
-const busy = 1.5; // for a machine that does other things as well; the fault took 150 s
-const mergeMs = 5000; // after the last person for the index
-const boundedMs = 4 * answerMs; // where no shorter time is promised
+const busy = 1.5; // factor for a busy machine; without the defence these faults took 150 s
+const mergeMs = 5000; // the longest wait for a merge after the last indexed person
+const boundedMs = 4 * answerMs; // a limit for everything without a promise
 setDefaultTimeout(120_000);
 
 const numbers = Array.from({ length: 10 }, (_, digit) => String(digit));
 const digits = [...numbers, ...numbers.flatMap((one) => numbers.map((other) => one + other))];
 let shared: Promise<string> | undefined;
 
-/** The URL of a database with the schema and persons in its index, in which every term of one or two digits has rows enough. */
+/** The URL of a database with the schema, in which every term of one or two digits has its 50 rows. */
 function database(): Promise<string> {
   shared ??= (async () => {
     const registry = await serve();
@@ -34,20 +34,20 @@ function database(): Promise<string> {
 let serial = 0;
 type Person = { apelido: string; nome: string; nascimento: string; stack: string[] | null };
 const two = () => String.fromCodePoint(...[0, 0].map(() => 0x4e00 + Math.floor(Math.random() * 0x5000)));
-/** One for the memory of instances: it has no rows of short terms. */
+/** A person for the memory of instances, without rows of short terms. */
 const plain = (): Person => ({
   apelido: String(100_000 + ++serial),
   nome: "0",
   nascimento: "1987-06-05",
   stack: null,
 });
-/** One for the index, and some of its short terms are new: they are inserted with it. */
+/** An indexed person, some of whose short terms are new and inserted with it. */
 const withTerms = (): Person => ({ ...long(60), nome: two() });
 const long = (elements: number): Person => {
   const { apelido, ...rest } = plain();
   return { ...rest, apelido, stack: Array.from({ length: elements }, (_, i) => apelido + String(i)) };
 };
-/** One that no other shares a statement with. Its short terms have rows enough. */
+/** A person that gets a statement of its own. Its short terms have their 50 rows. */
 const huge = () => long(300);
 const hugeWithTerms = (): Person => ({ ...huge(), nome: two() });
 
@@ -74,10 +74,10 @@ const reads: Record<Read, { sql: RegExp; path: () => string; right: number; simp
 const startup: Step[] = ["accept", "ssl", "startup", "authentication", "before ready", "ready"];
 const ofSimple: Step[] = ["execute", "half", "answered"]; // a query without parameters is one message
 const ofOne: Step[] = ["parse", "bind", ...ofSimple];
-/** A connection gets there once: nothing must have used it before. */
+/** Steps that a connection passes once, so it must be new. */
 const isFirst = (at: Step) => startup.includes(at) || at === "parse";
 
-/** As many at once as the server has connections for. */
+/** Runs four tests at once, because Postgres has connections for no more. */
 const slots = Array.from({ length: 4 }, () => Promise.resolve());
 async function inSlot(run: () => Promise<void>): Promise<void> {
   const previous = slots.shift() as Promise<void>;
@@ -107,7 +107,7 @@ async function until(holds: () => Promise<boolean> | boolean, ms: number, what: 
   });
 }
 
-/** Asks until the answer is `right`; others must be 503. */
+/** Repeats a request until its status is in `right`; until then it must be 503. */
 async function untilRight(ask: () => Promise<Response>, right: number[], ms: number, what: string) {
   const isRight = async () => {
     const { status } = await ask();
@@ -117,14 +117,14 @@ async function untilRight(ask: () => Promise<Response>, right: number[], ms: num
   await until(isRight, ms, what);
 }
 
-/** Resolves when Postgres has no transaction of these processes left that nobody continues. */
+/** Resolves when these backends have no transaction that is idle. */
 async function noOrphans(databaseUrl: string, pids: number[]): Promise<void> {
   const text = `select from pg_stat_activity where state like 'idle in transaction%' and pid = any ('{${pids.join()}}')`;
   const none = async () => (await query(databaseUrl, text)).length === 0;
-  await until(none, boundedMs, "the end of transactions that nobody continues");
+  await until(none, boundedMs, "the end of idle transactions");
 }
 
-/** How many sockets this process has open to the port of a URL. Those of which only the kernel knows have the inode 0. */
+/** The number of sockets of this process to the port of a URL. Sockets with the inode 0 are closed by the process. */
 async function socketsTo(url: string): Promise<number> {
   const port = Number(new URL(url).port).toString(16).toUpperCase().padStart(4, "0");
   const rows = (await Bun.file("/proc/self/net/tcp").text()).trim().split("\n").slice(1);
@@ -141,12 +141,12 @@ function preferringTls(databaseUrl: string): string {
   return url.href;
 }
 
-/** A registry behind a proxy, and what it acknowledged. */
+/** A registry behind a proxy that counts what was acknowledged. */
 async function behindProxy(databaseUrl: string, at?: Step) {
   const proxy = await silentProxy(databaseUrl);
   const url = at === "ssl" ? preferringTls(proxy.url) : proxy.url;
   const migrated = proxy.answered(/^select left\(busca/);
-  // With one search at a time each pool is one connection, so the next request meets the silent one.
+  // With SEARCHES=1 each pool has one connection, so the next request uses the silent one.
   const registry = await serve({ DATABASE_URL: url, DB_TIMEOUT_MS: String(timeoutMs), SEARCHES: "1" });
   await within(boundedMs, "the migration", migrated);
   const ids: string[] = [];
@@ -159,13 +159,13 @@ async function behindProxy(databaseUrl: string, at?: Step) {
       if (response.status === 201) ids.push(((await response.json()) as Found).id);
       return response;
     },
-    /** What holds after any fault. */
+    /** Checks what must hold after every fault: nothing lost, no idle transaction, no extra connection. */
     async expectWhole() {
       const stored = `select id from pessoas where id = any ('{${ids.join()}}')`;
       expect(await query(databaseUrl, stored)).toHaveLength(ids.length);
       await noOrphans(databaseUrl, proxy.pids());
       const noMore = async () => (await socketsTo(proxy.url)) <= pools;
-      await until(noMore, boundedMs, "the end of all but a connection for each pool");
+      await until(noMore, boundedMs, "one connection per pool");
       await within(boundedMs, "stop()", registry.stop());
       await until(async () => (await socketsTo(proxy.url)) === 0, boundedMs, "the end of all connections");
     },
@@ -176,8 +176,8 @@ async function behindProxy(databaseUrl: string, at?: Step) {
 let undisturbed: Promise<Registry> | undefined;
 
 /**
- * Each create gets 201 at its first attempt. Where one does not, and a registry without a fault refuses the same at the same
- * time, the machine is too busy to tell, and it is tried again.
+ * Each create must get 201 at its first attempt. If a registry without a fault fails at the same time, the machine is too
+ * busy, and all are repeated.
  */
 async function expectCreated(
   post: (person: Person) => Promise<Response>,
@@ -199,7 +199,7 @@ async function expectCreated(
 
 afterAll(async () => (await undisturbed)?.stop());
 
-/** The start may have used some. */
+/** Ends the connections that the start has used. */
 async function endOfConnections(proxy: SilentProxy) {
   const none = async () => {
     proxy.endAll();
@@ -240,7 +240,7 @@ const titled = <Kind extends string>(cases: [Kind, Fault][]) =>
     return [where.filter(Boolean).join(" "), kind, fault];
   });
 
-describe.concurrent("a connection that goes silent", () => {
+describe.concurrent("a connection to Postgres that goes silent", () => {
   test.each(titled(createCases))("at %s: create, %s", (_, kind, fault) =>
     inSlot(async () => {
       await using it = await behindProxy(await database(), fault.at);
@@ -253,12 +253,12 @@ describe.concurrent("a connection that goes silent", () => {
       const first = (await within(answerMs * busy, "the answer", post(person))).status;
       expect([201, 503]).toContain(first);
       const silenced = await within(answerMs * busy, "the silence", silencing);
-      // After a silence behind the answer the next create is the one in flight.
+      // When the silence followed the answer, the next create is the one that waits for it.
       const patienceMs = first === 201 ? answerMs + recoveryMs : recoveryMs;
       await untilRight(anew, [201], patienceMs * busy, "another create");
       await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
 
-      const length = kind === "plain" || kind === "withTerms" ? 8 : 1; // a huge one takes long
+      const length = kind === "plain" || kind === "withTerms" ? 8 : 1; // a huge one is slow
       const others = expectCreated(post, creates[kind], length);
       let sends = 0;
       const resend = () => {
@@ -284,7 +284,7 @@ describe.concurrent("a connection that goes silent", () => {
       expect([right, 503]).toContain(first);
       const silenced = await within(answerMs * busy, "the silence", silencing);
       const patienceMs = first === right ? answerMs + recoveryMs : recoveryMs;
-      await untilRight(() => post(plain()), [201], boundedMs, "a create"); // it is connected
+      await untilRight(() => post(plain()), [201], boundedMs, "a create"); // its connections are open
       const others = expectCreated(post, plain, 8);
       await untilRight(ask, [right], patienceMs * busy, "the same request sent again");
       await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
@@ -301,7 +301,7 @@ describe.concurrent("a connection that goes silent", () => {
         await using it = await behindProxy(databaseUrl);
         const { proxy, post } = it;
         const merge = /merge_pending_list/;
-        expect((await post(withTerms())).status).toBe(201); // some seconds later it is merged
+        expect((await post(withTerms())).status).toBe(201); // merged some seconds later
         const silencing = proxy.fault(at === "accept" ? { at } : { at, sql: merge });
         const silenced = await within(mergeMs + answerMs * busy, "the silence", silencing);
         await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
@@ -355,14 +355,14 @@ describe.concurrent("a connection that goes silent", () => {
       const registry = await serve({
         DATABASE_URL: databaseUrl,
         DATABASE_URL_READ: fault.at === "ssl" ? preferringTls(proxy.url) : proxy.url,
-        DB_TIMEOUT_MS: "1500", // a read waits for a fifth of it
+        DB_TIMEOUT_MS: "1500", // a read waits a fifth of it for the replica
       });
       const read = () => registry.get(`/pessoas/${crypto.randomUUID()}`);
       const isUp = async () => /^pessoas_replica_up 1$/m.test(await (await registry.get("/metrics")).text());
       try {
         if (!isFirst(fault.at)) await untilRight(read, [404], boundedMs, "a read");
         const silencing = proxy.fault(fault);
-        // The primary answers what the replica does not.
+        // The primary answers instead of the replica.
         for (let i = 0; i < 3; i++) {
           expect((await within(answerMs * busy, "a read", read())).status).toBe(404);
         }
@@ -381,7 +381,7 @@ describe.concurrent("a connection that goes silent", () => {
   );
 });
 
-/** Creates one after the other until stop(), which resolves with their statuses. */
+/** Creates persons one after the other until stop(), which resolves with the statuses. */
 function keepCreating(registry: Pick<Registry, "post">) {
   const statuses: number[] = [];
   let stopped = false;
@@ -399,7 +399,7 @@ function keepCreating(registry: Pick<Registry, "post">) {
   };
 }
 
-describe("/readyz", () => {
+describe("/readyz answers 503", () => {
   test.each<[string, (proxy: SilentProxy) => void]>([
     [
       "every connection is silent",
@@ -412,12 +412,9 @@ describe("/readyz", () => {
       "no insert is answered",
       (proxy) => proxy.fault({ at: "execute", sql: /^\s*(insert|with)/, always: true }),
     ],
-    // As where a router drops large packets only.
-    [
-      "small statements alone are answered",
-      (proxy) => proxy.fault({ at: "half", sql: insert, always: true }),
-    ],
-  ])("is 503 while creates cannot be stored, as %s, and 200 soon after", async (_, break_) => {
+    // As when a router drops large packets.
+    ["large statements are not answered", (proxy) => proxy.fault({ at: "half", sql: insert, always: true })],
+  ])("while %s, because creates cannot be stored, and 200 soon after", async (_, break_) => {
     await using it = await behindProxy(await database());
     const { proxy, registry, post } = it;
     const ready = () => registry.get("/readyz");
@@ -436,7 +433,7 @@ describe("/readyz", () => {
   });
 });
 
-test("an address that accepts and closes at once is connected to a few times a second", async () => {
+test("a server that closes each connection at once is connected to at most 75 times a second", async () => {
   await using it = await behindProxy(await database());
   const { proxy, registry, post } = it;
   expect((await post(plain())).status).toBe(201);
@@ -453,14 +450,14 @@ test("an address that accepts and closes at once is connected to a few times a s
     expect(answers.map(({ status }) => status)).toEqual([503, 503, 503]);
   }
   const perSecond = ((proxy.accepts() - before) / (performance.now() - started)) * 1000;
-  expect(perSecond).toBeLessThan(pools * 15); // a pause of 0.1 s is 10 a second for each connection; it was 500
+  expect(perSecond).toBeLessThan(pools * 15); // a pause of 0.1 s gives 10 per second for each connection; without it, 500
   proxy.heal();
   await untilRight(() => post(plain()), [201], recoveryMs * busy, "a create");
   await it.expectWhole();
 });
 
-describe("a start beside an open transaction that has inserted a person", () => {
-  /** Until stop() a transaction of somebody else holds its locks. */
+describe("a start while another transaction holds locks on the table", () => {
+  /** A transaction that has inserted a person and holds its locks until end(). */
   async function openTransaction(databaseUrl: string) {
     const sql = connect(databaseUrl);
     await sql.unsafe(
@@ -479,7 +476,7 @@ describe("a start beside an open transaction that has inserted a person", () => 
   const waiting = `select count(*)::int as n from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'`;
 
-  test("changes nothing and waits for nothing where the schema is as it should be", async () => {
+  test("neither waits nor changes anything if the schema is complete", async () => {
     const databaseUrl = await newDatabase();
     const first = await serveOn(databaseUrl);
     const open = await openTransaction(databaseUrl);
@@ -502,11 +499,11 @@ describe("a start beside an open transaction that has inserted a person", () => 
       "to_regprocedure('merge_pending_list()') is not null",
     ],
   ])(
-    "reports once that %s is missing and has to wait, fails no create of others, and makes it in the end",
+    "reports once that %s is missing, fails no create of the other instance, and makes it after the transaction",
     async (_, drop, isThere) => {
-      const told: string[] = [];
-      const tells = (["log", "error"] as const).map((name) =>
-        spyOn(console, name).mockImplementation((line: unknown) => void told.push(String(line))),
+      const lines: string[] = [];
+      const spies = (["log", "error"] as const).map((name) =>
+        spyOn(console, name).mockImplementation((line: unknown) => void lines.push(String(line))),
       );
       const databaseUrl = await newDatabase();
       const first = await serveOn(databaseUrl);
@@ -514,15 +511,15 @@ describe("a start beside an open transaction that has inserted a person", () => 
       const open = await openTransaction(databaseUrl);
       const load = keepCreating(first);
       const second = await serveOn(databaseUrl);
-      // It has tried several times.
+      // Time for several attempts.
       const enough = load.statuses.length + 20;
       await until(() => load.statuses.length >= enough, boundedMs, "20 more creates").catch(() => {});
       const statuses = await load.stop();
       await open.end();
       const whole = async () => (await query(databaseUrl, `select ${isThere} as whole`))[0]?.whole === true;
       await until(whole, boundedMs, "the schema");
-      for (const tell of tells) tell.mockRestore();
-      const reports = told.map((line) => (JSON.parse(line) as { msg: string }).msg);
+      for (const spy of spies) spy.mockRestore();
+      const reports = lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
       expect((await second.post(plain())).status).toBe(201);
       await Promise.all([first.stop(), second.stop()]);
       expect(statuses.filter((status) => status !== 201)).toEqual([]);

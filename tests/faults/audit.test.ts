@@ -10,19 +10,19 @@ import { audit, type Broken } from "./audit.ts";
 import { randomBody, startLoad } from "./load.ts";
 
 type Flaw = {
-  /** What is stored for who gets 201; undefined: nothing. */
+  /** The stored person of a 201; undefined: none. */
   store?: (person: Found) => Found | undefined;
   /** A second person with the same apelido is stored as well. */
   double?: boolean;
-  /** Called taken, though nobody has it. */
+  /** The answer is 422, although the apelido is free. */
   taken?: boolean;
-  /** No answer to a create that was stored, with `store` applied. */
+  /** The create is stored by `store`, and the answer is 503. */
   silent?: boolean;
-  /** What a valid create is answered, and not stored. */
+  /** The status of the answer; nothing is stored. */
   status?: number;
 };
 
-/** A registry in memory, good enough for an audit. `flaw` says what is wrong with the `nth` create, counted from 1. */
+/** A registry in memory. `flaw` is the fault of the `nth` create, counted from 1. */
 function registry(flaw: (nth: number) => Flaw = () => ({})) {
   const persons: Found[] = [];
   let creates = 0;
@@ -64,7 +64,7 @@ async function create(url: string, body: Body) {
   return outcomeOf(answer);
 }
 
-/** Sends 30 creates one after the other, writes them down, and audits what was written. */
+/** Sends 30 creates one after the other, with a journal, and audits it. */
 async function auditOf(flaw: (nth: number) => Flaw) {
   await using folder = await temporaryFolder();
   await using server = registry(flaw);
@@ -83,7 +83,7 @@ const only = (nth: number, flaw: Flaw) => (n: number) => (n === nth ? flaw : {})
 const broken = ({ lost, changed, twice, wrong }: Broken) =>
   [lost, changed, twice, wrong].map((b) => b.length);
 
-test("a registry without flaws passes under load, with taken apelidos and persons from before", async () => {
+test("a right registry passes under load, with taken apelidos and earlier persons", async () => {
   await using folder = await temporaryFolder();
   await using server = registry();
   await create(server.url, randomBody(randomFrom(99)));
@@ -101,37 +101,41 @@ test("a registry without flaws passes under load, with taken apelidos and person
 });
 
 test.each<[title: string, flaw: Flaw, expected: (keyof Broken)[]]>([
-  ["a person who got 201 is not there", { store: () => undefined }, ["lost"]],
-  ["nobody has what was called taken", { taken: true }, ["lost"]],
-  ["a name came back as another", { store: (person) => ({ ...person, nome: "x" }) }, ["changed"]],
-  ["a stack was lost", { store: (person) => ({ ...person, stack: ["x"] }) }, ["changed"]],
-  ["an unknown one is there by half", { silent: true, store: (p) => ({ ...p, nome: "" }) }, ["changed"]],
+  ["a person with a 201 is missing", { store: () => undefined }, ["lost"]],
+  ["a taken apelido belongs to no person", { taken: true }, ["lost"]],
+  ["a nome has changed", { store: (person) => ({ ...person, nome: "x" }) }, ["changed"]],
+  ["a stack has changed", { store: (person) => ({ ...person, stack: ["x"] }) }, ["changed"]],
+  [
+    "an unknown create is stored incompletely",
+    { silent: true, store: (p) => ({ ...p, nome: "" }) },
+    ["changed"],
+  ],
   ["two persons have one apelido", { double: true }, ["twice"]],
   ["a valid person was refused with 400", { status: 400 }, ["wrong"]],
-  ["an outage was told as 500", { status: 500 }, ["wrong"]],
-  ["a 503 did not tell when to try again", { status: 503 }, ["wrong"]],
-])("the audit sees that %s", async (_, flaw, expected) => {
+  ["an outage was answered 500", { status: 500 }, ["wrong"]],
+  ["a 503 has no Retry-After", { status: 503 }, ["wrong"]],
+])("the audit reports that %s", async (_, flaw, expected) => {
   const verdict = await auditOf(only(7, flaw));
   const seen = (["lost", "changed", "twice", "wrong"] as const).filter((kind) => verdict[kind].length > 0);
   expect(seen).toEqual(expected);
 });
 
 test.each<[title: string, flaw: Flaw]>([
-  ["is there", { silent: true }],
-  ["is not there", { silent: true, store: () => undefined }],
-])("an unknown one that %s is no loss", async (_, flaw) => {
+  ["is stored", { silent: true }],
+  ["is not stored", { silent: true, store: () => undefined }],
+])("an unknown create that %s is no loss", async (_, flaw) => {
   const verdict = await auditOf(only(7, flaw));
   expect(broken(verdict)).toEqual([0, 0, 0, 0]);
   expect(verdict).toMatchObject({ acknowledged: 29, unknown: 1, stored: 30 });
 });
 
-test("the audit sees an unknown one that is not there and cannot be created either", async () => {
+test("the audit reports an unknown create that is not stored and cannot be sent again", async () => {
   const neither = (nth: number) =>
     nth === 7 ? { silent: true, store: () => undefined } : nth > 30 ? { taken: true } : {};
   expect(broken(await auditOf(neither))).toEqual([1, 0, 0, 0]);
 });
 
-test("the audit sees that one apelido was given to two, and that the count is not exact", async () => {
+test("the audit reports an apelido of two persons, and a wrong count", async () => {
   await using server = registry((nth) => ({ double: nth === 2 }));
   const body = randomBody(randomFrom(1));
   const other = { ...body, nome: "another" };
@@ -144,7 +148,7 @@ test("the audit sees that one apelido was given to two, and that the count is no
   expect(lost).toEqual([]);
 });
 
-test("a journal that ends in the middle of an answer still tells what was sent", async () => {
+test("a journal that ends within an answer still has every create", async () => {
   await using folder = await temporaryFolder();
   const journal = openJournal(join(folder.path, "journal"));
   const [first, second] = [randomBody(randomFrom(1)), randomBody(randomFrom(2))];

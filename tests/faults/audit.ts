@@ -3,13 +3,13 @@ import { generator } from "../../stress-test/load/generator.ts";
 import { type Attempt, type Body, createOf, outcomeOf } from "../../stress-test/load/journal.ts";
 import { client, type Found } from "../helpers/requests.ts";
 
-/** Promises that were broken, each as a sentence. All empty: none was. */
+/** Broken promises, each as a sentence. */
 export type Broken = {
-  /** Acknowledged, or called taken, and not there. */
+  /** Acknowledged, or refused as taken, and missing. */
   lost: string[];
-  /** There, and not as it was sent. */
+  /** Stored, but not as it was sent. */
   changed: string[];
-  /** More than one person with one apelido, or a row that nobody sent. */
+  /** Several persons with one apelido, or a row that was never sent. */
   twice: string[];
   /** Any other answer that the contract does not allow. */
   wrong: string[];
@@ -20,11 +20,9 @@ const lanes = 16;
 const patienceMs = 30_000;
 
 /**
- * Asks the registry at `url` for everything that `attempts` promise. `storedBefore` persons were there before the
- * first of them, and nobody else creates any. Sends the unknown ones again: what is there must be called taken, and
- * what is not must be possible to create.
- *
- * Who has a cache in front of the database should empty it first: the audit reads what the API says.
+ * Checks the answers of `attempts` against the registry at `url`, which had `storedBefore` persons and gets no other
+ * creates. Unknown creates are sent again: stored ones must be refused as taken, and the others accepted. The audit
+ * reads through the API, so empty the caches first.
  */
 export async function audit(url: string, attempts: readonly Attempt[], storedBefore = 0): Promise<Verdict> {
   const { get, search, count } = client(url);
@@ -37,7 +35,7 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
     if (outcome.kind === "refused" && outcome.status !== 422) {
       broken.wrong.push(`${body.apelido}: a valid person got ${outcome.status}`);
     }
-    // 503 is the one way to say that it did not work; it tells when to try again.
+    // 503 with Retry-After is the only allowed failure.
     if (outcome.kind === "unknown" && /^(?!503$)\d/.test(outcome.reason)) {
       broken.wrong.push(`${body.apelido}: answered ${outcome.reason}`);
     }
@@ -72,7 +70,7 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
     stored: counted,
   };
 
-  /** Whether one person has the apelido that all of `same` wanted; whatever is wrong with that goes to `broken`. */
+  /** Whether one person has the apelido of all attempts in `same`; adds errors to `broken`. */
   async function isThere(same: Attempt[]): Promise<boolean> {
     const { apelido } = (same[0] as Attempt).body;
     const acknowledged = same.flatMap(({ body, outcome }) =>
@@ -80,7 +78,7 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
     );
     if (acknowledged.length > 1) broken.twice.push(`${apelido}: acknowledged ${acknowledged.length} times`);
     const read = await Promise.all(acknowledged.map(isReadable));
-    // One 201 and nothing else: it is read by its id, and the count tells whether there is another one.
+    // A single 201: read it by id; the count shows whether there is a second person.
     if (same.length === 1 && acknowledged.length === 1) return read[0] as boolean;
 
     const found = (await patiently(() => search(apelido))).filter((each) => each.apelido === apelido);
@@ -131,12 +129,12 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
   }
 }
 
-/** `person` is what the contract makes of `body`, under this id, with nothing more. */
+/** Whether `person` is `body` with this id and no other members. */
 function isSame(person: unknown, id: string, { apelido, nome, nascimento, stack = null }: Body): boolean {
   return isDeepStrictEqual(person, { id, apelido, nome, nascimento, stack });
 }
 
-/** A busy registry may say 503: what counts is what it says when asked again. */
+/** Repeats a request while it gets 503. */
 async function patiently<T>(ask: () => Promise<T>): Promise<T> {
   const patienceEnds = performance.now() + patienceMs;
   for (;;) {

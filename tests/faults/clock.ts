@@ -1,4 +1,4 @@
-// Ends when both instances tell a time that is so many seconds ahead of the real one.
+// Ends when the clocks of both instances are OFFSET seconds ahead of the real one.
 export {};
 
 const patienceMs = 5000;

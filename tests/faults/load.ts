@@ -13,14 +13,14 @@ import {
 export type LoadOptions = {
   url: string;
   journal: Journal;
-  /** Creates a second, whether answers come or not. */
+  /** Creates per second, in an open loop. */
   rate: number;
   random: Random;
 };
 
-const takenIn = 20; // one create in so many has an apelido that was sent before, for somebody else
+const takenIn = 20; // one create in 20 reuses an earlier apelido
 
-/** Sends creates until it is stopped, and writes each and its answer into the journal. */
+/** Sends creates until stop(), and writes each with its answer to the journal. */
 export function startLoad({ url, journal, rate, random }: LoadOptions) {
   const waiting = new Set<() => void>();
   const apelidos: string[] = [];
@@ -57,10 +57,10 @@ export function startLoad({ url, journal, rate, random }: LoadOptions) {
       await promise;
       waiting.delete(resolve);
     },
-    /** One more of a new person, at once, with what `change` says. */
+    /** Sends one more create at once, of a new person with these members changed. */
     create: async (change: Partial<Body> = {}): Promise<Outcome> =>
       outcomeOf((await load.ask(journaled({ ...randomBody(random), ...change }))).answer),
-    /** Sends no more. Resolves when all answers are there or given up, with what was sent and how it went. */
+    /** Sends no more; resolves with the outcome when each request is answered or has timed out. */
     async stop() {
       run.stop();
       const perSecond = run.started / ((performance.now() - started) / 1000);
@@ -86,7 +86,7 @@ const names = [
 ];
 const letters = "abcdefghijklmnopqrstuvwxyz0123456789";
 
-/** A valid person whose apelido nobody else has, of all shapes that have to come back as they were. */
+/** A valid person with a unique apelido, in one of the shapes that must be returned unchanged. */
 export function randomBody(random: Random): Body {
   const two = (n: number) => String(n).padStart(2, "0");
   const body: Body = {

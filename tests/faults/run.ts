@@ -1,4 +1,4 @@
-// Breaks the topology of the contest under load, and audits every answer that was given. Needs Docker with Compose.
+// Breaks the contest's topology under load, and audits every answer. Needs Docker with Compose.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, parse } from "node:path";
@@ -13,26 +13,26 @@ import { type Context, NotHere, type Scenario, scenarios } from "./scenarios.ts"
 
 const usage = `Usage: bun run test:faults [--rounds N] [--seed S] [--scenario NAME]... [--lossy]
 
-Breaks the contest's topology at random moments under load, waits until it is well again by itself, and asks it for
-every person. Exits with 1 when one who got 201 is lost or changed, an apelido is there twice, or anything else is
-not as the contract says. It runs on a port and under project names of its own, and removes them.
+Breaks the contest's topology at random moments under load, waits for its recovery, and reads every person. Exits with
+1 when a person with a 201 is lost or changed, an apelido is stored twice, or an answer breaks the contract. It uses
+ports and project names of its own, and removes them.
 
-  --rounds N        how often each scenario is run, default 1
-  --seed S          whole number from which persons and moments follow, default: a random one, which is told
-  --scenario NAME   only this one; may be given several times
+  --rounds N        rounds of each scenario, default 1
+  --seed S          whole number that decides persons and moments, default: a random one, which is printed
+  --scenario NAME   run only this one; may be given several times
   --lossy           turn Postgres' synchronous_commit off first, to see the audit fail: kill-postgres, power-loss
   -h, --help        this text
 
 Scenarios: ${scenarios.map(({ name }) => name).join(", ")}
 power-loss and stall-disk need root on Linux, and are skipped elsewhere.`;
 
-const rate = 400; // creates a second; the contest's peak is 600
+const rate = 400; // creates per second; the contest's peak is 600
 const leastRate = 300;
 const roundTimeoutMs = 120_000;
 const instances = ["api1", "api2"] as const;
 
 type Round = Verdict & { longestGapMs: number };
-/** The topology that is up, and how many persons it has. */
+/** The running topology, and the number of its persons. */
 type Up = { topology: Topology; override: string | undefined; stored: number; remove(): Promise<void> };
 
 const { rounds, seed, chosen, lossy } = readArguments(
@@ -102,7 +102,7 @@ async function runScenario(scenario: Scenario) {
     else {
       problems.push(...found.slice(0, 5), ...(found.length > 5 ? [`and ${found.length - 5} more`] : []));
       problems.push(`round ${number} of seed ${seed}; every answer is in ${path}`);
-      // The next one must not inherit what went wrong in this one.
+      // The next round gets a new topology after a failure.
       await current?.remove();
       current = undefined;
     }
@@ -131,7 +131,7 @@ function clear(): string {
   return process.stderr.isTTY ? "\r\x1b[K" : "";
 }
 
-/** Load, a strike at a random moment, recovery; then the audit of all that was answered. */
+/** One round: load, a fault at a random moment, recovery, audit. */
 async function runRound(scenario: Scenario, number: number, path: string): Promise<Round> {
   const random = randomFrom(Bun.hash.crc32(`${seed} ${scenario.name} ${number}`));
   const up = await bringUp(scenario);
@@ -152,7 +152,7 @@ async function runRound(scenario: Scenario, number: number, path: string): Promi
     sent = await load.stop();
     journal.close();
   }
-  // An instance that outlived the fault would answer from its cache what the database has lost.
+  // Empties the caches, which could hide what the database has lost.
   await up.topology.compose("restart", "--timeout", "0", ...instances);
   await isWhole(up.topology, signal);
   const verdict = await audit(url, readJournal(path), up.stored);
@@ -195,7 +195,7 @@ async function bringUp({ override, surroundings }: Scenario): Promise<Up> {
   return current;
 }
 
-/** Both instances listen, and through nginx the database answers, ten times in a row. */
+/** Resolves when both instances listen and ten requests in a row reach the database through nginx. */
 async function isWhole({ url, inside }: Topology, signal: AbortSignal) {
   const { get } = client(url);
   const listens = 'grep -q "$SOCKET" /proc/net/unix';

@@ -14,14 +14,14 @@ import type { Obeyed, Order, Step } from "../helpers/silent-proxy.ts";
 export type Context = {
   topology: Topology;
   random: Random;
-  /** Aborted when the run is, or the round takes too long. */
+  /** Aborted with the run, or when the round takes too long. */
   signal: AbortSignal;
-  /** One more create of a new person, audited as those of the load are. */
+  /** Sends one more create, which is audited like the load. */
   create(change?: Partial<Body>): Promise<Outcome>;
 };
-/** What a strike needs to know in advance, found out before the random moment; resolves with the strike. */
+/** Prepares a strike before the random moment; resolves with the strike. */
 type Prepare = (context: Context) => Promise<() => Promise<void>>;
-/** What a topology needs from this machine; `remove` undoes it. */
+/** Devices of this machine that a topology needs; `remove` undoes them. */
 type Surroundings = { env: Record<string, string>; remove(): Promise<void> };
 
 export type Scenario = {
@@ -29,9 +29,9 @@ export type Scenario = {
   /** A compose file of this folder that changes the topology. */
   override?: string;
   surroundings?: () => Promise<Surroundings>;
-  /** Nobody who creates may notice it. */
+  /** Every create must succeed. */
   answersAll?: boolean;
-  /** For longer than this there must not be a time without any create that is acknowledged. */
+  /** The longest allowed time without an acknowledged create. */
   mostGapMs?: number;
   prepare: Prepare;
 };
@@ -41,10 +41,10 @@ const frozenS = 5;
 const stalledMs = 2500; // longer than DB_TIMEOUT_MS, shorter than twice that
 const fullMs = 4000;
 const hourS = 3600;
-// Within DB_TIMEOUT_MS and a second a silent connection is replaced; the rest is for a busy machine.
+// A silent connection is replaced within DB_TIMEOUT_MS and a second; 2.5 s are for a busy machine.
 const recoveryMs = 1500 + 1000 + 2500;
 const askEveryMs = 200;
-const backlogMs = 10_000; // of creates that came in the meantime; the fault took 150 s
+const backlogMs = 10_000; // the time to work off queued creates
 
 export const scenarios: Scenario[] = [
   { name: "kill-api", prepare: kills(({ random }) => [random.pick(instances)]) },
@@ -76,11 +76,10 @@ export const scenarios: Scenario[] = [
   { name: "power-loss", override: "device.yml", surroundings: loopDevice, prepare: cutPower },
 ];
 
-/** kill -9 from outside of the containers, as the kernel does when memory is short. They restart by themselves. */
+/** kill -9 from outside of the containers, as by the kernel's OOM killer. Docker restarts them. */
 function kills(which: (context: Context) => readonly Service[]): Prepare {
   return async (context) => {
-    // The first process of a container takes all others with it: the instance, nginx's workers, the whole postmaster
-    // group.
+    // The first process of a container takes all others with it.
     const pids = await Promise.all(which(context).map((service) => firstProcess(context.topology, service)));
     return () => onHost(context.topology, `kill -9 ${pids.join(" ")}`);
   };
@@ -92,23 +91,23 @@ function restarts(which: (context: Context) => Service): Prepare {
   };
 }
 
-/** SIGSTOP for every process of Postgres: connections stay open, and nobody answers. */
+/** SIGSTOP for every process of Postgres: connections stay open without answers. */
 async function freezePostgres({ topology }: Context) {
   const listed = await topology.docker("top", await container(topology, "db"), "-eo", "pid");
   const pids = listed.match(/\d+/g)?.join(" ");
-  // One that has ended in the meantime is no failure, the postmaster's end would be.
+  // A backend may have ended meanwhile, the postmaster must not.
   const postmaster = await firstProcess(topology, "db");
   const each = (signal: string) => `kill -${signal} ${pids} 2>&-; kill -${signal} ${postmaster}`;
   return () => onHost(topology, `${each("STOP")} && sleep ${frozenS}; ${each("CONT")}`);
 }
 
-/** Connections to Postgres stay open and carry nothing any more. */
+/** All connections to Postgres go silent and stay open. */
 async function freezeNetwork({ topology }: Context) {
   const proxy = await firstProcess(topology, "proxy");
   return () => onHost(topology, `kill -STOP ${proxy} && sleep ${frozenS}; kill -CONT ${proxy}`);
 }
 
-/** Ten times, each connection to Postgres ends in the middle of an answer: of a commit, too. */
+/** Ends each connection to Postgres within an answer, also that of a commit, ten times. */
 async function cutNetwork({ topology }: Context) {
   const proxy = await firstProcess(topology, "proxy");
   return () => onHost(topology, `for i in $(seq 10); do kill -USR2 ${proxy} && sleep 0.2 || exit; done`);
@@ -127,7 +126,7 @@ const moments: Pick<Order, "at" | "sql" | "all">[] = [
   ...Array.from({ length: 5 }, () => ({ at: "accept" as const, all: true })),
 ];
 
-/** A connection to Postgres, or all of them, carries nothing more at some step of the protocol, and stays open. */
+/** One connection to Postgres, or all, go silent at a random step of the protocol and stay open. */
 async function silenceNetwork({ topology, random, signal, create }: Context) {
   const moment = random.pick(moments);
   const order: Order = {
@@ -148,7 +147,7 @@ async function silenceNetwork({ topology, random, signal, create }: Context) {
       .then((text) => {
         obeyed = JSON.parse(text) as Obeyed;
       });
-    // Statements of every kind go to both instances, until all that went silent is closed.
+    // Sends statements of every kind to both instances until all silent connections are closed.
     const paths = ["/pessoas?t=abc", "/contagem-pessoas", "/readyz"];
     const others = async () => {
       const asked: Promise<unknown>[] = [];
@@ -166,7 +165,7 @@ async function silenceNetwork({ topology, random, signal, create }: Context) {
     const { sql, silent, closed } = obeyed as unknown as Obeyed;
     const told = `silent at ${order.all ? "any step of all connections" : order.at}${sql && ` of "${sql.slice(0, 60)}"`}`;
     assert.equal(closed, silent, `${told}: ${silent - closed} of ${silent} connections are still open`);
-    // nginx asks the instances in turn.
+    // nginx alternates between the instances.
     const ends = performance.now() + backlogMs;
     for (let inARow = 0; inARow < 10; ) {
       const { kind } = await create();
@@ -180,8 +179,8 @@ async function silenceNetwork({ topology, random, signal, create }: Context) {
 }
 
 /**
- * The clock of the instances, or that of Postgres, jumps forwards and back by up to forty days, each time while creates
- * wait for a lock: for less time than they may.
+ * The clock of the instances or of Postgres jumps forwards and back by up to forty days, each time while creates wait
+ * for a lock, within their deadline.
  */
 function jumps(whose: "api" | "db"): Prepare {
   return async ({ topology, random }) => {
@@ -207,7 +206,7 @@ function jumps(whose: "api" | "db"): Prepare {
   };
 }
 
-/** No room for another page: writes are 503 and reads go on, until there is room. */
+/** The disk is full: creates get 503 and reads succeed until there is room. */
 async function fillDisk({ topology, signal, create }: Context) {
   const { get } = client(topology.url);
   const room = (command: string) => topology.compose("exec", "-T", "room", "sh", "-c", command);
@@ -222,8 +221,8 @@ async function fillDisk({ topology, signal, create }: Context) {
       ["/contagem-pessoas", / [1-9]\d*$/],
     ] as const;
     const isRefused = (outcome: Outcome) => outcome.kind === "unknown" && outcome.reason === "503";
-    // As after every checkpoint, the log has room in segments of its own: what does not fit any more are the tables, and
-    // Postgres goes on. Without any it would end, and start again and again until there is room.
+    // After a checkpoint the WAL has recycled segments, so only the tables lack room and Postgres continues. Otherwise it
+    // would restart until there is room.
     await topology.sql("select pg_switch_wal(); checkpoint");
     await room("cat /dev/zero >/data/ballast 2>&- || test -s /data/ballast");
     try {
@@ -239,7 +238,7 @@ async function fillDisk({ topology, signal, create }: Context) {
           assert.ok(response.status === 200 && holds.test(told), told);
         }
       }
-      // Who still fits into a page is right to get 201: after a vacuum these are some.
+      // Persons that fit into an existing page rightly get 201, some of them after a vacuum.
       const others = outcomes.filter((outcome) => !isRefused(outcome) && outcome.kind !== "acknowledged");
       assert.deepEqual(others, [], "POST on a full disk: neither 503 nor 201");
       assert.ok(outcomes.some(isRefused), "POST on a full disk: never 503");
@@ -269,7 +268,7 @@ async function loopDevice(): Promise<Surroundings> {
   };
 }
 
-/** No write of Postgres gets through for a while, and none fails: who creates waits for it. */
+/** The disk stalls: no write of Postgres completes for a while, and none fails, so creates wait. */
 async function stallDisk({ topology }: Context) {
   const folder = await dataFolder(topology);
   return async () => {
@@ -283,9 +282,8 @@ async function stallDisk({ topology }: Context) {
 }
 
 /**
- * As the power fails, for the data: from one moment on nothing reaches the disk any more, and what the kernel held
- * back until then, because nobody had flushed it, is gone. Then everything is killed. When Postgres starts again its
- * file system is mounted anew, from what is on the device.
+ * A power cut for the data: from one moment on nothing reaches the disk, and unflushed pages of the kernel are lost.
+ * Then everything is killed. Postgres restarts on a file system that is mounted anew from the device.
  */
 async function cutPower({ topology }: Context) {
   const folder = await dataFolder(topology);
@@ -308,12 +306,12 @@ function shutDown(folder: string) {
   });
   const file = openSync(folder, "r");
   const result = symbols.ioctl(file, shutdownRequest, ptr(new Uint32Array([withoutFlush])));
-  closeSync(file); // else it cannot be unmounted
+  closeSync(file); // or it cannot be unmounted
   close();
   assert.equal(result, 0, "the file system does not know EXT4_IOC_SHUTDOWN");
 }
 
-/** This machine cannot do it. */
+/** The machine cannot run the scenario. */
 export class NotHere extends Error {
   override name = "NotHere";
 }
@@ -321,13 +319,13 @@ export class NotHere extends Error {
 const container = (topology: Topology, service: Service | "proxy") =>
   topology.compose("ps", "--quiet", service);
 
-/** Its number outside of the container. */
+/** The container's process id on the host. */
 async function firstProcess(topology: Topology, service: Service | "proxy"): Promise<number> {
   const id = await container(topology, service);
   return Number(await topology.docker("inspect", "--format", "{{.State.Pid}}", id));
 }
 
-/** A shell script that may signal every process of the machine. It runs to its end also when this one is abandoned. */
+/** Runs a shell script that may signal every process of the machine, also when this process is aborted. */
 async function onHost({ docker }: Topology, script: string): Promise<void> {
   await docker(
     ...["run", "--rm", "--pid=host", "--network=none", "--user=root", "--cap-drop=all", "--cap-add=kill"],

@@ -1,4 +1,4 @@
-// Fuzzes the topology of the contest with schemathesis, by /openapi.json. Needs Docker with Compose, and Python.
+// Fuzzes the contest's topology with schemathesis, by /openapi.json. Needs Docker with Compose, and Python.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -8,10 +8,10 @@ const usage = `Usage: bun run test:fuzz [--seed S] [--seconds N]
 
 Sends what /openapi.json allows, and what it does not, through nginx, with all checks of schemathesis: every answer must
 be one that the document names, of its form, never a 5xx; what is valid must be accepted and what is not refused.
-Exits with 1 otherwise. It runs on a port and under a project name of its own, and removes them.
+Exits with 1 otherwise. It uses a port and a project name of its own, and removes them.
 
-  --seed S       whole number from which requests follow, default 1
-  --seconds N    how long, default 40
+  --seed S       whole number that decides the requests, default 1
+  --seconds N    length of the run, default 40
   -h, --help     this text
 
 Schemathesis is installed once, into node_modules/.cache. Needs Python 3.10 or newer with venv.`;
@@ -55,7 +55,7 @@ try {
 }
 process.exit(status);
 
-/** The path of schemathesis, in a Python environment that is made anew when requirements.txt has changed. */
+/** The path of schemathesis, in a Python environment for this version of requirements.txt. */
 async function install(): Promise<string> {
   const hash = Bun.hash.wyhash(await Bun.file(requirements).bytes()).toString(36);
   const folder = join(root, "node_modules", ".cache", `schemathesis-${hash}`);

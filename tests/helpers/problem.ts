@@ -1,7 +1,7 @@
 import { expect } from "bun:test";
 import type { Problem } from "./requests.ts";
 
-/** Checks that it is an RFC 9457 answer with this status, and returns its body. */
+/** Checks that the answer is an RFC 9457 problem with this status, and returns its body. */
 export async function problem(response: Response, status: number): Promise<Problem> {
   expect(response.headers.get("content-type")).toBe("application/problem+json");
   const body = (await response.json()) as Problem;

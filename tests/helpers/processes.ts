@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { client, type Found, newPessoa } from "./requests.ts";
 import { project } from "./support.ts";
 
-/** Runs TypeScript beside the server's modules; resolves with what it printed when it has ended by itself. */
+/** Runs TypeScript in the project's folder to its end. */
 export async function runCode(text: string, env: Record<string, string> = {}) {
   const child = Bun.spawn([process.execPath, "-e", text], {
     cwd: project,
@@ -17,7 +17,7 @@ export async function runCode(text: string, env: Record<string, string> = {}) {
   return { out, problems, code: await child.exited };
 }
 
-/** Resolves when there is a file in `folder` whose name begins with `prefix`. */
+/** Resolves when `folder` has a file whose name begins with `prefix`. */
 export async function appears(folder: string, prefix: string) {
   const gaveUp = new AbortController();
   const events = watch(folder, { signal: gaveUp.signal });
@@ -25,7 +25,7 @@ export async function appears(folder: string, prefix: string) {
   for await (const { filename } of events) if (filename?.startsWith(prefix)) return;
 }
 
-/** The processes whose command line names `folder`. */
+/** The ids of processes whose command line contains `folder`. */
 export function processesOn(folder: string): string[] {
   const commandOf = (pid: string) => {
     try {
@@ -42,7 +42,7 @@ export async function postmasterPid(dataDir: string): Promise<number> {
   return Number((await readFile(join(dataDir, "pg18", "postmaster.pid"), "utf8")).split("\n")[0]);
 }
 
-/** Sends creates one after the other until the server is gone; resolves with those that were acknowledged. */
+/** Sends creates one after the other until the server is gone; resolves with the acknowledged persons. */
 export async function createUntilGone(url: string, sent: (acknowledged: number) => void): Promise<Found[]> {
   const { post } = client(url);
   const acknowledged: Found[] = [];
@@ -55,7 +55,7 @@ export async function createUntilGone(url: string, sent: (acknowledged: number) 
   }
 }
 
-/** Every one of `persons` is read by id, and the count includes them. */
+/** All these persons can be read, and the count includes them. */
 export async function expectAll(url: string, persons: Found[]) {
   const { get, count } = client(url);
   for (const person of persons) expect(await (await get(`/pessoas/${person.id}`)).json()).toEqual(person);

@@ -1,6 +1,6 @@
 import net from "node:net";
 
-/** What a client of the registry at `url` does. */
+/** A client of the registry at `url`. */
 export function client(url: string, init: BunFetchRequestInit = {}) {
   const to = (path: string) => new URL(path, url).href;
   const post = (body: unknown, headers: Record<string, string> = { "Content-Type": "application/json" }) =>
@@ -14,7 +14,7 @@ export function client(url: string, init: BunFetchRequestInit = {}) {
     get: (path: string) => fetch(to(path), init),
     request: (path: string, more: RequestInit) => fetch(to(path), { ...init, ...more }),
     post,
-    /** The new person with these members changed. Throws unless the answer is 201. */
+    /** Creates a new person with these members changed. Throws unless the answer is 201. */
     async create(change: object = {}): Promise<Found> {
       const response = await post({ ...newPessoa(), ...change });
       if (response.status !== 201) throw new Error(`${response.status}: ${await response.text()}`);
@@ -46,7 +46,7 @@ export type Problem = {
 };
 
 let serial = 0;
-/** A valid person whose apelido nobody else in this run has. */
+/** A valid person with an apelido that is unique in this run. */
 export function newPessoa() {
   const apelido = `p${++serial}-${crypto.randomUUID().slice(0, 18)}`;
   return {
@@ -57,13 +57,13 @@ export function newPessoa() {
   };
 }
 
-/** The JSON of a valid person that is `bytes` long, by a member without meaning. */
+/** The JSON of a valid person, padded to `bytes`. */
 export const padded = (bytes: number) => {
   const body = JSON.stringify({ ...newPessoa(), padding: "" });
   return body.replace('"padding":""', `"padding":"${"x".repeat(bytes - body.length)}"`);
 };
 
-/** Sends bytes as they are and resolves with all that came back when the server closes, or when `until` matches. */
+/** Sends these bytes; resolves with all received bytes when the server closes, or when `until` matches. */
 export function raw(url: string, bytes: string | Uint8Array, until?: RegExp): Promise<string> {
   const { hostname, port } = new URL(url);
   const { promise, resolve, reject } = Promise.withResolvers<string>();

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { plugin } from "bun";
 import { startEmbedded } from "../../database/embedded.ts";
 
-// A test or a hook may take a minute, in every file: on a busy machine Bun's 5 s are too few. In a preload
-// setDefaultTimeout reaches the first file alone (oven-sh/bun#43787), and bunfig.toml has no setting for it (#7789).
+// A test or hook may take a minute, because Bun's 5 s are too short on a busy machine. In a preload setDefaultTimeout
+// affects the first file only (oven-sh/bun#43787), and bunfig.toml has no setting for it (#7789).
 plugin({
   name: "a minute for each test",
   setup: (build) => {
@@ -17,7 +17,7 @@ plugin({
   },
 });
 
-// One real PostgreSQL for the whole run: the one named by DATABASE_URL, else an embedded one of its own.
+// One PostgreSQL for the whole run: DATABASE_URL, or an embedded one.
 if (!process.env.DATABASE_URL) {
   const folder = await mkdtemp(join(tmpdir(), "pessoas-test-"));
   const embedded = await startEmbedded(folder, () => {});
@@ -26,5 +26,5 @@ if (!process.env.DATABASE_URL) {
   afterAll(async () => {
     await embedded.stop();
     await rm(folder, { recursive: true, force: true });
-  }, 60_000); // what is in its buffers goes to the disk first
+  }, 60_000); // it writes its buffers to disk first
 }

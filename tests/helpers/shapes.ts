@@ -1,4 +1,4 @@
-/** What is no request, or could be taken for two: the answer is one of these statuses, nothing else, and the end. */
+/** Invalid or ambiguous requests. Each must get one answer with a matching status, and then the end of the connection. */
 export const shapes: [what: string, status: RegExp, bytes: string][] = [
   [
     "a length and chunks (CL.TE)",

@@ -1,20 +1,20 @@
-// A proxy before Postgres that knows where in the protocol a connection is, and goes silent or ends at that step. It is
-// used within a test, or run as a process: bun silent-proxy.ts DATABASE_URL PATH CONTROL
+// A proxy for Postgres that makes connections silent, or ends them, at a given step of the protocol. Used within a test,
+// or as a process: bun silent-proxy.ts DATABASE_URL PATH CONTROL
 // https://www.postgresql.org/docs/current/protocol-flow.html
 import { rmSync } from "node:fs";
 import net from "node:net";
 
 /**
- * After which message a connection carries nothing more:
+ * The last message that a connection carries:
  * accept           nothing at all passes
  * ssl              SSLRequest
  * startup          the startup message
- * authentication   the request for authentication, which is "ok" where none is needed
+ * authentication   the request for authentication, which is "ok" if none is needed
  * before ready     all of the startup's answer but ReadyForQuery
  * ready            the startup's ReadyForQuery
  * parse            Parse of a statement
  * bind             Bind of a statement: Postgres has it and was not told to run it
- * execute          the whole statement: Postgres runs it, and nobody hears of it
+ * execute          the whole statement: Postgres runs it, and the client gets no answer
  * half             half of the bytes of a statement's answer
  * row              its first row
  * answered         its whole answer
@@ -27,21 +27,21 @@ export type Step = (typeof steps)[number];
 
 export type Fault = {
   at: Step;
-  /** Only at statements like this. */
+  /** Only for statements that match. */
   sql?: RegExp;
-  /** At the how many-th that fits, over all connections; default 1. */
+  /** The number of the match at which it happens, over all connections; default 1. */
   nth?: number;
-  /** And at each one that fits from then on, until heal(). */
+  /** Also at each later match, until heal(). */
   always?: boolean;
-  /** What the client sends goes on to Postgres. */
+  /** Messages of the client still reach Postgres. */
   answersOnly?: boolean;
-  /** Ends the connection instead. */
+  /** Ends the connection instead of silencing it. */
   close?: boolean;
 };
 
-/** A connection that has gone silent, or was ended. */
+/** A connection that was silenced or ended. */
 export type Silenced = {
-  /** What was under way there. */
+  /** The statement in flight. */
   sql: string;
   /** Resolves when the client has closed it. */
   closed: Promise<void>;
@@ -51,8 +51,8 @@ export type ProxyOptions = {
   /** A Unix socket to listen on; default: a free port of 127.0.0.1. */
   path?: string;
   /**
-   * How long a silent connection stays open to Postgres after its client has closed it, which Postgres does not hear;
-   * default: until close(). Where it is given, one without a transaction ends at once.
+   * The time that a silent connection to Postgres stays open after the client has closed its end; default: until
+   * close(). With a time, a connection without a transaction ends at once.
    */
   heldMs?: number;
 };
@@ -69,7 +69,7 @@ export type SilentProxy = Awaited<ReturnType<typeof silentProxy>>;
 
 const sslRequest = 80877103;
 
-/** Passes everything on to the Postgres at `databaseUrl`, except for the faults it is given. */
+/** Forwards everything to the Postgres at `databaseUrl`, apart from the faults. */
 export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOptions = {}) {
   const links = new Set<Link>();
   const sockets = new Set<net.Socket>();
@@ -79,7 +79,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
   let accepts = 0;
   let closesAtOnce = false;
 
-  // With allowHalfOpen the end of a client is not answered where the connection is silent.
+  // With allowHalfOpen a silent connection does not answer the end of its client.
   const server = net.createServer({ allowHalfOpen: true }, (client) => {
     accepts++;
     client.on("error", () => {}); // a close follows
@@ -122,22 +122,22 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
     closeAtOnce(): void {
       closesAtOnce = true;
     },
-    /** New connections and statements pass again; a silent connection stays silent. */
+    /** Ends all faults; a silent connection stays silent. */
     heal(): void {
       faults = [];
       closesAtOnce = false;
     },
-    /** Resolves when the whole answer to such a statement has passed. */
+    /** Resolves when a matching statement has been answered completely. */
     answered(sql: RegExp): Promise<void> {
       const { promise, resolve } = Promise.withResolvers<void>();
       const waiting = { sql, resolve };
       awaited.add(waiting);
       return promise.finally(() => awaited.delete(waiting));
     },
-    /** Connections that clients have open, silent ones included. */
+    /** The number of open connections of clients, silent ones included. */
     connections: () => links.size,
     accepts: () => accepts,
-    /** The processes of Postgres that it led to. */
+    /** The process ids of the backends it has connected to. */
     pids: () => [...pids],
     close(): void {
       server.close();
@@ -154,7 +154,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
     let phase: "new" | "starting" | "up" | "encrypted" = "new";
     let [deaf, mute, silent] = [false, false, false]; // deaf to the client, mute to it
     let [executed, inTransaction] = ["", false];
-    let held: Buffer[] = []; // an answer of which only half is to pass
+    let held: Buffer[] = []; // the answer of which only half passes
     const { promise: closed, resolve: clientClosed } = Promise.withResolvers<void>();
     const own: Link = { client, faults: [], isSilent: () => silent, silence };
     links.add(own);
@@ -197,7 +197,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
       return phase === "encrypted" ? bytes.length : messageLength(bytes);
     }
 
-    /** The message under way still passes. */
+    /** The message in flight still passes. */
     function silence({ close, answersOnly }: Pick<Fault, "answersOnly" | "close">, sql: string): Silenced {
       mute = true;
       deaf ||= !answersOnly;
@@ -252,7 +252,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
       hit("execute", sql);
     }
 
-    /** What is to pass of the message. */
+    /** The part of the message that passes. */
     function fromPostgres(message: Buffer): Buffer | undefined {
       const kind = kindOf(message);
       if (phase === "new" && kind === "S") phase = "encrypted"; // the answer to SSLRequest is this one byte
@@ -290,10 +290,10 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
 }
 
 type Way = {
-  /** Of the first message, as far as it can be told; Infinity: more bytes are needed. */
+  /** The length of the first message; Infinity: more bytes are needed. */
   length(bytes: Buffer): number;
   passes(): boolean;
-  /** Called for each message. Returns what is to pass of it. */
+  /** Called for each message. Returns the part that passes. */
   handle(message: Buffer): Buffer | undefined;
 };
 
@@ -305,7 +305,7 @@ function forward(from: net.Socket, to: net.Socket, { length, passes, handle }: W
     for (let end = length(rest); end > 0 && end <= rest.length; end = length(rest)) {
       const message = rest.subarray(0, end);
       rest = rest.subarray(end);
-      const before = passes(); // a message after which nothing passes still does
+      const before = passes(); // the last message itself passes
       const part = handle(message);
       if (before && part) passing.push(part);
     }
@@ -316,7 +316,7 @@ function forward(from: net.Socket, to: net.Socket, { length, passes, handle }: W
 }
 
 const kindOf = (message: Buffer) => String.fromCharCode(message[0] as number);
-/** A letter, four bytes that say how long the rest is with themselves, and the rest. */
+/** A letter, four bytes with the length of the rest including themselves, and the rest. */
 const messageLength = (bytes: Buffer) => (bytes.length < 5 ? Infinity : 1 + bytes.readInt32BE(1));
 /** The first message of a client has no letter. */
 const startupLength = (bytes: Buffer) => (bytes.length < 8 ? Infinity : bytes.readInt32BE(0));
@@ -336,21 +336,21 @@ function urlThrough(databaseUrl: string, address: ReturnType<net.Server["address
   return url.href;
 }
 
-/** What a process is asked to do. */
+/** The command to a process. */
 export type Order = Pick<Fault, "at" | "nth" | "answersOnly"> & {
   /** A regular expression. */
   sql?: string;
-  /** Silences all open connections at once, wherever they are. */
+  /** Silences all open connections at once, at any step. */
   all?: boolean;
-  /** From 0 to 1: which connection ends first, so that a new one comes to a step of the startup. */
+  /** From 0 to 1: selects the connection that ends first, so that a new one passes the startup. */
   pick: number;
-  /** How long clients have for closing what is silent. */
+  /** The time within which clients must close silent connections. */
   boundMs: number;
 };
-/** What came of it: the statement under way, the connections that went silent, and how many of them are closed. */
+/** The outcome: the statement in flight, the number of silent connections, and how many of them are closed. */
 export type Obeyed = { sql: string; silent: number; closed: number };
 
-const heldMs = 5000; // longer than Postgres keeps a transaction that nobody continues
+const heldMs = 5000; // longer than Postgres keeps an idle transaction
 
 if (import.meta.main) {
   const given = process.argv.slice(2);
@@ -368,7 +368,7 @@ if (import.meta.main) {
   for (const socket of [path, control]) rmSync(socket, { force: true });
   const proxy = await silentProxy(databaseUrl, { path, heldMs });
 
-  // Of its next answer only the first half passes, then each connection ends.
+  // Half of the next answer passes, then the connection ends.
   process.on("SIGUSR2", () => proxy.faultEach({ at: "half", close: true }));
 
   Bun.serve({
@@ -392,7 +392,7 @@ if (import.meta.main) {
   function faultAt(fault: Fault, pick: number): Promise<Silenced> {
     const silencing = proxy.fault(fault);
     if (fault.at === "parse")
-      proxy.endAll(); // a statement is parsed once on each connection
+      proxy.endAll(); // each connection parses a statement once
     else if (fault.sql === undefined) proxy.endOne(() => pick);
     return silencing;
   }

@@ -17,7 +17,7 @@ export async function newDatabase(): Promise<string> {
   return url.href;
 }
 
-/** Runs SQL behind the registry's back. */
+/** Runs SQL on the database. */
 export async function query(databaseUrl: string, text: string) {
   const sql = connect(databaseUrl);
   try {
@@ -27,7 +27,7 @@ export async function query(databaseUrl: string, text: string) {
   }
 }
 
-/** One connection, as the database's owner. */
+/** A client with one connection. */
 export function connect(databaseUrl: string): postgres.Sql {
   const url = new URL(databaseUrl);
   const host = url.searchParams.get("host");
@@ -35,7 +35,7 @@ export function connect(databaseUrl: string): postgres.Sql {
   return postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
 }
 
-/** A registry in this process, on a port of its own. */
+/** A registry in this process, on a free port. */
 export async function serve(env: Record<string, string> = {}, limits: Limits = {}) {
   const databaseUrl = env.DATABASE_URL ?? (await newDatabase());
   const running = await start(readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }), limits);
@@ -60,7 +60,7 @@ export async function until(holds: () => boolean | Promise<boolean>): Promise<vo
 export const project = join(import.meta.dir, "..", "..");
 export const server = [process.execPath, "run", join(project, "server.ts")];
 
-/** `bun run server.ts` as a user would start it. */
+/** Starts `bun run server.ts`, or `command`, with PATH, TMPDIR, PORT=0 and `env` as its environment. */
 export function beginServer(env: Record<string, string>, command = server) {
   const child = Bun.spawn(command, {
     env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", ...env },
@@ -82,15 +82,15 @@ export function beginServer(env: Record<string, string>, command = server) {
   void ended.then(() => resolve(undefined));
   return {
     child,
-    /** The URL or the socket that it listens on; undefined once it has ended. */
+    /** Resolves with its URL or socket when it listens, or with undefined when it has ended. */
     listening,
     soFar: () => output,
-    /** All its output, once it has ended. */
+    /** Resolves with its output when it has ended. */
     async output() {
       await ended;
       return output;
     },
-    /** The messages of its log, one per line, once it has ended. Throws unless all of its output is JSON. */
+    /** The same, with the message alone of each logged event. Throws unless all of its output is JSON. */
     async logged() {
       await ended;
       const events = output.trimEnd().split("\n") as string[];
@@ -99,15 +99,15 @@ export function beginServer(env: Record<string, string>, command = server) {
   };
 }
 
-/** The same once it listens, or has ended: then `url` is undefined. */
+/** beginServer, resolved when the server listens or has ended; then `url` is undefined. */
 export async function spawnServer(env: Record<string, string>, command = server) {
   const begun = beginServer(env, command);
   return { ...begun, url: await begun.listening };
 }
 
 /**
- * Runs a script of the project to its end: `path` from the root, with nothing but PATH and `env` in its environment.
- * `json` is undefined where it printed no JSON object.
+ * Runs a script of the project to its end. `path`: from the project's folder; environment: PATH, TMPDIR and `env`.
+ * `json` is undefined unless it printed a JSON object.
  */
 export async function runScript(path: string, args: string[] = [], env: Record<string, string> = {}) {
   const child = Bun.spawn([process.execPath, "run", join(project, path), ...args], {

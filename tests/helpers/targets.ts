@@ -1,4 +1,4 @@
-// Raw request targets, and what the contract says of each. Their bytes are those of latin1.
+// Raw request targets as latin1, and the allowed answers to them.
 import fc from "fast-check";
 
 const folders = ["/", "/contagem-pessoas", "/healthz", "/readyz", "/docs", "/openapi.json"];
@@ -54,7 +54,7 @@ function changed(target: string, { at, kind, piece }: { at: number; kind: number
   return before + piece + character + after;
 }
 
-/** A path that exists or nearly does, with a query, in origin-form or in absolute-form. Never holds CR, LF, NUL or a space. */
+/** An existing path or one close to it, with a query, in origin-form or absolute-form, without CR, LF, NUL and space. */
 export const targets = fc
   .record({
     path: fc.constantFrom(...small, nobody, ...others),
@@ -67,7 +67,7 @@ export const targets = fc
     return target.startsWith("/") ? origin + target : target;
   });
 
-/** What may be answered to `method` for this target through nginx. Nobody has an id in it, and there is no body. */
+/** The allowed statuses for `method` and this target through nginx, without a body, when no person has the id. */
 export function statusesOf(method: string, target: string): number[] {
   const origin = /^[a-z]+:\/\/[^/]+/i.exec(target)?.[0] ?? "";
   const [raw, query] = cut(target.slice(origin.length), "?");
@@ -105,5 +105,5 @@ function cut(text: string, mark: string): [before: string, after: string] {
   return at === -1 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
 }
 
-/** Whether it holds a control character, which no request line may. */
+/** Whether the text contains a control character, which a request line must not. */
 export const isControl = (text: string) => [...text].some((each) => each < " " || each === "\x7f");

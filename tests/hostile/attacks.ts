@@ -3,12 +3,12 @@ import { client, newPessoa, raw } from "../helpers/requests.ts";
 import { shapes } from "../helpers/shapes.ts";
 import type { Target, Way } from "./target.ts";
 
-/** What is attacked, for those who attack it. */
+/** The attacked registry. */
 type Victim = Pick<Target, "url" | "way">;
 
 export type Attack = {
   name: string;
-  /** Ends by itself, or when `signal` is aborted; resolves with a sentence on what became of it. */
+  /** Ends by itself or when `signal` is aborted; resolves with a sentence on the result. */
   run(victim: Victim, signal: AbortSignal): Promise<string>;
 };
 
@@ -29,9 +29,9 @@ export const attacks: Attack[] = [
 
 const lastsMs = 12_000;
 /**
- * After so long they are cut who have said nothing, who owe a header, or a body. nginx.conf says 10 s; to nginx a silent
- * connection is only told of after some seconds (deferred). Bun gives the first header of a connection 10 s, and all else
- * the idleTimeout of server.ts, 75 s, however often a byte comes; it looks every 4 s.
+ * The time until a silent connection, or one with an incomplete header or body, is closed. nginx.conf has 10 s, and nginx
+ * learns of a silent connection some seconds late (deferred). Bun has 10 s for the first header of a connection and
+ * server.ts' idleTimeout, 75 s, for the rest, even if bytes arrive; it checks every 4 s.
  */
 const cutMs: Record<Way, Record<"silence" | "header" | "body", number>> = {
   nginx: { silence: 24_000, header: 12_000, body: 14_000 },
@@ -40,14 +40,14 @@ const cutMs: Record<Way, Record<"silence" | "header" | "body", number>> = {
 
 type Client = ReturnType<typeof client>;
 type Peer = {
-  /** What came back, up to a megabyte of it. */
+  /** The received bytes, up to a megabyte. */
   received: string;
   closed: boolean;
   write(bytes: string): void;
   end(): void;
 };
 
-/** A connection that says what it is told to say. With `reads` false nothing is taken from the socket. */
+/** A raw connection. With `reads` false it never reads from the socket. */
 async function connect(url: string, reads = true): Promise<Peer> {
   const { hostname, port } = new URL(url);
   const peer: Peer = { received: "", closed: false, write() {}, end() {} };
@@ -81,7 +81,7 @@ async function connect(url: string, reads = true): Promise<Peer> {
   return peer;
 }
 
-/** `n` connections, opened 100 at a time. A connection that is refused is not among them. */
+/** Opens `n` connections, 100 at a time, without those that are refused. */
 async function crowd(url: string, n: number, reads = true): Promise<Peer[]> {
   const peers: Peer[] = [];
   for (let opened = 0; opened < n; opened += 100) {
@@ -93,7 +93,7 @@ async function crowd(url: string, n: number, reads = true): Promise<Peer[]> {
   return peers;
 }
 
-/** Does it once a second until it has taken long enough. */
+/** Repeats it once a second for the length of the attack. */
 async function every(signal: AbortSignal, act: () => void, ms = lastsMs) {
   for (
     const ends = performance.now() + ms;
@@ -119,7 +119,7 @@ async function idle({ url, way }: Victim, signal: AbortSignal) {
   return `${open} connections at once that say nothing, ${cut} cut`;
 }
 
-/** Resolves when all of them are closed, or after a while. */
+/** Resolves when all are closed, or after a time limit. */
 async function settled(peers: Peer[], signal: AbortSignal, ms = 10_000) {
   const ends = performance.now() + ms;
   while (peers.some(({ closed }) => !closed) && performance.now() < ends && !signal.aborted)
@@ -199,7 +199,7 @@ async function pipelining({ url }: Victim, signal: AbortSignal) {
     await Bun.sleep(200);
   }
   const all = peers.map(answered);
-  const cut = peers.filter(({ closed }) => closed).length; // Bun hangs up; see tests/contract/raw-http.test.ts
+  const cut = peers.filter(({ closed }) => closed).length; // Bun closes; see tests/contract/raw-http.test.ts
   for (const peer of peers) peer.end();
   for (const each of all) {
     assert.ok(
@@ -210,7 +210,7 @@ async function pipelining({ url }: Victim, signal: AbortSignal) {
   return `50 connections with ${requests} requests at once: ${tally(all.flat())}; ${cut} cut`;
 }
 
-/** Answers of 3 MB, several on one connection, that nobody reads. Needs persons who hold "unread". */
+/** Unread answers of 3 MB, several per connection. Needs persons with "unread". */
 async function unreadAnswers({ url }: Victim, signal: AbortSignal) {
   const lanes = Array.from({ length: 60 }, () => hugePerson("unread"));
   const { post } = client(url);
@@ -226,7 +226,7 @@ async function unreadAnswers({ url }: Victim, signal: AbortSignal) {
   return `${peers.length} connections with 8 searches each, of 3 MB, and none read`;
 }
 
-/** The largest file there is, from many at once before it has been compressed. */
+/** The largest file, requested by many clients at once before it has been compressed. */
 async function unreadPages({ url }: Victim, signal: AbortSignal) {
   const peers = await crowd(url, 700, false);
   for (const peer of peers)
@@ -236,7 +236,7 @@ async function unreadPages({ url }: Victim, signal: AbortSignal) {
   return `${peers.length} connections that ask for the script of /docs, and read nothing`;
 }
 
-/** As many requests as its lanes get answered. */
+/** Requests in a closed loop. */
 async function flood(
   url: string,
   signal: AbortSignal,
@@ -300,7 +300,7 @@ const bombs: [what: string, status: number, body: () => string | Uint8Array][] =
   ],
 ];
 
-/** All that is no request, or could be taken for two. Who is cut while it still sends may see a reset and no answer. */
+/** Invalid and ambiguous requests. A client that is still sending may get a reset instead of the answer. */
 async function noRequests({ url }: Victim, signal: AbortSignal) {
   const answers: string[] = [];
   const ends = performance.now() + lastsMs;
@@ -328,7 +328,7 @@ const wrong: [what: string, statuses: RegExp, bytes: () => string][] = [
   ["a body of 5 MB", /^413$/, () => post(`Content-Length: 5000000\r\n${json}`, "x".repeat(5_000_000))],
   ["a length of 2^53 - 1", /^413$/, () => post(`Content-Length: ${2 ** 53 - 1}\r\n${json}`, "")],
   ["chunks of 5 MB", /^413$/, () => post("Transfer-Encoding: chunked", chunks(5_000_000))],
-  // What is left is taken for a request of its own, and is none: Bun hangs up, before or after the first answer.
+  // The rest is an invalid request, so Bun closes the connection before or after the first answer.
   [
     "a length that is too short",
     /^(400(,400)?)?$/,
@@ -344,7 +344,7 @@ function chunks(bytes: number): string {
   return `2000\r\n${"x".repeat(0x2000)}\r\n`.repeat(bytes / 0x2000);
 }
 
-/** Bodies that are too large, and lengths that lie. Resets: as above. */
+/** Bodies that are too large, and wrong lengths. Resets: as above. */
 async function wrongLengths({ url }: Victim, signal: AbortSignal) {
   const answers: string[] = [];
   const ends = performance.now() + lastsMs;
@@ -391,7 +391,7 @@ async function hugePersons({ url }: Victim, signal: AbortSignal) {
 }
 
 const terms = [
-  // All that hold it are 50 rows of a table; at a million persons everybody, or hundreds of thousands.
+  // Terms of 50 rows, and terms that hundreds of thousands of a million persons contain.
   ...["a", "e", "z", "é", "%", "_", "\\", "0", " ", "🦜", "qx", "an"],
   ...["backend", "ckend", "silva", "ana silva", "silva silva silva silva", "backend zzzz", "aaa", "xq zw"],
   ...["%%%%%%%%", "a".repeat(400), "a".repeat(4096), "%".repeat(2000), "zzzzzzzzzzzz", "a b c d e f g h i j"],

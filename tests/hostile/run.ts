@@ -1,4 +1,4 @@
-// Attacks the registry, and asks a well-behaved client beside it how it is.
+// Attacks the registry, and measures a well-behaved client beside the attack.
 import { join } from "node:path";
 import { latencyAt, type Result } from "../../stress-test/load/results.ts";
 import { namedOf, readArguments, wholeOf } from "../../tools/arguments.ts";
@@ -11,12 +11,12 @@ const usage = `Usage: bun run test:hostile [--direct] [--people N] [--attack NAM
 
 Attacks the contest's topology through nginx, for 12 s each, while a client beside it creates, reads and searches 20
 times a second. Exits with 1 when one of its creates or reads fails or their p99 is over ${promiseMs} ms, when an attack gets
-an answer that it should not or is not cut in time, or when a process ended or took too much memory. It runs on a port and
-under a project name of its own, and removes them. Needs Docker with Compose.
+a wrong answer or its connection is not closed in time, or when a process ends or takes too much memory. It uses a port
+and a project name of its own, and removes them. Needs Docker with Compose.
 
-  --direct         attacks one instance without nginx, as bun run server.ts starts it, and needs no Docker
-  --people N       how many are in the registry before, default 50000; a million take minutes to fill in
-  --attack NAME    only this one; may be given several times
+  --direct         attacks bun run server.ts without nginx, and needs no Docker
+  --people N       persons in the registry at the start, default 50000; a million take minutes
+  --attack NAME    run only this one; may be given several times
   -h, --help       this text
 
 Attacks: ${attacks.map(({ name }) => name).join(", ")}
@@ -110,7 +110,7 @@ async function check(name: string, attack: () => Promise<string>) {
   if (problems.length > 0) console.error(await target.logs());
 }
 
-/** A client beside the attack; `leave` resolves with what it has seen. */
+/** A client beside the attack; `leave` resolves with its answers. */
 function settle() {
   const child = Bun.spawn([process.execPath, join(import.meta.dir, "neighbour.ts"), target.url], {
     stdin: "pipe",

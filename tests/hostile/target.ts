@@ -12,20 +12,20 @@ export type Way = "nginx" | "direct";
 export type Target = {
   way: Way;
   url: string;
-  /** Whose memory is looked at. */
+  /** The processes whose memory is checked. */
   parts: readonly string[];
-  /** Bytes that each of them took at most since it was asked last, and what is wrong with it. */
+  /** The peak memory of each in bytes since the last call, and problems. */
   condition(): Promise<{ peak: number; problems: string[] }[]>;
   /** The last lines of its logs. */
   logs(): Promise<string>;
-  /** Also when it is abandoned. */
+  /** Removes it, also after an abort. */
   remove(): Promise<void>;
 };
 
 // Where there is memory Bun takes more before it collects; in the topology, for the same, an instance has 256.
 const instanceMiB = 512;
 
-/** The topology of the contest, with so many persons in it. */
+/** The contest's topology, with this number of persons. */
 export async function throughNginx(abandoned: AbortSignal, people: number): Promise<Target> {
   const { url, compose, up, health, sql, fill, remove } = topology(abandoned, { name: "hostile" });
   try {
@@ -54,7 +54,7 @@ export async function throughNginx(abandoned: AbortSignal, people: number): Prom
   };
 }
 
-/** `bun run server.ts` on a free port, and a PostgreSQL with so many persons in it. Its memory is known on Linux. */
+/** `bun run server.ts` on a free port, on a PostgreSQL with this number of persons. Its memory is known on Linux only. */
 export async function directly(abandoned: AbortSignal, people: number): Promise<Target> {
   const folder = await temporaryFolder();
   const database = await startEmbedded(folder.path, () => {});
@@ -83,7 +83,7 @@ export async function directly(abandoned: AbortSignal, people: number): Promise<
       if (ended !== null) return [{ peak: Number.NaN, problems: [`the server has ended: ${ended}`] }];
       if (process.platform !== "linux") return [{ peak: Number.NaN, problems: [] }];
       const [, kB] = /^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${child.pid}/status`, "utf8")) ?? [];
-      writeFileSync(`/proc/${child.pid}/clear_refs`, "5"); // from here on anew
+      writeFileSync(`/proc/${child.pid}/clear_refs`, "5"); // resets the peak
       const peak = Number(kB) * 1024;
       const tooMuch = peak > instanceMiB * 2 ** 20;
       return [{ peak, problems: tooMuch ? [`the server: more than ${instanceMiB} MiB`] : [] }];
@@ -97,7 +97,7 @@ export async function directly(abandoned: AbortSignal, people: number): Promise<
   };
 }
 
-/** Straight into the tables: what a server would have stored of them. */
+/** Inserts the rows that a server would have stored. */
 async function populate(sql: (text: string) => Promise<unknown>, people: number): Promise<void> {
   const pick = (from: string, salt: string) =>
     `(array[${from}])[1 + abs(hashtext('${salt}' || n)) % ${from.split(",").length}]`;
@@ -119,7 +119,7 @@ async function populate(sql: (text: string) => Promise<unknown>, people: number)
           'Backend' as everybody, ${language} as stack) person`);
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kfilling in: ${from + 49_999} of ${people}`);
   }
-  // 20,000 of the later ones hold all of the terms of one and two characters that anybody holds, 50 times or as often as they are.
+  // 20,000 of the indexed persons have every term of one and two characters as often as needed.
   await sql(`
     insert into short_terms (term, id)
     select term, id from (
@@ -133,7 +133,7 @@ async function populate(sql: (text: string) => Promise<unknown>, people: number)
       ) as terms
     ) as numbered
     where nth <= 50`);
-  await sql("insert into short_terms select '', id from pessoas where busca is not null limit 50"); // there are later ones
+  await sql("insert into short_terms select '', id from pessoas where busca is not null limit 50"); // marks that the index has rows
   await sql("vacuum analyze pessoas, short_terms");
   console.error(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${people} people in the registry`);
 }

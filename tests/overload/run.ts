@@ -1,4 +1,4 @@
-// Sends the topology of the contest twice what it can bear. Needs Docker with Compose.
+// Sends the contest's topology twice its peak. Needs Docker with Compose.
 import { randomFrom } from "../../stress-test/data/payloads.ts";
 import { evenly } from "../../stress-test/load/arrivals.ts";
 import { generator, type Run } from "../../stress-test/load/generator.ts";
@@ -21,32 +21,32 @@ const leastGoodput = 80; // % of the peak
 const leastOfKind = 50; // % of the peak of creates, reads and searches each
 const mostRefusalMs = 1000; // p99
 const recoveryS = 5;
-const step = 1.1; // in search of the peak: so much more
-const stepS = 4; // for so long
-const nearlyAll = 0.97; // is answered at its end, where it is sustained
-const people = 55_000; // from the 50,001st on a create costs more, and it is the same for long
+const step = 1.1; // factor between steps in search of the peak
+const stepS = 4; // seconds per step
+const nearlyAll = 0.97; // the share answered at the end of a sustained step
+const people = 55_000; // beyond the 50,000 in memory a create costs more
 const usage = `Usage: bun run test:overload [--seconds N] [--times X]
 
-Fills the contest's topology with ${people} persons and finds its peak, through nginx: creates, reads and searches as the
-contest mixes them, first as many as are answered 64 at a time, then a tenth more, and so on, whether answers come or not,
-until somebody is refused or waits. Then sends X times the peak. Latency counts from when each was due. Exits with 1 unless
-  - at least ${leastGoodput} % of the peak is still answered, ${leastOfKind} % of each kind, rightly, and whoever got 201 is stored
-  - all others get 503 with Retry-After and nothing else, 99 % of them within ${mostRefusalMs} ms
+Fills the contest's topology with ${people} persons and finds its peak with the contest's mix of creates, reads and searches
+through nginx: first the rate of a closed loop of 64, then an open loop that grows by a tenth until a request is refused or
+queued. Then sends X times the peak. Latency counts from when a request was due. Exits with 1 unless
+  - at least ${leastGoodput} % of the peak is still answered, ${leastOfKind} % of each kind, and every person with a 201 is stored
+  - all other requests get 503 with Retry-After, 99 % of them within ${mostRefusalMs} ms
   - no process is killed or restarts, so memory stays within the limits
-  - ${recoveryS} s later a usual load, a quarter of the first, is answered as quickly as before, and nobody is refused
-It runs on a port and under a project name of its own, and removes them. It takes N and 60 seconds, 4,100 open files
-(ulimit -n), and 2 processors that do nothing else: the topology has 1.5 of them, what sends the other half. Where that
-is too little, "sent/s" is less than X times the peak, or the latencies are those of the machine.
+  - ${recoveryS} s later a quarter of the first rate is answered as quickly as before, and none is refused
+It uses a port and a project name of its own, and removes them. It takes N + 60 seconds, 4,100 open files (ulimit -n) and
+2 idle processors: 1.5 for the topology, 0.5 for the load. With less, "sent/s" is below X times the peak, or latencies
+are those of the machine.
 
-  --seconds N     how long it is overloaded, default 60
-  --times X       how much of the peak is sent, default 2
+  --seconds N     length of the overload, default 60
+  --times X       load as a multiple of the peak, default 2
   -h, --help      this text`;
 
 const refused = "503 with Retry-After";
 const kinds = ["create", "read", "search", "search without t"] as const;
 type Kind = (typeof kinds)[number];
 
-/** A run, and how long its requests were due. */
+/** A run, and the seconds over which its requests were due. */
 type Phase = Run & { seconds: number; endMs: number };
 
 const { seconds, times } = readArguments(
@@ -64,7 +64,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 const { url, up, health, sql, compose, remove } = topology(abandoned.signal, { name: "overload" });
 const load = generator({ url, timeoutMs: 60_000 });
 abandoned.signal.addEventListener("abort", () => load.close());
-const created: string[] = []; // ids of all that got 201
+const created: string[] = []; // ids of all creates with a 201
 const next = requests();
 const runs: Run[] = [];
 const problems: string[] = [];
@@ -138,7 +138,7 @@ async function check() {
   if (problems.length > 0) console.error(await compose("logs", "--tail", "5"));
 }
 
-/** What the contest's load consists of, with names that many persons hold. */
+/** The contest's mix, with names that many persons have. */
 function requests(): () => Request {
   const random = randomFrom(1);
   const kind = mix(contestShares);
@@ -175,12 +175,12 @@ function requests(): () => Request {
   };
 }
 
-/** 64 at once, each followed by another one when it is answered, whatever the answer. */
+/** A closed loop of 64 requests at once. */
 async function closed(seconds: number): Promise<Phase> {
   return await phaseOf(load.closed({ users: 64, seconds, next }));
 }
 
-/** `rate` requests a second, whether answers come or not. Those still missing at the end come into it later. */
+/** An open loop of `rate` requests per second. Answers after its end count, too. */
 async function open(rate: number, seconds: number): Promise<Phase> {
   return await phaseOf(load.open({ arrivals: evenly(rate, seconds), tickMs: 2, next }));
 }
@@ -200,7 +200,7 @@ async function quiet() {
   abandoned.signal.throwIfAborted();
 }
 
-/** More and more a second, until somebody is refused or has no answer yet at the end: the one before that. */
+/** The highest rate at which no request is refused, and nearly all are answered at the end of the step. */
 async function sustainable(first: Phase): Promise<Phase> {
   for (let best = first; ; ) {
     await quiet();
@@ -212,7 +212,7 @@ async function sustainable(first: Phase): Promise<Phase> {
   }
 }
 
-/** Right answers a second while it lasted, of one kind or of all. */
+/** Right answers per second, of one kind or of all. */
 function goodput(phase: Phase, kind?: Kind): number {
   const inTime = good(phase).filter(({ dueMs, ms }) => dueMs + ms <= phase.endMs);
   return inTime.filter((result) => result.kind === (kind ?? result.kind)).length / phase.seconds;

@@ -8,11 +8,11 @@ import { client, raw } from "../helpers/requests.ts";
 import { newDatabase, query, server, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
 const forged = '{"msg":"forged"}';
-// A line of its own, a colour, a title of the window, what turns text around, and what is beyond 16 bits.
+// Line ends, a colour, a window title, a change of text direction, and characters beyond 16 bits.
 const nasty = `x\n${forged}\r\x1b[31m\x9b2J\x85\u2028${forged}\u2029\u202e\u{e0001}\0\ud800`;
 const lineEnds = /[\n\r\x85\u2028\u2029]/;
 
-test("an event is one line of JSON, whatever it holds", () => {
+test("an event is one line of JSON, for any content", () => {
   const line = asJson("warn", nasty, { nasty });
   expect(line).not.toMatch(lineEnds);
   expect(line).toMatch(/^[\x20-\x7e]+$/);
@@ -20,13 +20,13 @@ test("an event is one line of JSON, whatever it holds", () => {
   expect(JSON.parse(line)).toEqual({ time, level: "warn", msg: nasty, nasty });
 });
 
-test("on a terminal its other lines are indented, and nothing in it is for the terminal", () => {
+test("on a terminal further lines are indented, and control characters are removed", () => {
   const text = asText(`one\n${nasty}`, { code: "23505", stack: undefined });
   expect(text).toMatch(/^one\n {4}x\n {4}\{"msg[^\n]+ code=23505$/);
   expect(text.replaceAll("\n", "")).not.toMatch(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
 });
 
-test("of an unexpected error neither its message is told nor what Postgres quotes", async () => {
+test("the trace of an unexpected error has neither its message nor values that Postgres quotes", async () => {
   const url = await newDatabase();
   await query(url, "create table t (name text primary key check (name <> 'josé'))");
   const insert = "insert into t values ('josé')";
@@ -35,15 +35,15 @@ test("of an unexpected error neither its message is told nor what Postgres quote
   (refused as Error).message += nasty;
   expect(trace(refused)).toMatchObject({ error: "PostgresError", code: "23514", stack: undefined });
   const wrong = await query(url, "select 'josé'::date").catch((error: unknown) => error);
-  const told = trace(wrong);
-  expect(told).toMatchObject({ error: "PostgresError", code: "22007" });
-  expect(told.stack).toMatch(/^at .+:\d+:\d+/);
-  expect(told.stack).not.toContain("josé");
+  const traced = trace(wrong);
+  expect(traced).toMatchObject({ error: "PostgresError", code: "22007" });
+  expect(traced.stack).toMatch(/^at .+:\d+:\d+/);
+  expect(traced.stack).not.toContain("josé");
   expect(trace(new URIError(`josé\n    at forged (x.ts:1:1)`)).stack).not.toMatch(/jos|forged/);
   expect(trace("josé")).toEqual({ error: "string" });
 });
 
-test("on a terminal a person reads it as it is", async () => {
+test("on a terminal the log is plain text", async () => {
   const { promise: line, resolve } = Promise.withResolvers<string>();
   let shown = "";
   await using terminal = new Bun.Terminal({
@@ -64,7 +64,7 @@ const person = {
 };
 const secret = /secreto|1971|forged/;
 
-test("nothing of what clients send is in the log: not when it is refused, nor when the server makes a mistake", async () => {
+test("the log has no values of clients, neither of refused requests nor after a bug", async () => {
   const databaseUrl = await newDatabase();
   const { url, child, output } = await spawnServer({ DATABASE_URL: databaseUrl, LOG_LEVEL: "debug" });
   const { get, post, search } = client(url as string);
@@ -79,7 +79,7 @@ test("nothing of what clients send is in the log: not when it is refused, nor wh
   expect(answers.map(({ status }) => status)).toEqual([201, 422, 400, 422, 404, 404]);
   await search("secreto\n");
   await raw(url as string, `GET /\x1b[31msecreto HTTP/1.1\r\nHost: secreto\r\nConnection: close\r\n\r\n`);
-  // A schema that the server does not know: whatever it asks now is a mistake of its own.
+  // With an unknown schema every statement is a bug of the server.
   await query(databaseUrl, "alter table pessoas rename nome to other");
   const failed = [
     await post({ ...person, apelido: "outro-secreto" }),
@@ -88,7 +88,7 @@ test("nothing of what clients send is in the log: not when it is refused, nor wh
   ];
   expect(failed.map(({ status }) => status)).toEqual([500, 500, 500]);
   expect(await Promise.all(failed.map((answer) => answer.text()))).not.toContain("column");
-  // And a database that says no in words of its own.
+  // An error of the database with values in its message.
   await query(databaseUrl, "alter table pessoas rename other to nome");
   await query(
     databaseUrl,
@@ -117,7 +117,7 @@ test("nothing of what clients send is in the log: not when it is refused, nor wh
   );
 });
 
-test("without LOG_LEVEL no request is logged; with error nothing but errors", async () => {
+test("by default no request is logged; LOG_LEVEL=error logs errors alone", async () => {
   const databaseUrl = await newDatabase();
   const { url, child, logged } = await spawnServer({ DATABASE_URL: databaseUrl });
   await client(url as string).post(person);
@@ -137,7 +137,7 @@ beforeAll(async () => {
 });
 afterAll(() => folder[Symbol.asyncDispose]());
 
-test("Postgres' own log holds nobody, whatever it has against an insert", async () => {
+test("the log of the embedded PostgreSQL has no values of a refused insert", async () => {
   const embedded = await startEmbedded(folder.path, () => {});
   const db = openDb({ url: embedded.url, timeoutMs: 5000, batchSize: 8, searches: 1, queueLimit: 8 });
   await db.migrate();

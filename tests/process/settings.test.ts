@@ -3,14 +3,14 @@ import { join } from "node:path";
 import { describeSettings, help, readSettings } from "../../process/settings.ts";
 import { project } from "../helpers/support.ts";
 
-test("every setting has a default that works; an empty one counts as not set", () => {
+test("every setting has a valid default, and an empty value counts as not set", () => {
   const defaults = readSettings({});
   expect(defaults).toMatchObject({ HOST: "127.0.0.1", PORT: 9999, CACHE_BYTES: 33_554_432 });
   expect(defaults.DATABASE_URL).toBeUndefined();
   expect(readSettings({ PORT: "", DATABASE_URL: "", SOCKET: "" })).toEqual(defaults);
 });
 
-test("reads what is given and ignores the rest", () => {
+test("given settings are read, and other variables ignored", () => {
   const settings = readSettings({
     PORT: "0",
     DATABASE_URL: "postgresql://u:p@host:5432/db",
@@ -31,18 +31,18 @@ test.each([
   [{ SOCKET: `/${"x".repeat(100)}` }, "SOCKET: expected a path of at most 100 bytes"],
   [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "PORT: "],
   [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "BATCH_WINDOW_MS: "],
-])("%j is refused in one line that names it", (env, message) => {
+])("%j is refused in one line that names the setting", (env, message) => {
   expect(() => readSettings(env)).toThrow(message);
   expect(() => readSettings(env)).toThrow(/^[^\n]+$/);
 });
 
-test("a replica is one of a DATABASE_URL", () => {
+test("DATABASE_URL_READ needs DATABASE_URL", () => {
   expect(() => readSettings({ DATABASE_URL_READ: "postgres://u:secret@h/d" })).toThrow(
     /^DATABASE_URL_READ: expected DATABASE_URL, too(?!.*secret)/,
   );
 });
 
-test("a wrong DATABASE_URL is refused without showing it, for it may hold a password", () => {
+test("the error of a wrong DATABASE_URL does not show it, because it may contain a password", () => {
   expect(() => readSettings({ DATABASE_URL: "mysql://u:secret@h/d" })).toThrow(
     /^DATABASE_URL: expected a URL such as (?!.*secret)/,
   );
@@ -51,7 +51,7 @@ test("a wrong DATABASE_URL is refused without showing it, for it may hold a pass
   );
 });
 
-test("the table in docs/operations.md says what the settings are", async () => {
+test("the table in docs/operations.md lists all settings and defaults", async () => {
   const operations = await Bun.file(join(project, "docs", "operations.md")).text();
   const rows = [...operations.matchAll(/^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$/gm)].map((row) =>
     row.slice(1).map((cell) => cell.replaceAll("`", "")),
@@ -82,6 +82,6 @@ test("--help names every setting and its default, and fits a terminal", () => {
   }
   const lines = help()
     .split("\n")
-    .filter((line) => !line.includes("default: ")); // a path is as long as it is
+    .filter((line) => !line.includes("default: ")); // a path may be longer
   expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
 });

@@ -1,14 +1,15 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
-import { appendFile } from "node:fs/promises";
+import { appendFile, mkdir, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { listenerOf } from "../../process/port.ts";
 import { expectAll, processesOn, runCode } from "../helpers/processes.ts";
 import { client, newPessoa } from "../helpers/requests.ts";
 import { newDatabase, project, query, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
 describe.concurrent("bun run server.ts", () => {
-  test("starts a database by itself, keeps it between runs, and ends in order on SIGTERM", async () => {
+  test("starts a database, keeps its data between runs, and stops gracefully on SIGTERM", async () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: join(folder.path, "data") };
     const first = await spawnServer(env);
@@ -25,7 +26,7 @@ describe.concurrent("bun run server.ts", () => {
     expect(second.child.exitCode).toBe(0);
   });
 
-  test("a second server on the same folder is refused and does the first no harm", async () => {
+  test("refuses a folder that another server uses, which continues", async () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: folder.path };
     const first = await spawnServer(env);
@@ -38,7 +39,7 @@ describe.concurrent("bun run server.ts", () => {
     await first.output();
   });
 
-  test("serves on a Unix socket, also where a killed server left one, but not where another listens", async () => {
+  test("serves on a Unix socket, replaces that of a killed server, and refuses one in use", async () => {
     await using folder = await temporaryFolder();
     const env = { DATABASE_URL: await newDatabase(), SOCKET: join(folder.path, "api.sock") };
     const first = await spawnServer(env);
@@ -59,13 +60,13 @@ describe.concurrent("bun run server.ts", () => {
     [{ PORT: "70000" }, 'PORT: expected a whole number from 0 to 65535, got "70000"\n'],
     [{ DATABASE_URL: "nonsense" }, /^DATABASE_URL: expected a URL[^\n]+\n$/],
     [{ DATA_DIR: "/dev/null/data" }, /^DATA_DIR: [^\n]+\n$/],
-  ])("%j is refused in one line, with exit status 1", async (env, message) => {
+  ])("refuses %j in one line, with exit status 1", async (env, message) => {
     const { logged, child } = await spawnServer(env);
     expect(await logged()).toMatch(message);
     expect(child.exitCode).toBe(1);
   });
 
-  test("a taken port and a refused database are told in one line", async () => {
+  test("reports a port in use and an unknown database in one line", async () => {
     const databaseUrl = await newDatabase();
     const running = await serve({ DATABASE_URL: databaseUrl });
     const taken = await spawnServer({ DATABASE_URL: databaseUrl, PORT: new URL(running.url).port });
@@ -123,20 +124,20 @@ describe("a start that rejects", () => {
   });
 });
 
-describe("an address that cannot be listened on", () => {
+describe("an unusable address is refused", () => {
   test.each([
     ["nowhere.invalid", "cannot be resolved"],
     ["127.0.0.1:80", "cannot be resolved"],
     ["256.1.1.1", "cannot be resolved"],
     ["203.0.113.1", "is not an address of this machine"],
     ["2001:db8::1", "is not an address of this machine"],
-  ])("HOST=%s %s", async (HOST, why) => {
+  ])("HOST=%s: %s", async (HOST, why) => {
     await expect(serve({ HOST })).rejects.toThrow(
       `HOST: "${HOST}" ${why}; set HOST to 127.0.0.1, or to 0.0.0.0 for all addresses`,
     );
   });
 
-  test("SOCKET in a folder that is missing, and one that is a folder", async () => {
+  test("SOCKET in a missing folder, and SOCKET that is a folder", async () => {
     await using folder = await temporaryFolder();
     await expect(serve({ SOCKET: join(folder.path, "no", "api.sock") })).rejects.toThrow(
       /^SOCKET: .*ENOENT.+; set a/,
@@ -145,7 +146,7 @@ describe("an address that cannot be listened on", () => {
   });
 });
 
-test("on a Unix socket: a stale one is replaced, a living one refused", async () => {
+test("a stale SOCKET is replaced, and one in use refused", async () => {
   await using folder = await temporaryFolder();
   const SOCKET = join(folder.path, "api.sock");
   const env = { SOCKET, DATABASE_URL: await newDatabase() };
@@ -157,7 +158,7 @@ test("on a Unix socket: a stale one is replaced, a living one refused", async ()
   await registry.stop();
 });
 
-test("bun --watch: a reload is quiet, and goes on with the same data", async () => {
+test("a reload by bun --watch continues with the same data and logs no error", async () => {
   await using folder = await temporaryFolder();
   const entry = join(folder.path, "entry.ts");
   await Bun.write(
@@ -199,4 +200,27 @@ test("bun --watch: a reload is quiet, and goes on with the same data", async () 
     "stopped",
   ]);
   expect(processesOn(folder.path)).toEqual([]);
+});
+
+test.if(process.platform === "linux")("the error of a port in use names the listening process", async () => {
+  const registry = await serve();
+  const port = Number(new URL(registry.url).port);
+  expect(listenerOf(port)).toEqual({ pid: process.pid, name: expect.any(String) });
+  await expect(serve({ PORT: String(port) })).rejects.toThrow(
+    new RegExp(`^PORT: port ${port} is in use by .+ \\(pid ${process.pid}\\)`),
+  );
+  await registry.stop();
+  expect(listenerOf(port)).toBeUndefined();
+});
+
+test("the listening process is unknown if it belongs to another user or has ended", async () => {
+  await using folder = await temporaryFolder();
+  const line = "0: 0100007F:270F 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1";
+  await Bun.write(join(folder.path, "net", "tcp"), `${line}\n`);
+  await mkdir(join(folder.path, "12", "fd"), { recursive: true });
+  await mkdir(join(folder.path, "13"));
+  expect(listenerOf(9999, folder.path)).toBeUndefined();
+  await symlink("socket:[4711]", join(folder.path, "12", "fd", "3"));
+  expect(listenerOf(9999, folder.path)).toEqual({ pid: 12, name: "a process" });
+  expect(listenerOf(9998, folder.path)).toBeUndefined();
 });

@@ -27,7 +27,7 @@ const quiet = () => {};
 const signals = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const;
 
 describe.concurrent("a signal during the start", () => {
-  test.each(signals)("%s while initdb works ends it in order, and nothing is left", async (signal) => {
+  test.each(signals)("%s during initdb stops it gracefully and leaves no file or process", async (signal) => {
     await using folder = await temporaryFolder();
     const started = appears(folder.path, "pg18.init-");
     const { child, logged } = beginServer({ DATA_DIR: folder.path });
@@ -39,7 +39,7 @@ describe.concurrent("a signal during the start", () => {
     expect(processesOn(folder.path)).toEqual([]);
   });
 
-  test("in the same process: the start rejects with the reason, and nothing is left", async () => {
+  test("an aborted start() rejects with the reason and leaves no file or process", async () => {
     await using folder = await temporaryFolder();
     const DATA_DIR = join(folder.path, "data");
     const enough = new Error("enough");
@@ -62,7 +62,7 @@ describe.concurrent("a signal during the start", () => {
     ).rejects.toThrow(enough);
   });
 
-  test("a second one while initdb works ends it at once, and the next start is a good one", async () => {
+  test("a second signal during initdb ends it at once, and the next start succeeds", async () => {
     await using folder = await temporaryFolder();
     const started = appears(folder.path, "pg18.init-");
     const { child, logged } = beginServer({ DATA_DIR: folder.path });
@@ -76,7 +76,7 @@ describe.concurrent("a signal during the start", () => {
     expect((await readdir(folder.path)).toSorted()).toEqual(["pg18", "postgres.log"]);
   });
 
-  test("while PostgreSQL recovers: the first one stops it, too", async () => {
+  test("stops it gracefully during PostgreSQL's recovery", async () => {
     await using folder = await temporaryFolder();
     const embedded = await startEmbedded(folder.path, quiet);
     await query(embedded.url, "create table t as select repeat('x', 1000) from generate_series(1, 50_000)");
@@ -92,7 +92,7 @@ describe.concurrent("a signal during the start", () => {
     expect(processesOn(folder.path)).toEqual([]);
   });
 
-  test("while the migration waits for that of another instance", async () => {
+  test("stops it gracefully while it waits for another instance's migration", async () => {
     const databaseUrl = await newDatabase();
     const other = connect(databaseUrl);
     await other.unsafe("select pg_advisory_lock(31636743923917171)"); // migrationLock in db.ts
@@ -108,7 +108,7 @@ describe.concurrent("a signal during the start", () => {
 });
 
 describe.concurrent("a running server", () => {
-  test("SIGTERM under load: what is in flight is answered, and what was answered is kept", async () => {
+  test("answers the requests in flight after SIGTERM, and every 201 is stored", async () => {
     const databaseUrl = await newDatabase();
     const first = await spawnServer({ DATABASE_URL: databaseUrl });
     const { post } = client(first.url as string);
@@ -124,7 +124,7 @@ describe.concurrent("a running server", () => {
     await second.stop();
   });
 
-  test("a terminal that is closed", async () => {
+  test("stops when its terminal is closed", async () => {
     await using folder = await temporaryFolder();
     const { promise: listening, resolve } = Promise.withResolvers<void>();
     const terminal = new Bun.Terminal({
@@ -136,12 +136,12 @@ describe.concurrent("a running server", () => {
     const child = Bun.spawn(server, { env, terminal });
     await listening;
     terminal.close();
-    child.kill("SIGHUP"); // as a terminal of a session does it
+    child.kill("SIGHUP"); // as the session of a terminal does
     expect(await child.exited).toBe(0);
     expect(processesOn(folder.path)).toEqual([]);
   });
 
-  test("Ctrl-C reaches the server and `bun run start`, which passes it on: that is one signal", async () => {
+  test("takes Ctrl-C under `bun run start` for one signal, although it arrives twice", async () => {
     await using folder = await temporaryFolder();
     const child = Bun.spawn([process.execPath, "run", "--silent", "start"], {
       cwd: project,
@@ -162,7 +162,7 @@ describe.concurrent("a running server", () => {
   });
 
   test.if(process.platform === "linux" && Bun.which("nohup") !== null)(
-    "under nohup a hangup is no signal to end",
+    "continues after a hangup under nohup",
     async () => {
       const { url, child, logged } = await spawnServer({ DATABASE_URL: await newDatabase() }, [
         "nohup",
@@ -175,18 +175,18 @@ describe.concurrent("a running server", () => {
     },
   );
 
-  test("a client that never ends its request does not keep the server from ending", async () => {
+  test("stops although a client never completes its request", async () => {
     const registry = await serve({}, { drainMs: 100 });
     const { hostname, port } = new URL(registry.url);
     const socket = net.connect(Number(port), hostname);
     const closed = once(socket, "close");
     socket.write("POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
-    await once(socket, "data"); // 100 Continue: the server is waiting for the body now
+    await once(socket, "data"); // 100 Continue: the server waits for the body
     await registry.stop();
     await closed;
   });
 
-  test("on a Unix socket a stopping server leaves it to nginx to close: it answers, asks for that, and is not found again", async () => {
+  test("on a Unix socket answers with Connection: close until nginx has closed, and removes the socket at once", async () => {
     await using folder = await temporaryFolder();
     const SOCKET = join(folder.path, "api.sock");
     const registry = await serve({ SOCKET, DATABASE_URL: await newDatabase() });
@@ -223,7 +223,7 @@ describe("main", () => {
     };
   }
 
-  test("the first signal ends it in order", async () => {
+  test("the first signal stops it gracefully", async () => {
     const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
     await main(process, start);
     signals.emit("SIGTERM");
@@ -237,11 +237,11 @@ describe("main", () => {
     signals.emit("SIGINT");
     signals.emit("SIGINT");
     expect(await exited).toBe(1);
-    // What was killed recovers, and lets go of the folder that is about to be removed.
+    // The killed PostgreSQL recovers and releases the folder before its removal.
     await (await startEmbedded(folder.path, quiet)).stop();
   });
 
-  test("a mistake that nobody caught is logged without what it quotes; an exception ends it with status 1", async () => {
+  test("an uncaught error is logged without its message; an uncaught exception ends it with status 1", async () => {
     const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
     await main(process, start);
     const { error } = console;

@@ -18,7 +18,7 @@ const prose = (text: string) => text.replace(/^```.*?^```$/gms, "");
 const headings = (text: string) => [...prose(text).matchAll(/^(#+) (.+)$/gm)];
 const links = (text: string) => [...prose(text).matchAll(/\]\(([^)]+)\)/g)].map(([, target = ""]) => target);
 const local = (text: string) => links(text).filter((target) => !target.startsWith("http"));
-/** As GitHub makes them of headings. */
+/** Anchors of the headings, as GitHub makes them. */
 const anchors = (text: string) =>
   headings(text).map(
     ([, , title = ""]) =>
@@ -52,7 +52,7 @@ describe("every document", () => {
   });
 
   test.each(Object.keys(documents).filter((path) => !path.startsWith("README")))(
-    "%s starts with whom it is for",
+    "%s starts with its audience",
     (path) => {
       expect(documents[path]).toMatch(/^# .+\n\nFor (everybody|those) /);
     },
@@ -63,7 +63,7 @@ describe("every document", () => {
     expect(Object.keys(documents).filter((path) => !linked.has(path) && path !== "README.md")).toEqual([]);
   });
 
-  test("shows or links every picture, and there is no other", () => {
+  test("every picture is shown or linked", () => {
     const pictures = [...new Bun.Glob("docs/{images,results}/*.{svg,png}").scanSync(project)];
     const shown = Object.entries(documents).flatMap(([path, text]) =>
       local(text).map((target) => relative(project, join(project, dirname(path), target))),
@@ -82,9 +82,9 @@ describe("the front page", () => {
   });
 
   test("in Portuguese has the same sections, commands, answers, tables and links", () => {
-    /** Without comments, which are translated. */
+    /** The code without its comments, which are translated. */
     const commands = (text: string) => text.replace(/\s*#.*$/gm, "");
-    /** What stands in backticks at the start of a table's rows: names, which are not translated. */
+    /** The names in backticks at the start of a table's rows, which are not translated. */
     const rows = (text: string) =>
       [...prose(text).matchAll(/^\| (`[^|]*`|---) .*\|$/gm)].map(([, first]) => first);
     const levels = (text: string) => headings(text).map(([, level]) => level);
@@ -112,7 +112,7 @@ describe("the numbers", async () => {
     (path, language) => {
       const text = documents[path] as string;
       expect(render(text, language, recorded)).toBe(text);
-      // Markdown would take such a line for HTML.
+      // A line that starts with a comment is HTML in Markdown.
       expect(text.match(/^\s*<!-- [\w -]+ -->.+$/gm) ?? []).toEqual([]);
     },
   );

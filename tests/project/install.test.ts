@@ -17,12 +17,12 @@ beforeAll(async () => {
     stderr: "pipe",
   });
   expect([exitCode, stderr.toString()]).toEqual([0, expect.any(String)]);
-  executable = join(folder.path, "elsewhere"); // one file is all there is
+  executable = join(folder.path, "elsewhere"); // one file alone
   await cp(built, executable);
 });
 afterAll(() => folder[Symbol.asyncDispose]());
 
-test("bun run build: one file that serves everything, /docs included, with a database of one's own", async () => {
+test("bun run build makes one file that serves everything, /docs included, on DATABASE_URL", async () => {
   const { url, child, logged } = await spawnServer({ DATABASE_URL: await newDatabase() }, [executable]);
   const { get, post, search, count } = client(url as string);
   const response = await post(newPessoa());
@@ -38,7 +38,7 @@ test("bun run build: one file that serves everything, /docs included, with a dat
   expect(child.exitCode).toBe(0);
 });
 
-test("without DATABASE_URL it says so in one line, and ends with status 1", async () => {
+test("the built file reports a missing DATABASE_URL in one line, with exit status 1", async () => {
   const { child, logged } = await spawnServer({}, [executable]);
   expect(await logged()).toMatch(
     /^DATABASE_URL: required, because no embedded PostgreSQL is installed[^\n]+\n$/,
@@ -46,7 +46,7 @@ test("without DATABASE_URL it says so in one line, and ends with status 1", asyn
   expect(child.exitCode).toBe(1);
 });
 
-test("what another package manager has installed, without scripts and patches: it starts, and says what is missing", async () => {
+test("after an install without scripts and patches the server starts and reports what is missing", async () => {
   await using folder = await temporaryFolder();
   const files = (await readdir(project, { withFileTypes: true })).filter((entry) => entry.isFile());
   for (const { name } of files) await cp(join(project, name), join(folder.path, name));
@@ -83,7 +83,7 @@ test("what another package manager has installed, without scripts and patches: i
 
 const git = (...args: string[]) => Bun.spawnSync(["git", "-C", project, ...args], { stderr: "pipe" });
 test.if(Bun.which("git") !== null && git("rev-parse", "HEAD").success)(
-  "a clone with core.autocrlf has no CR that is not in the repository, and its pictures are whole",
+  "a clone with core.autocrlf has the same bytes as the repository",
   async () => {
     await using folder = await temporaryFolder();
     const clone = join(folder.path, "clone");

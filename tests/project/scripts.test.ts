@@ -4,7 +4,6 @@ import { chmod, mkdir, readdir, symlink } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { removeData, runningUrl, startEmbedded } from "../../database/embedded.ts";
 import { scripts as commands } from "../../package.json";
-import { listenerOf } from "../../process/port.ts";
 import { generate, renderFiles } from "../../stress-test/data/payloads.ts";
 import type { Found } from "../helpers/requests.ts";
 import { project, runScript, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
@@ -12,7 +11,7 @@ import { project, runScript, serve, spawnServer, temporaryFolder } from "../help
 const run = (script: string, env: Record<string, string>, ...args: string[]) =>
   runScript(`tools/${script}`, args, env);
 
-test("seed: the people that were asked for, by name the same ones again", async () => {
+test("seed creates the given number of people, and the same ones again for the same --seed", async () => {
   const registry = await serve();
   const args = ["30", "--url", registry.url, "--seed", "7", "--concurrency", "1", "--json"];
   const first = await run("seed.ts", {}, ...args);
@@ -26,7 +25,7 @@ test("seed: the people that were asked for, by name the same ones again", async 
   await registry.stop();
 });
 
-test("seed: help, a wrong number and a registry that is not there", async () => {
+test("seed prints help, and reports a wrong number and an unreachable registry", async () => {
   expect(await run("seed.ts", {}, "--help")).toMatchObject({
     code: 0,
     stdout: expect.stringContaining("--url"),
@@ -41,7 +40,7 @@ test("seed: help, a wrong number and a registry that is not there", async () => 
   });
 });
 
-test.if(Bun.which("psql") !== null)("db:shell: beside a running server, and without one", async () => {
+test.if(Bun.which("psql") !== null)("db:shell works beside a running server and without one", async () => {
   await using folder = await temporaryFolder();
   const env = { DATA_DIR: folder.path };
   const { url, child, output } = await spawnServer(env);
@@ -55,12 +54,12 @@ test.if(Bun.which("psql") !== null)("db:shell: beside a running server, and with
   expect(await runningUrl(folder.path)).toBeUndefined();
 });
 
-test("db:shell without psql says where to get it", async () => {
+test("db:shell reports a missing psql", async () => {
   const { code, stderr } = await run("db.ts", { PATH: "/nowhere" }, "shell");
   expect([code, stderr]).toEqual([1, expect.stringMatching(/^psql is not installed\. [^\n]+\n$/)]);
 });
 
-test("db:reset: only when it is told to, and nothing that is in use or is not its own", async () => {
+test("db:reset needs --yes, and refuses a folder in use and a DATABASE_URL", async () => {
   await using folder = await temporaryFolder();
   const env = { DATA_DIR: folder.path };
   const cluster = join(folder.path, "pg18");
@@ -82,41 +81,6 @@ test("db:reset: only when it is told to, and nothing that is in use or is not it
   await removeData(folder.path, () => {}); // nothing is left to remove
 });
 
-test.if(process.platform === "linux")("who listens on a port", async () => {
-  const registry = await serve();
-  const port = Number(new URL(registry.url).port);
-  expect(listenerOf(port)).toEqual({ pid: process.pid, name: expect.any(String) });
-  await expect(serve({ PORT: String(port) })).rejects.toThrow(
-    new RegExp(`^PORT: port ${port} is in use by .+ \\(pid ${process.pid}\\)`),
-  );
-  await registry.stop();
-  expect(listenerOf(port)).toBeUndefined();
-});
-
-test("who listens on a port is not told where it cannot be: another user's process, or one that is gone", async () => {
-  await using folder = await temporaryFolder();
-  const line = "0: 0100007F:270F 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1";
-  await Bun.write(join(folder.path, "net", "tcp"), `${line}\n`);
-  await mkdir(join(folder.path, "12", "fd"), { recursive: true });
-  await mkdir(join(folder.path, "13"));
-  expect(listenerOf(9999, folder.path)).toBeUndefined();
-  await symlink("socket:[4711]", join(folder.path, "12", "fd", "3"));
-  expect(listenerOf(9999, folder.path)).toEqual({ pid: 12, name: "a process" });
-  expect(listenerOf(9998, folder.path)).toBeUndefined();
-});
-
-const small = await temporaryFolder();
-const canMount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", small.path]).success;
-afterAll(async () => {
-  if (canMount) Bun.spawnSync(["umount", small.path]);
-  await small[Symbol.asyncDispose]();
-});
-test.if(canMount)("a disk without space is told in one line", async () => {
-  await expect(startEmbedded(join(small.path, "data"), () => {})).rejects.toThrow(
-    /^DATA_DIR: no space is left for \S+; [^\n]+$/,
-  );
-});
-
 describe("the arguments of every script", async () => {
   const texts = new Map<string, string>();
   for (const place of [
@@ -130,7 +94,7 @@ describe("the arguments of every script", async () => {
       if (!text.includes('from "bun:test"')) texts.set(path, text);
     }
   }
-  // What is no module, and a module that does something when it is started.
+  // Scripts, and modules, which do nothing when they are started.
   const starts = /\bimport\.meta\.main\b|\bprocess\.argv\b|^#!/m;
   const isScript = (text: string) => starts.test(text) || !/^export (?!\{\})/m.test(text);
   const scripts = [...texts].filter(([, text]) => isScript(text)).map(([path]) => path);
@@ -145,7 +109,7 @@ describe("the arguments of every script", async () => {
   const work = join(folder.path, "work");
   const calls = join(folder.path, "calls");
   await mkdir(work);
-  // Whatever a script would do with one of these is written down, and fails.
+  // Fake programs that record each call and fail.
   const programs = "docker npx npm psql pg_dump pg_restore chromium python3 java mvn curl git perf";
   for (const name of programs.split(" ")) {
     await Bun.write(join(bin, name), `#!/bin/sh\necho "${name} $*" >>${calls}\nexit 99\n`);
@@ -178,7 +142,7 @@ describe("the arguments of every script", async () => {
   const nothing = { called: "", made: [] };
   const oneLine = expect.stringMatching(/^[^\n]+\n$/);
 
-  test("which are found", () => {
+  test("the scripts and modules are found", () => {
     expect(scripts).toContain("tests/contest/run.ts");
     expect(scripts).toContain("stress-test/run-test.sh");
     expect(modules).toContain("tests/helpers/support.ts");
@@ -190,7 +154,7 @@ describe("the arguments of every script", async () => {
     expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/\S.*\n$/s), stderr: "", ...nothing });
   });
 
-  test.each(scripts)("%s refuses what it does not know, in a line", async (path) => {
+  test.each(scripts)("%s refuses an unknown argument in one line", async (path) => {
     for (const args of [["--no-such-option"], ["one", "two", "three"]]) {
       const { code, ...rest } = await run(path, ...args);
       expect([1, 2]).toContain(code);
@@ -198,17 +162,17 @@ describe("the arguments of every script", async () => {
     }
   });
 
-  test.each(modules)("%s is a module: it does nothing when it is run", async (path) => {
+  test.each(modules)("%s is a module and does nothing when it is run", async (path) => {
     expect(await run(path, "--help")).toEqual({ code: 0, stdout: "", stderr: "", ...nothing });
   });
 
-  test.each(named)("bun run %s: is one of them, or has arguments before yours", async (_, command) => {
+  test.each(named)("bun run %s accepts your arguments", async (_, command) => {
     const [path = "", ...args] = command.replace(/^.*\bbun (run|--watch) /, "").split(" ");
     expect(scripts).toContain(path);
     if (args.length === 0) return;
     const asked = await run(path, ...args, "--help");
     expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/\S.*\n$/s), stderr: "", ...nothing });
-    if (args[0] === "shell") return; // its options are psql's
+    if (args[0] === "shell") return; // its options go to psql
     const { code, ...rest } = await run(path, ...args, "--no-such-option");
     expect([code, rest]).toEqual([1, { stdout: "", stderr: oneLine, ...nothing }]);
   });
@@ -237,7 +201,7 @@ describe("stress-test/replay.ts", () => {
     ["what generate.ts writes", renderFiles(1, 200, 1)["pessoas-payloads.tsv"] as string],
     ["the contest's one column", `payload\n${payloads.join("\n")}\n`],
     ["lines that end as on Windows, the last one not at all", `payload\r\n${payloads.join("\r\n")}`],
-  ])("takes %s", async (_, text) => {
+  ])("accepts %s", async (_, text) => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "payloads.tsv");
     await Bun.write(file, text);

@@ -5,7 +5,7 @@ import { project, temporaryFolder } from "../helpers/support.ts";
 const minute = 60_000;
 
 test.each([["test"], ["e2e"], ["browser"]])(
-  "every test and every hook in a *.%s.ts file has the minute of setup.ts, whatever Bun's default is",
+  "every test and hook in a *.%s.ts file has a minute, not Bun's default",
   async (kind) => {
     await using folder = await temporaryFolder();
     const slow = "async () => { await Bun.sleep(40); }";
@@ -16,7 +16,7 @@ test.each([["test"], ["e2e"], ["browser"]])(
       `test("first level", ${slow});`,
       `describe("second level", () => { beforeAll(${slow}); test("in it", ${slow}); });`,
     ].join("\n");
-    // A preload's own setDefaultTimeout would reach the first of two files only.
+    // Two files, because setDefaultTimeout in a preload affects the first one only.
     const names = ["a", "b"].map((name) => `./${name}.${kind}.ts`);
     for (const name of names) await Bun.write(join(folder.path, name), content);
     const preload = join(project, "tests", "helpers", "setup.ts");
@@ -50,15 +50,15 @@ test.each([
   ['test("a", () => {}, { timeout: 100 });', [100]],
   ["setDefaultTimeout(1e3);", [1000]],
   ['test("a", () => { expect([1, 2]).toEqual(new Array(2_000)); });', []],
-])("such as in %j", (text, expected) => {
+])("timeouts are recognised in %j", (text, expected) => {
   expect(timeoutsIn(text).map(({ ms }) => ms)).toEqual(expected);
 });
 
-/** Each timeout that a test, a hook or setDefaultTimeout is given, as Biome lays them out. NaN where it is not known. */
+/** The timeouts of tests, hooks and setDefaultTimeout in a text that Biome has formatted; NaN if unknown. */
 function timeoutsIn(text: string): { line: number; ms: number }[] {
   const value = String.raw`(?<value>[\d_.e]+|\w*Ms)`;
   const call = String.raw`(?:test|it|(?:before|after)(?:All|Each))\b.*`;
-  // A call, and what stands in it: lines further in, and the end of a table of test.each.
+  // A call and its body: indented lines, and the end of a table of test.each.
   const several = String.raw`^(?<indent> *)${call}\n(?:\k<indent>(?: |\]\)).*\n|\n)*?`;
   const places = [
     String.raw`${several}\k<indent>\}, ${value}\);$`, // }, 60_000);
