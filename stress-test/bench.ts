@@ -16,7 +16,7 @@ import { brief, isSame, parse, readBack, type Stored, settledCount, spread } fro
 import { number, table } from "./measure/format.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 import { type Latency, round, type Timed } from "./measure/statistics.ts";
-import { type Metrics, readMetrics, readSamples, type Sample } from "./measure/usage.ts";
+import { type Metrics, readMetrics, type Sample, startSampling } from "./measure/usage.ts";
 import type { Run } from "./report/charts.ts";
 import { writeReport } from "./report/page.ts";
 
@@ -178,31 +178,8 @@ type Watch = { samples: Sample[]; stop(): Promise<void> };
 async function watch(options: Options, project: string | undefined): Promise<Watch> {
   const samples: Sample[] = [];
   if (project !== undefined) {
-    const folder = await mkdtemp(join(tmpdir(), "pessoas-bench-"));
-    const file = join(folder, "usage.jsonl");
-    const command = [
-      process.execPath,
-      "run",
-      join(import.meta.dir, "measure/usage.ts"),
-      "--project",
-      project,
-      "--out",
-      file,
-    ];
-    const sampler = Bun.spawn(command, { stdout: "ignore", stderr: "pipe" });
-    while (!(await Bun.file(file).exists())) {
-      if (sampler.exitCode !== null) throw new Error((await sampler.stderr.text()).trim());
-      await Bun.sleep(50);
-    }
-    return {
-      samples,
-      async stop() {
-        sampler.kill("SIGTERM");
-        await sampler.exited;
-        samples.push(...readSamples(await Bun.file(file).text()));
-        await rm(folder, { recursive: true });
-      },
-    };
+    const { stop } = await startSampling(project, 1000, (sample) => samples.push(sample));
+    return { samples, stop };
   }
   const stopped = Promise.withResolvers<"stopped">();
   const asking = (async () => {

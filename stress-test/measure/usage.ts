@@ -115,6 +115,30 @@ async function sample(services: Map<string, Service>, withMetrics: boolean): Pro
   return { atMs, services: used, ...(Object.keys(metrics).length > 0 ? { metrics } : {}) };
 }
 
+/** Samples a compose project at once, every `intervalMs`, and when it is stopped. Throws where it cannot be measured. */
+export async function startSampling(project: string, intervalMs: number, keep: (sample: Sample) => void) {
+  const services = findServices(project);
+  let askedMs = 0;
+  const take = async (last = false) => {
+    // Reading /metrics costs the registry CPU: only as often as the charts need.
+    const withMetrics = last || Date.now() - askedMs >= minMetricsIntervalMs;
+    if (withMetrics) askedMs = Date.now();
+    keep(await sample(services, withMetrics));
+  };
+  let taking = take();
+  await taking;
+  const timer = setInterval(() => {
+    taking = taking.then(() => take());
+  }, intervalMs);
+  return {
+    async stop() {
+      clearInterval(timer);
+      await taking;
+      await take(true);
+    },
+  };
+}
+
 function docker(...args: string[]): string {
   const { exitCode, stdout, stderr } = Bun.spawnSync(["docker", ...args]);
   if (exitCode !== 0) throw new Error(`docker ${args[0]}: ${stderr.toString().trim()}`);
@@ -195,21 +219,15 @@ async function main(): Promise<void> {
   if (!(intervalMs >= 100))
     throw new RangeError(`--interval-ms: expected at least 100, got "${values["interval-ms"]}"`);
 
-  const services = findServices(project);
-  let askedMs = 0;
-  const write = async (last = false) => {
-    // Reading /metrics costs the registry CPU: only as often as the charts need.
-    const withMetrics = last || Date.now() - askedMs >= minMetricsIntervalMs;
-    if (withMetrics) askedMs = Date.now();
-    appendFileSync(out, `${JSON.stringify(await sample(services, withMetrics))}\n`);
-  };
-  const stopped = Promise.withResolvers<"stopped">();
-  process.on("SIGTERM", () => stopped.resolve("stopped"));
-  process.on("SIGINT", () => stopped.resolve("stopped"));
   writeFileSync(out, "");
-  do await write();
-  while ((await Promise.race([stopped.promise, Bun.sleep(intervalMs)])) !== "stopped");
-  await write(true);
+  const sampling = await startSampling(project, intervalMs, (sample) =>
+    appendFileSync(out, `${JSON.stringify(sample)}\n`),
+  );
+  const stopped = Promise.withResolvers<void>();
+  process.on("SIGTERM", () => stopped.resolve());
+  process.on("SIGINT", () => stopped.resolve());
+  await stopped.promise;
+  await sampling.stop();
   process.exit(0);
 }
 
