@@ -16,3 +16,14 @@ export function poisson(random: Random, perSecond: number, seconds: number): num
     times.push(at);
   }
 }
+
+/** Milliseconds at which users arrive within `seconds`, evenly, at a rate that grows from `from` to `to` per second. */
+export function ramp(from: number, to: number, seconds: number): number[] {
+  const growth = (to - from) / seconds;
+  const total = Math.floor(((from + to) / 2) * seconds);
+  // The nth is due where from × t + growth × t² / 2 = n.
+  return Array.from({ length: total }, (_, nth) => {
+    const root = Math.sqrt(from * from + 2 * growth * nth);
+    return (growth === 0 ? nth / from : (2 * nth) / (from + root)) * 1000;
+  });
+}

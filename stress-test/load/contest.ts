@@ -5,17 +5,8 @@ import { generate, randomFrom } from "../data/payloads.ts";
 import { type Latency, summarise } from "../measure/statistics.ts";
 import { poisson } from "./arrivals.ts";
 import { type Generator, generator, type Run } from "./generator.ts";
-import type { Request } from "./http.ts";
-import {
-  contestShares,
-  create,
-  locationOf,
-  mix,
-  persons,
-  read,
-  search,
-  searchWithoutTerm,
-} from "./requests.ts";
+import type { Answer, Request } from "./http.ts";
+import { contestShares, contestUsers, create, locationOf, mix, persons, read } from "./requests.ts";
 import { faultsOf, latenciesOf } from "./results.ts";
 
 export const loads = ["official", "saturation", "reads"] as const;
@@ -54,7 +45,6 @@ export type LoadOptions = {
 const connections = 64;
 const shapes = 10_000; // different persons in the closed loop, apart from their apelido
 const newest = 1000; // persons that are read again and again: they fit into the cache of an instance
-const pauseMs = { min: 1, max: 30 };
 // The reads follow the creates.
 const { read: _, ...shares } = contestShares;
 const usersPerCreate = Object.values(shares).reduce((sum, share) => sum + share, 0) / shares.create;
@@ -77,42 +67,31 @@ function slices({
   const person = persons((seed + 1) % 2 ** 32, shapes, "0");
   const random = randomFrom(seed);
   const locations: string[] = [];
-  let [sent, asked] = [0, 0];
-  const creating = (payload: string, accept: readonly number[]): Request =>
-    create(payload, accept, (answer) => {
-      locations.push(locationOf(answer));
-      return "";
-    });
+  let sent = 0;
+  const created = (answer: Answer) => {
+    locations.push(locationOf(answer));
+    return "";
+  };
+  const users = contestUsers(rows, terms, random, created);
 
   async function closed(seconds: number, next: () => Request): Promise<Slice> {
     const load = generator({ url, connections });
     await load.warm(connections);
     return { load, start: () => load.closed({ users: connections, seconds, next }) };
   }
-  const makers: Record<keyof typeof shares, () => Request> = {
-    create() {
-      const { payload, accept } = rows[sent++] as (typeof rows)[number];
-      const afterMs = random.int(pauseMs.min, pauseMs.max);
-      const follow: Request["follow"] = (answer) =>
-        answer.status === 201 ? { request: read(locationOf(answer)), afterMs } : undefined;
-      return { ...creating(payload, accept), follow };
-    },
-    search: () => search(terms[asked++ % terms.length] as string),
-    "search without t": () => searchWithoutTerm(),
-  };
-
   return {
     async official(seconds) {
       const first = expectedFor(rows, sent)[201];
       const arrivals = poisson(random, rate * usersPerCreate, seconds);
       const kind = mix(shares);
-      const users = arrivals.map(() => kind());
-      const creates = users.filter((kind) => kind === "create").length;
+      const kinds = arrivals.map(() => kind());
+      const creates = kinds.filter((kind) => kind === "create").length;
       if (sent + creates > rows.length) throw new Error("there are not enough payloads");
-      const requests = users.map((kind) => makers[kind]());
+      const requests = kinds.map((kind) => users[kind]());
       let nth = 0;
       const load = generator({ url, connectionPerUser: true });
       await load.warm();
+      sent += creates;
       return {
         load,
         start: () => load.open({ arrivals, next: () => requests[nth++] as Request }),
@@ -120,7 +99,7 @@ function slices({
         expected: expectedFor(rows, sent)[201] - first,
       };
     },
-    saturation: (seconds) => closed(seconds, () => creating(JSON.stringify(person()), [201])),
+    saturation: (seconds) => closed(seconds, () => create(JSON.stringify(person()), [201], created)),
     async reads(seconds) {
       const requests = locations.slice(-newest).map((location) => read(location));
       if (requests.length === 0) throw new Error("nobody was created who could be read");

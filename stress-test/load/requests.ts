@@ -1,5 +1,5 @@
 import { type Pessoa, readPessoa } from "../data/contract.ts";
-import { generate } from "../data/payloads.ts";
+import { generate, type Random } from "../data/payloads.ts";
 import { brief } from "../measure/audit.ts";
 import { type Answer, headerOf, type Request } from "./http.ts";
 
@@ -56,6 +56,33 @@ export function holds(text: string): Further {
 
 /** The contest's peak: requests of each kind a second. */
 export const contestShares = { create: 600, read: 600, search: 100, "search without t": 40 };
+
+type ContestRow = { payload: string; accept: readonly number[] };
+
+/**
+ * What the contest's users begin with. A create sends the next of `rows`, once, and reads a person who got 201 after 1 to
+ * 30 ms; `created` gets the answer. Throws when there is no row left.
+ */
+export function contestUsers(
+  rows: readonly ContestRow[],
+  terms: readonly string[],
+  random: Random,
+  created: Further,
+): Record<"create" | "search" | "search without t", () => Request> {
+  let [sent, asked] = [0, 0];
+  return {
+    create() {
+      const row = rows[sent++];
+      if (!row) throw new Error("there are not enough payloads");
+      const afterMs = random.int(1, 30);
+      const follow: Request["follow"] = (answer) =>
+        answer.status === 201 ? { request: read(locationOf(answer)), afterMs } : undefined;
+      return { ...create(row.payload, row.accept, created), follow };
+    },
+    search: () => search(terms[asked++ % terms.length] as string),
+    "search without t": () => searchWithoutTerm(),
+  };
+}
 
 /** Kinds in proportion to their shares and evenly spread, the first one first. */
 export function mix<Kind extends string>(shares: Readonly<Record<Kind, number>>): () => Kind {
