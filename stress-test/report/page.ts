@@ -36,9 +36,23 @@ export function renderFiles(page: Page): Record<string, string> {
 
 const html = (value: string) => Bun.escapeHTML(value);
 
-/** The page. It fetches nothing and has no script; its Content-Security-Policy allows neither. */
+/** The page. */
 export function renderPage({ title, at, machine, command, runs }: Page): string {
   const passed = runs.every((run) => run.passed);
+  const name = `${title}: ${passed ? "passed" : "failed"}`;
+  return renderDocument(name, `${html(title)} ${badge(passed)}`, { at, machine, command }, [
+    runs.length > 1 ? overview(runs) : "",
+    ...runs.map((run) => renderRun(run, runs.length > 1)),
+  ]);
+}
+
+/** A page of HTML sections. It fetches nothing and has no script; its Content-Security-Policy allows neither. */
+export function renderDocument(
+  title: string,
+  heading: string,
+  { at, machine, command }: Pick<Page, "at" | "machine" | "command">,
+  sections: readonly string[],
+): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -47,18 +61,17 @@ export function renderPage({ title, at, machine, command, runs }: Page): string 
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>${html(title)}: ${passed ? "passed" : "failed"}</title>
+<title>${html(title)}</title>
 <style>${style}</style>
 </head>
 <body>
 <header>
-<h1>${html(title)} ${badge(passed)}</h1>
+<h1>${heading}</h1>
 <p class="muted">${html(at)} · ${html(machine)}</p>
 <pre>${html(command)}</pre>
 </header>
 <main>
-${runs.length > 1 ? overview(runs) : ""}
-${runs.map((run) => renderRun(run, runs.length > 1)).join("\n")}
+${sections.join("\n")}
 </main>
 </body>
 </html>
@@ -89,7 +102,7 @@ function badge(passed: boolean): string {
   return `<span class="badge ${passed ? "passed" : "failed"}">${passed ? "passed" : "failed"}</span>`;
 }
 
-function renderRun(run: Run, several: boolean): string {
+export function renderRun(run: Run, several: boolean): string {
   const charts = chartsOf(run);
   const drawn = charts.flatMap((chart) =>
     "missing" in chart ? [] : [renderChart(chart, several ? "h3" : "h2")],
@@ -208,6 +221,10 @@ figcaption { font-size: 12.5px; line-height: 1.4; margin-top: 4px; }
   body { padding: 16px 10px 32px; } figure { padding: 12px 10px; } h1 { font-size: 22px; }
   dl { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; } dl > div { padding: 8px 10px; } dd { font-size: 15px; }
   .scroll { padding: 10px; } table { font-size: 12px; } th, td { padding-left: 6px; } th { white-space: normal; } }
+td.cell { text-align: left; white-space: normal; vertical-align: top; min-width: 128px; }
+details { overflow-wrap: anywhere; } summary { cursor: pointer; } details > ul { padding-left: 16px; margin: 6px 0; max-height: 420px; overflow-y: auto; }
+td.cell, tr:has(td.cell) > th { vertical-align: top; }
+.right { color: var(--ok); } .wrong { color: var(--failed); } .lenient, .strict { color: var(--muted); }
 @media print { body { background: none; } figure { break-inside: avoid; } }
 `;
 

@@ -91,7 +91,8 @@ describe("the arguments of every script", async () => {
   ]) {
     for await (const path of new Bun.Glob(place).scan({ cwd: project, dot: true })) {
       const text = await Bun.file(join(project, path)).text();
-      if (!text.includes('from "bun:test"')) texts.set(path, text);
+      // tests/judge/bad is an entry to judge, started in a container.
+      if (!text.includes('from "bun:test"') && !path.startsWith("tests/judge/bad/")) texts.set(path, text);
     }
   }
   // Scripts, and modules, which do nothing when they are started.

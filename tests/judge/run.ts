@@ -1,0 +1,62 @@
+// Judges this checkout and an entry that is wrong on purpose, and compares the verdicts with those that they deserve. Needs
+// Docker with Compose.
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Judged } from "../../stress-test/judge/report.ts";
+import { readPositionals } from "../../tools/arguments.ts";
+import { freePort } from "../contest/topology.ts";
+
+readPositionals(`Usage: bun run test:judge
+
+Judges this checkout and tests/judge/bad with bun run judge --short, on a port and under project names of its own, and
+compares their verdicts with those that they deserve. Takes 4 minutes. Needs Docker with Compose.`);
+
+const root = join(import.meta.dir, "..", "..");
+const out = await mkdtemp(join(tmpdir(), "pessoas-judge-"));
+const [port, metricsPort] = [freePort(), freePort()];
+const judging = Bun.spawn(
+  [process.execPath, "run", "stress-test/judge.ts", ".", "tests/judge/bad", "--short", "--out", out].concat(
+    "--port",
+    `${port}`,
+    "--env",
+    `PORT=${port}`,
+    "--env",
+    `METRICS_PORT=${metricsPort}`,
+  ),
+  { cwd: root, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
+);
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => judging.kill(signal));
+
+try {
+  const code = await judging.exited;
+  assert.equal(code, 0, "the judge could not judge");
+  const { entries } = (await Bun.file(join(out, "result.json")).json()) as { entries: Judged[] };
+  const [good, bad] = entries.map(({ sections }) => sections);
+  const verdicts = (sections: Judged["sections"] = {}) =>
+    Object.fromEntries(Object.entries(sections).map(([name, { verdict }]) => [name, verdict]));
+  const wrong = (sections: Judged["sections"] = {}) =>
+    Object.values(sections)
+      .flatMap(({ evidence }) => evidence)
+      .filter(({ outcome }) => outcome === "wrong")
+      .map(({ rule }) => rule)
+      .sort();
+  const right = { rules: "right", race: "right", durable: "right", score: "right", cost: "right" };
+  assert.deepEqual([verdicts(good), wrong(good)], [right, []]);
+  assert.deepEqual(verdicts(bad), { ...right, rules: "wrong", durable: "wrong" });
+  assert.deepEqual(wrong(bad), [
+    "everything (api, db)",
+    "lengths: apelido of 32 characters, 26 of them ã",
+    "lengths: apelido of 32 characters, 26 of them 李",
+    "lengths: element of 32 times ã",
+    "lengths: nome of 100 times é",
+    "search across fields: começo um9",
+    "search across fields: fim7 8",
+    "search across fields: um9 9dois",
+    "the application (api)",
+  ]);
+  console.log("both verdicts are right");
+} finally {
+  await rm(out, { recursive: true, force: true });
+}
