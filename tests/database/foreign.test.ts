@@ -249,7 +249,12 @@ describe("the schema", () => {
 
   const owner = "; apply schema.sql as the database's owner";
   test.each([
-    ["an unknown schema", trgm, "&search_path=rinha", "no schema of the search_path rinha exists for this role"],
+    [
+      "an unknown schema",
+      trgm,
+      "&search_path=rinha",
+      "no schema of the search_path rinha exists for this role",
+    ],
     [
       "pg_trgm out of reach",
       `${own} create schema extensions; create extension pg_trgm schema extensions`,
