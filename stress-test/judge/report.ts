@@ -127,7 +127,9 @@ export function rowsOf(entries: readonly Judged[]): Row[] {
         (value, round) => (value as number) / (of(entries[0]?.loads[round] as LoadRun) ?? Number.NaN),
       );
       const ratio =
-        entries.length > 1 && ratios.every(Number.isFinite) ? ` ×${spreadOf(ratios).median.toFixed(2)}` : "";
+        entries.length > 1 && !name.startsWith("used by") && ratios.every(Number.isFinite)
+          ? ` ×${spreadOf(ratios).median.toFixed(2)}`
+          : "";
       return { text: `${show(median)}${min === max ? "" : ` (${show(min)} to ${show(max)})`}${ratio}` };
     });
     return cells.every(({ text }) => text === "–") ? [] : [{ name, cells }];
