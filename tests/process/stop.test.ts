@@ -230,6 +230,25 @@ describe("main", () => {
     expect(await exited).toBe(0);
   });
 
+  test("a signal during the start stops it gracefully", async () => {
+    const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
+    const starting = main(process, start);
+    signals.emit("SIGTERM");
+    await starting;
+    expect(await exited).toBe(0);
+  });
+
+  test("a stop that fails ends it with status 1", async () => {
+    const { signals, exited, process } = host({ PORT: "0", DATABASE_URL: await newDatabase() });
+    await main(process, async (...given) => {
+      const running = await start(...given);
+      const stop = () => running.stop().then(() => Promise.reject(new TypeError("broken")));
+      return { ...running, stop };
+    });
+    signals.emit("SIGTERM");
+    expect(await exited).toBe(1);
+  });
+
   test("a second signal ends it at once", async () => {
     await using folder = await temporaryFolder();
     const { signals, exited, process } = host({ PORT: "0", DATA_DIR: folder.path });
