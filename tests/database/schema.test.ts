@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
+import { idOf } from "../../contract/pessoa.ts";
 import schema from "../../schema.sql" with { type: "text" };
 import { newPessoa } from "../helpers/requests.ts";
-import { newDatabase, query, serve } from "../helpers/support.ts";
+import { connect, newDatabase, query, serve } from "../helpers/support.ts";
 
 /** The URL of a new role with these grants alone. */
 async function newRole(databaseUrl: string, ...grants: string[]): Promise<string> {
@@ -80,22 +81,29 @@ test("a missing right and a missing column are reported in one line", async () =
   await expect(start(url)).rejects.toThrow(`DATABASE_URL: column "busca" does not exist${hint}`);
 });
 
-// A fake of Citus' catalog; tests/database/citus.test.ts uses a real cluster.
-test("when the catalog has Citus, persons in memory get their index columns, and new ones have them", async () => {
-  const plain = await serve();
-  const before = { ...newPessoa(), nome: "Antes жя" };
-  expect((await plain.post(before)).status).toBe(201);
-  await plain.stop();
-  await query(
-    plain.databaseUrl,
+/** Makes the catalog say that the database is a Citus of one node; tests/database/citus.test.ts uses a real cluster. */
+const pretendCitus = (databaseUrl: string) =>
+  query(
+    databaseUrl,
     `set allow_system_table_mods = on;
      insert into pg_extension select 4242, 'citus', extowner, extnamespace, false, '1', null, null from pg_extension limit 1;
      create table pg_dist_partition (logicalrelid regclass);
      create table pg_dist_node (isactive bool, shouldhaveshards bool, noderole text);
      create function truncate_local_data_after_distributing_table(of text) returns void language sql as '';
      create function create_distributed_table(of text, by text, shard_count int default 1, colocate_with text default '')
-       returns void language sql as 'insert into pg_dist_partition values (of::regclass)'`,
+       returns void language sql as 'insert into pg_dist_partition values (of::regclass)';
+     create function citus_backend_gpid() returns bigint language sql as 'select 0::bigint';
+     create function citus_nodeid_for_gpid(gpid bigint) returns int language sql as 'select 0';
+     create function citus_calculate_gpid(node int, pid int) returns bigint language sql as 'select pid::bigint';
+     create view citus_stat_activity as select pid::bigint as global_pid, true as is_worker_query, wait_event from pg_stat_activity`,
   );
+
+test("when the catalog has Citus, persons in memory get their index columns, and new ones have them", async () => {
+  const plain = await serve();
+  const before = { ...newPessoa(), nome: "Antes жя" };
+  expect((await plain.post(before)).status).toBe(201);
+  await plain.stop();
+  await pretendCitus(plain.databaseUrl);
   const registry = await serve({ DATABASE_URL: plain.databaseUrl });
   const after = { ...newPessoa(), nome: "Depois юэ" };
   expect((await registry.post(after)).status).toBe(201);
@@ -119,4 +127,25 @@ test("when the catalog has Citus, persons in memory get their index columns, and
     ),
   ).rejects.toThrow("violates not-null constraint"); // as an instance from before would insert
   await registry.stop();
+});
+
+test("when the catalog has Citus, a row that another transaction holds delays no other row", async () => {
+  const plain = await serve();
+  await plain.stop();
+  await pretendCitus(plain.databaseUrl);
+  const registry = await serve({ DATABASE_URL: plain.databaseUrl, DB_TIMEOUT_MS: "1000" });
+  const person = newPessoa();
+  const sql = connect(plain.databaseUrl);
+  await sql`begin`;
+  await sql`insert into pessoas (id, nascimento, apelido, nome, busca)
+    values (${idOf(person.apelido)}, '2000-01-01', ${person.apelido}, 'nome', '')`;
+  const neighbours = Array.from({ length: 20 }, newPessoa);
+  const statuses = async (people: object[]) =>
+    (await Promise.all(people.map((each) => registry.post(each)))).map(({ status }) => status);
+  const [held, ...others] = await statuses([person, ...neighbours]);
+  expect([held, new Set(others)]).toEqual([503, new Set([201])]);
+  expect(await statuses([person, newPessoa()])).toEqual([503, 201]);
+  await sql`rollback`;
+  expect(await statuses([person])).toEqual([201]);
+  await Promise.all([sql.end(), registry.stop()]);
 });
