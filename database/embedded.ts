@@ -29,6 +29,7 @@ const port = 5432;
 const startTimeoutMs = 60_000; // for a crash recovery
 const stopTimeoutMs = 30_000;
 const killTimeoutMs = 1000;
+const claimTimeoutMs = 2000;
 const pollMs = 10;
 
 // Kill functions by pid. No child outlives this process.
@@ -146,14 +147,14 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
       removeSockets();
     });
     void process.exited.then(() => running.delete(process.pid));
-    const owner = connect(socketDir);
     const deadline = performance.now() + startTimeoutMs;
     for (;;) {
+      const owner = connect(socketDir);
       if (await claim(owner).catch(() => false)) return { process, owner };
+      await owner.end({ timeout: 0 });
       const ended = process.exitCode !== null || process.signalCode !== null;
       if (givenUp.aborted || ended || performance.now() > deadline) {
         await end(process);
-        await owner.end({ timeout: 0 });
         givenUp.throwIfAborted();
         const last = await lastLines(logFile);
         fail((await blamed(last, cluster)) ?? `PostgreSQL did not start in ${folder}:\n${last}`);
@@ -346,8 +347,18 @@ function connect(socketDir: string) {
 
 /** Whether this connection is the first to claim the cluster. The claim ends with the connection. */
 async function claim(sql: postgres.Sql): Promise<boolean> {
-  const [row] = await sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`;
-  return row?.owned === true;
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  // A connection that is lost while PostgreSQL starts may leave its query pending (porsager/postgres#1193).
+  const timer = setTimeout(() => reject(new Error("no answer")), claimTimeoutMs);
+  try {
+    const [row] = await Promise.race([
+      sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`,
+      late,
+    ]);
+    return row?.owned === true;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 async function end(child: Bun.Subprocess): Promise<void> {

@@ -11,7 +11,7 @@ import { project, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
 const quiet = () => {};
 
-describe.concurrent("the embedded database", () => {
+describe("the embedded database", () => {
   test("a folder in use is refused, and a killed server's folder is taken over", async () => {
     await using folder = await temporaryFolder();
     const lines: string[] = [];
