@@ -139,6 +139,12 @@ test("persons are found although a crashed server reuses transaction ids", async
     const before = BigInt((await last())[0]?.tx);
     await signal("KILL", lost);
     await signal("CONT", walWriter);
+    const isGone = () =>
+      cluster.sql(`select from pg_stat_activity where pid = ${lost}`).then(
+        (rows) => rows.length === 0,
+        () => false, // it is in recovery
+      );
+    while (!(await isGone()));
     let created = newPessoa();
     while ((await one.post(created)).status !== 201) created = newPessoa();
     expect(BigInt((await last())[0]?.tx)).toBeLessThan(before);
