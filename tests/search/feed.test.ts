@@ -127,7 +127,7 @@ test("persons are found although a crashed server reuses transaction ids", async
           `select pid from pg_stat_activity where backend_type = '${type}' and pid <> pg_backend_pid()`,
         )
       )[0]?.pid;
-    const signal = (name: string, pid: number) => cluster.spawn(["kill", `-${name}`, String(pid)]).exited;
+    const signal = (name: string, pid: number) => cluster.spawn(["sh", "-c", `kill -${name} ${pid}`]).exited;
     const walWriter = await pidOf("walwriter");
     const lost = await pidOf("client backend");
     await signal("STOP", walWriter); // the WAL of transactions that stored nothing is not flushed now

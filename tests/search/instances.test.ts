@@ -140,7 +140,7 @@ test("while a backend of Postgres is stopped in a commit, all other persons are 
       backend = rows[0] as typeof backend;
     }
     expect(backend.xid).toMatch(/^\d+$/);
-    const signal = (name: string) => cluster.spawn(["kill", `-${name}`, String(backend?.pid)]).exited;
+    const signal = (name: string) => cluster.spawn(["sh", "-c", `kill -${name} ${backend?.pid}`]).exited;
     await signal("STOP");
     const tally: Tally = { stored: [], refused: 0, missed: [] };
     const through = [0, 0];
