@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { idOf } from "../../contract/pessoa.ts";
+import { checkRecovery } from "../../database/checks.ts";
 import schema from "../../schema.sql" with { type: "text" };
 import { newPessoa } from "../helpers/requests.ts";
 import { connect, newDatabase, query, serve } from "../helpers/support.ts";
@@ -148,4 +149,25 @@ test("when the catalog has Citus, a row that another transaction holds delays no
   await sql`rollback`;
   expect(await statuses([person])).toEqual([201]);
   await Promise.all([sql.end(), registry.stop()]);
+});
+
+test("the interval in which Citus decides transactions is set to 1 s, or a role without the right is warned", async () => {
+  const databaseUrl = await newDatabase();
+  const name = "wal_receiver_timeout"; // of plain Postgres: also in milliseconds, 60 s by default
+  const messages: string[] = [];
+  const log = { info: (message: string) => messages.push(message), warn() {} };
+  const check = async (url: string) => {
+    const sql = connect(url);
+    const unsafe = (text: string) => sql.unsafe(text.replaceAll("citus.recover_2pc_interval", name));
+    const warnings = await checkRecovery({ unsafe } as Pick<typeof sql, "unsafe">, log);
+    await sql.end();
+    return warnings;
+  };
+  expect(await check(await newRole(databaseUrl))).toEqual([
+    expect.stringMatching(/ is 1min: .+; set it to 1s$/),
+  ]);
+  expect(messages).toEqual([]);
+  expect(await check(databaseUrl)).toEqual([]);
+  expect(messages).toEqual([expect.stringMatching(/ was 1min; now it is 1s$/)]);
+  await query(databaseUrl, `alter system reset ${name}`);
 });
