@@ -111,7 +111,7 @@ export function openMemory(): Memory {
       }
       return [...found.values()];
     },
-    isCommon: elements.isFull,
+    isCommon: (element) => elements.isFull(element), // `clear` replaces them
     end: () => ({ at: used, emptied }),
     clear() {
       emptied++;

@@ -71,6 +71,16 @@ test("an element that 50 stacks contain is left out of later texts, and is still
   expect([memory.find("idris").length, memory.find("agda7").length]).toEqual([1, 1]);
 });
 
+test("after a clear no element is common", () => {
+  const memory = openMemory();
+  const { isCommon } = memory;
+  for (let i = 0; i < maxFound; i++)
+    memory.add({ id: crypto.randomUUID(), ctid: "(0,1)", apelido: "a", nome: "n", stack: '["Haskell"]' });
+  expect(isCommon("Haskell")).toBe(true);
+  memory.clear();
+  expect(isCommon("Haskell")).toBe(false);
+});
+
 test("a block's filter accepts every piece of its texts, and under 1 % of other terms", () => {
   const filters = new Uint8Array(2 * filterBytes);
   const texts = Array.from({ length: blockBytes / 64 }, () => Buffer.from(crypto.randomUUID().slice(0, 32)));
