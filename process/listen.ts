@@ -11,6 +11,8 @@ export type Service = {
 
 type Listening = {
   url: string;
+  /** Sends new requests to the other instance. On a port there is none. */
+  leave(): Promise<void>;
   /** Resolves when all requests in flight are answered. */
   close(): Promise<void>;
   kill(): Promise<void>;
@@ -25,10 +27,10 @@ export async function listen(settings: Settings, service: Service): Promise<List
   const server = await (SOCKET === undefined ? onPort(settings, service) : onSocket(SOCKET, service));
   return {
     url: SOCKET ?? server.url.href,
-    async close() {
+    async leave() {
       if (SOCKET !== undefined) await leave(server, service, SOCKET);
-      await server.stop();
     },
+    close: () => server.stop(),
     kill: () => server.stop(true),
   };
 }
@@ -51,7 +53,12 @@ async function onSocket(path: string, service: Service) {
   try {
     await removeStaleSocket(path);
     const server = Bun.serve({ ...options(service), unix: path });
-    chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
+    try {
+      chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
+    } catch (error) {
+      await server.stop(true);
+      throw error;
+    }
     return server;
   } catch (error) {
     if (error instanceof RangeError) throw error;

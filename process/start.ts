@@ -66,6 +66,7 @@ export async function start(
     url: listening.url,
     async stop() {
       ending.abort();
+      await listening.leave();
       // An unfinished request must not block the stop.
       await atMost(drainMs, listening.close());
       await closing.disposeAsync();

@@ -205,6 +205,29 @@ describe.concurrent("a running server", () => {
     kept.destroy();
     await stopped;
   });
+
+  test("on a Unix socket the wait for nginx does not shorten the wait for requests in flight", async () => {
+    await using folder = await temporaryFolder();
+    const SOCKET = join(folder.path, "api.sock");
+    const databaseUrl = await newDatabase();
+    const registry = await serve({ SOCKET, DATABASE_URL: databaseUrl }, { drainMs: 1 });
+    const { post } = client("http://localhost", { unix: SOCKET });
+    const sql = connect(databaseUrl);
+    await sql`begin`;
+    await sql`lock table pessoas in exclusive mode`;
+    const created = post(newPessoa());
+    const isWaiting = async () =>
+      (
+        await sql`select from pg_locks where not granted and relation = 'pessoas'::regclass
+          and database = (select oid from pg_database where datname = current_database())`
+      ).length > 0;
+    while (!(await isWaiting()));
+    const stopped = registry.stop();
+    await sql`select pg_sleep(0.1)`; // longer than the drain
+    await sql`rollback`;
+    expect((await created).status).toBe(201);
+    await Promise.all([stopped, sql.end()]);
+  });
 });
 
 describe("main", () => {
