@@ -3,19 +3,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import { readFile, watch } from "node:fs/promises";
 import { join } from "node:path";
 import { client, type Found, newPessoa } from "./requests.ts";
-import { project } from "./support.ts";
+import { project, runToEnd } from "./support.ts";
 
 /** Runs TypeScript in the project's folder to its end. */
-export async function runCode(text: string, env: Record<string, string> = {}) {
-  const child = Bun.spawn([process.execPath, "-e", text], {
-    cwd: project,
-    env: { PATH: process.env.PATH ?? "", ...env },
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-  return { out, problems, code: await child.exited };
-}
+export const runCode = (text: string, env: Record<string, string> = {}) =>
+  runToEnd([process.execPath, "-e", text], { cwd: project, env: { PATH: process.env.PATH ?? "", ...env } });
 
 /** Resolves when `folder` has a file whose name begins with `prefix`. */
 export async function appears(folder: string, prefix: string) {

@@ -1,3 +1,4 @@
+import { closeSync, openSync, readFileSync, unlinkSync, watch } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -61,39 +62,53 @@ export const project = join(import.meta.dir, "..", "..");
 export const server = [process.execPath, "run", join(project, "server.ts")];
 
 /** Starts `bun run server.ts`, or `command`, with PATH, TMPDIR, PORT=0 and `env` as its environment. */
-export function beginServer(env: Record<string, string>, command = server) {
+export function beginServer(
+  env: Record<string, string>,
+  command = server,
+  options: { cwd?: string; detached?: boolean } = {},
+) {
+  // To a file: of a pipe, Bun at times misses the end where many processes end at once.
+  const path = join(tmpdir(), `pessoas-test-${crypto.randomUUID()}.log`);
+  const file = openSync(path, "a");
   const child = Bun.spawn(command, {
+    ...options,
     env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", ...env },
     stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
+    stdout: file,
+    stderr: file,
   });
-  let output = "";
-  const { promise: listening, resolve } = Promise.withResolvers<string | undefined>();
-  const collect = async (stream: ReadableStream<Uint8Array>) => {
-    const decoder = new TextDecoder();
-    for await (const chunk of stream) {
-      output += decoder.decode(chunk, { stream: true });
-      const url = /listening on ([^\s"]+)/.exec(output)?.[1];
-      if (url) resolve(url);
-    }
-  };
-  const ended = Promise.all([child.exited, collect(child.stdout), collect(child.stderr)]);
-  void ended.then(() => resolve(undefined));
+  closeSync(file);
+  let whole: string | undefined;
+  const soFar = () => whole ?? readFileSync(path, "utf8");
+  /** Resolves with its output when it has ended. */
+  const output = child.exited.then(() => {
+    whole = soFar();
+    unlinkSync(path);
+    return whole;
+  });
+  /** Resolves when it has written what matches, or with undefined when it has ended without. */
+  const writes = (pattern: RegExp) =>
+    new Promise<string | undefined>((resolve) => {
+      const look = () => {
+        const match = pattern.exec(soFar());
+        if (!match && whole === undefined) return;
+        watcher.close();
+        resolve(match?.at(-1));
+      };
+      const watcher = watch(path, look);
+      look();
+      void output.then(look);
+    });
   return {
     child,
+    soFar,
+    writes,
     /** Resolves with its URL or socket when it listens, or with undefined when it has ended. */
-    listening,
-    soFar: () => output,
-    /** Resolves with its output when it has ended. */
-    async output() {
-      await ended;
-      return output;
-    },
-    /** The same, with the message alone of each logged event. Throws unless all of its output is JSON. */
+    listening: writes(/listening on ([^\s"]+)/),
+    output: () => output,
+    /** Its output, with the message alone of each logged event. Throws unless all of it is JSON. */
     async logged() {
-      await ended;
-      const events = output.trimEnd().split("\n") as string[];
+      const events = (await output).trimEnd().split("\n");
       return events.map((line) => `${(JSON.parse(line) as { msg: string }).msg}\n`).join("");
     },
   };
@@ -110,14 +125,21 @@ export async function spawnServer(env: Record<string, string>, command = server)
  * `json` is undefined unless it printed a JSON object.
  */
 export async function runScript(path: string, args: string[] = [], env: Record<string, string> = {}) {
-  const child = Bun.spawn([process.execPath, "run", join(project, path), ...args], {
+  const { stdout, stderr, code } = await runToEnd([process.execPath, "run", join(project, path), ...args], {
     env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), ...env },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
   });
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { stdout, stderr, code, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
+}
+
+/** Runs a program to its end. Its output goes to files, as that of beginServer. */
+export async function runToEnd(command: string[], options: { cwd?: string; env: Record<string, string> }) {
+  await using folder = await temporaryFolder();
+  const files = ["stdout", "stderr"].map((name) => join(folder.path, name)) as [string, string];
+  const [out, errors] = files.map((path) => Bun.file(path)) as [Bun.BunFile, Bun.BunFile];
+  await Promise.all([Bun.write(out, ""), Bun.write(errors, "")]);
+  const child = Bun.spawn(command, { ...options, stdin: "ignore", stdout: out, stderr: errors });
+  const code = await child.exited;
+  return { stdout: await out.text(), stderr: await errors.text(), code };
 }
 
 export async function temporaryFolder() {

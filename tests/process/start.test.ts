@@ -1,12 +1,19 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { appendFile, mkdir, symlink } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { listenerOf } from "../../process/port.ts";
 import { expectAll, processesOn, runCode } from "../helpers/processes.ts";
 import { client, newPessoa } from "../helpers/requests.ts";
-import { newDatabase, project, query, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
+import {
+  beginServer,
+  newDatabase,
+  project,
+  query,
+  serve,
+  spawnServer,
+  temporaryFolder,
+} from "../helpers/support.ts";
 
 describe.concurrent("bun run server.ts", () => {
   test("starts a database, keeps its data between runs, and stops gracefully on SIGTERM", async () => {
@@ -108,17 +115,17 @@ describe("a start that rejects", () => {
       { DATABASE_URL: running.databaseUrl, SOCKET },
       { DATA_DIR: join(folder.path, "data"), PORT: port },
     ];
-    const { out, problems, code } = await runCode(`
+    const { stdout, stderr, code } = await runCode(`
         import { start } from "./server.ts";
         import { readSettings } from "./process/settings.ts";
         for (const env of ${JSON.stringify(rejected)}) {
           await start(readSettings({ PORT: "0", ...env })).catch((error) => console.log("rejected: " + error.message));
         }`);
-    const reasons = out.match(/^rejected: [A-Z_]+: /gm);
+    const reasons = stdout.match(/^rejected: [A-Z_]+: /gm);
     expect(reasons as string[]).toEqual(
       ["PORT", "DATABASE_URL", "PORT", "SOCKET", "PORT"].map((name) => `rejected: ${name}: `),
     );
-    expect([code, problems]).toEqual([0, expect.not.stringContaining("mistake")]);
+    expect([code, stderr]).toEqual([0, expect.not.stringContaining("mistake")]);
     expect(processesOn(folder.path)).toEqual([]);
     await running.stop();
   });
@@ -166,32 +173,13 @@ test("a reload by bun --watch continues with the same data and logs no error", a
     `import { main } from "${project}/process/main.ts";\nimport { start } from "${project}/server.ts";\nawait main(process, start);\n`,
   );
   const command = [process.execPath, "--watch", "--no-clear-screen", entry];
-  const child = Bun.spawn(command, {
-    env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: join(folder.path, "data") },
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  let output = "";
-  let listening = 0;
-  let person = { id: "" };
-  for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-    output += text;
-    const urls = [...output.matchAll(/listening on ([^"]+)"/g)].map(([, url]) => url as string);
-    if (urls.length === listening) continue;
-    listening = urls.length;
-    const { create, get } = client(urls.at(-1) as string);
-    if (listening === 1) {
-      person = await create();
-      await appendFile(entry, "// changed\n");
-    } else {
-      expect((await get(`/pessoas/${person.id}`)).status).toBe(200);
-      child.kill("SIGTERM");
-    }
-  }
-  const messages = output
-    .trim()
-    .split("\n")
-    .map((line) => (JSON.parse(line) as { msg: string }).msg);
+  const { child, listening, writes, logged } = beginServer({ DATA_DIR: join(folder.path, "data") }, command);
+  const { id } = await client((await listening) as string).create();
+  await appendFile(entry, "// changed\n");
+  const reloaded = await writes(/listening on [\s\S]+listening on ([^\s"]+)/);
+  expect((await client(reloaded as string).get(`/pessoas/${id}`)).status).toBe(200);
+  child.kill("SIGTERM");
+  const messages = (await logged()).trim().split("\n");
   expect(messages.map((message) => message.replace(/http.+/, ""))).toEqual([
     expect.stringMatching(/^PostgreSQL 18 initialised/),
     "listening on ",

@@ -143,20 +143,16 @@ describe.concurrent("a running server", () => {
 
   test("takes Ctrl-C under `bun run start` for one signal, although it arrives twice", async () => {
     await using folder = await temporaryFolder();
-    const child = Bun.spawn([process.execPath, "run", "--silent", "start"], {
-      cwd: project,
-      env: { PATH: process.env.PATH ?? "", TMPDIR: tmpdir(), PORT: "0", DATA_DIR: folder.path },
-      detached: true,
-      stdout: "pipe",
-      stderr: "inherit",
-    });
-    let output = "";
-    for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-      if (text.includes("listening on")) process.kill(-child.pid, "SIGINT"); // as a terminal does
-      output += text;
-    }
-    expect(output).toContain('"stopping: SIGINT"');
-    expect(output).toEndWith('"stopped"}\n');
+    const { child, listening, output } = beginServer(
+      { DATA_DIR: folder.path },
+      [process.execPath, "run", "--silent", "start"],
+      { cwd: project, detached: true },
+    );
+    await listening;
+    process.kill(-child.pid, "SIGINT"); // as a terminal does
+    const printed = await output();
+    expect(printed).toContain('"stopping: SIGINT"');
+    expect(printed).toEndWith('"stopped"}\n');
     expect(await child.exited).toBe(0);
     expect(processesOn(folder.path)).toEqual([]);
   });

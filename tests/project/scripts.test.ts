@@ -6,7 +6,7 @@ import { removeData, runningUrl, startEmbedded } from "../../database/embedded.t
 import { scripts as commands } from "../../package.json";
 import { generate, renderFiles } from "../../stress-test/data/payloads.ts";
 import type { Found } from "../helpers/requests.ts";
-import { project, runScript, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
+import { project, runScript, runToEnd, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
 const run = (script: string, env: Record<string, string>, ...args: string[]) =>
   runScript(`tools/${script}`, args, env);
@@ -119,7 +119,7 @@ describe("the arguments of every script", async () => {
   await symlink(process.execPath, join(bin, "bun"));
 
   async function started(command: string[]) {
-    const child = Bun.spawn(command, {
+    const { stdout, stderr, code } = await runToEnd(command, {
       cwd: work,
       env: {
         PATH: [bin, "/usr/bin", "/bin"].join(delimiter),
@@ -127,12 +127,7 @@ describe("the arguments of every script", async () => {
         HOME: folder.path,
         DATA_DIR: join(work, "data"),
       },
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
     });
-    const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-    const code = await child.exited;
     const called = await Bun.file(calls)
       .text()
       .catch(() => "");
