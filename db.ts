@@ -65,12 +65,8 @@ export function openDb(options: DbOptions) {
       },
       batchOptions(reads, queueLimit, queueLimit),
     ).submit,
-    async read(hits) {
-      const cachedTexts = hits.map(({ id }) => cached(id));
-      const others = hits.filter((_, i) => cachedTexts[i] === undefined);
-      const read = others.length === 0 ? [] : await hitsRead.submit(others);
-      return [...cachedTexts.filter((text) => text !== undefined), ...read];
-    },
+    cached,
+    read: (hits) => hitsRead.submit(hits),
     searchIndex: (statement, parameters) => indexSearches.submit({ statement, parameters }),
     // After a failure the next merge includes these rows.
     merge: () => connections.merge().catch((error: Error) => log.debug(`not merged: ${error.message}`)),
@@ -131,19 +127,20 @@ export function openDb(options: DbOptions) {
     for (const [id, text] of await findIn(reads, others)) found.set(id, text);
   }
 
-  async function readHits(asked: Hit[][]): Promise<string[][]> {
+  async function readHits(asked: Hit[][]): Promise<Map<string, string>[]> {
     const all = asked.flat();
     const places = `{${all.map(({ ctid }) => `"${ctid}"`).join()}}`;
     const found = textsOf(await reads.query<PessoaRow>(hitsStatement, [places]));
     const ids = all.map(({ id }) => id);
     await addFound(found, ids); // rows that have moved
-    return asked.map((hits) => hits.flatMap(({ id }) => found.get(id) ?? []));
+    return asked.map(() => found);
   }
 
-  async function searchIndex([asked]: { statement: string; parameters: string[] }[]): Promise<string[][]> {
+  async function searchIndex([asked]: { statement: string; parameters: string[] }[]) {
     const { statement = "", parameters = [] } = asked ?? {};
     const rows = await searches.query<PessoaRow>(statement, parameters);
-    return [rows.map((row) => toJson(row, row.stack))];
+    const persons = rows.filter(({ id }) => id !== null);
+    return [{ texts: textsOf(persons), isCurrent: persons.length === rows.length }];
   }
 
   async function count(asked: undefined[]): Promise<number[]> {

@@ -8,6 +8,8 @@ type Feed = {
    */
   next(): Promise<boolean>;
   isLoaded(): boolean;
+  /** Parameters of `isCurrent`. */
+  mark(): string[];
   hasIndexed(): boolean;
 };
 
@@ -37,6 +39,15 @@ const start: Position = {
   snapshot: undefined,
 };
 
+const storeName = "pg_postmaster_start_time() || ' ' || pg_relation_filenode('pessoas')";
+
+/** SQL: whether a memory has all persons of this moment. `first`: the number of its first parameter, of three. */
+export const isCurrent = (first: number) => `
+  $${first}::text = ${storeName}
+    and not exists (select from pessoas where busca is null and tx = any ($${first + 1}::xid8[]))
+    and not exists (select from pessoas where busca is null and tx >= $${first + 2}::xid8
+      and tx < pg_snapshot_xmax(pg_current_snapshot()))`;
+
 /**
  * Each row has the number of its transaction. A row that became visible since a snapshot is of a transaction that was
  * open then or began later, so no row is missed, in whatever order transactions commit. The next load starts behind
@@ -46,7 +57,7 @@ const start: Position = {
  */
 const statement = `
   select null::uuid as id, null::tid as ctid, pg_current_snapshot()::text as apelido,
-    pg_postmaster_start_time() || ' ' || pg_relation_filenode('pessoas') as nome,
+    ${storeName} as nome,
     to_json(exists (select from short_terms where term = '')) as stack, null::xid8 as tx
   union all
   select id, ctid, apelido, nome, stack, tx from pessoas where busca is null and tx = any ($2::xid8[])
@@ -112,6 +123,10 @@ export function openFeed(memory: Memory, query: Query): Feed {
       return loading.snapshot === undefined; // else the snapshot is older than this call
     },
     isLoaded: () => loaded,
+    mark() {
+      const { store, from, open, snapshot } = position;
+      return [snapshot === undefined ? store : "", `{${open.join()}}`, String(from)];
+    },
     hasIndexed: () => indexed,
   };
 }

@@ -1,6 +1,6 @@
 import type { Pessoa } from "../contract/pessoa.ts";
 import type { Query } from "../database/pool.ts";
-import { openFeed } from "./feed.ts";
+import { isCurrent, openFeed } from "./feed.ts";
 import { maxFound, maxInMemory, maxMemoryBytes, maxPersonBytes } from "./limits.ts";
 import { type Hit, openMemory } from "./memory.ts";
 import { mergeSchedule } from "./pending-list.ts";
@@ -34,14 +34,19 @@ const sampleSize = 1000; // texts read at the start
 const learnOneIn = 64;
 const refreshEvery = 200; // creates of this instance; bounds what a search loads
 
+/** JSON texts of persons by id. */
+type Texts = Map<string, string>;
+
 type SearchOptions = {
   maxPersons?: number | undefined;
   query: Query;
   /** Runs `next` alone: not before this call, and not while another one runs. */
   inTurn(next: () => Promise<boolean>): Promise<boolean>;
-  /** The JSON texts of these persons. Removed persons are left out. */
-  read(hits: Hit[]): Promise<string[]>;
-  searchIndex(statement: string, parameters: string[]): Promise<string[]>;
+  cached(id: string): string | undefined;
+  /** Removed persons are left out. */
+  read(hits: Hit[]): Promise<Texts>;
+  /** `isCurrent`: none of the rows is empty. */
+  searchIndex(statement: string, parameters: string[]): Promise<{ texts: Texts; isCurrent: boolean }>;
   merge(): void;
 };
 
@@ -69,6 +74,13 @@ export const columns = "id, apelido, nome, nascimento, stack";
 export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
 /** `$1`: a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
+/** Adds the rows of persons in memory, and an empty row unless the memory is current. `count`: of its parameters. */
+const withMemory = (statement: string, count: number) => `
+  (${statement})
+  union all select ${columns} from pessoas where id = any ($${count + 1}::uuid[])
+  union all select null, null, null, null, null where not (${isCurrent(count + 2)})`;
+const textWithMemory = withMemory(textStatement, 2);
+const shortWithMemory = withMemory(shortStatement, 1);
 export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
 const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
 
@@ -80,7 +92,7 @@ export function searchableInBulk(inMemory: number): Search["searchableOf"] {
 }
 
 export function openSearch(options: SearchOptions): Search {
-  const { query, inTurn, read, searchIndex, merge } = options;
+  const { query, inTurn, cached, searchIndex, merge } = options;
   const memory = openMemory();
   const feed = openFeed(memory, query);
   const short = shortTerms(shortTermsKnown);
@@ -129,28 +141,67 @@ export function openSearch(options: SearchOptions): Search {
   async function find(given: string): Promise<string[]> {
     const term = lowerCased(given);
     if (term === undefined) return [];
-    const end = memory.end();
-    const hits = memory.find(term);
-    const texts = read(hits);
-    // A full answer needs no refresh, unless some persons are gone: then it is another database.
-    if (hits.length >= maxFound && (await texts).length === hits.length) return await texts;
-    const fromIndex = maxPersons === 0 || feed.hasIndexed() ? findInIndex(term) : undefined;
-    const [before, since] = await Promise.all([
-      texts,
-      maxPersons === 0 ? [] : refresh().then(() => read(memory.find(term, end))),
-      fromIndex,
-    ]);
+    const [end, mark, hits] = [memory.end(), feed.mark(), memory.find(term)];
+    const found: Texts = new Map();
+    const add = (texts: Texts) => {
+      for (const [id, text] of texts) found.set(id, text);
+    };
+    const addNew = () => refresh().then(async () => add(await read(memory.find(term, end))));
+    const answer = () => [...found.values()].slice(0, maxFound);
+    if (hits.length >= maxFound) {
+      add(await read(hits));
+      // Unless some persons are gone: then it is another database.
+      if (found.size >= maxFound) return answer();
+    }
+    const isIndexed = maxPersons === 0 || feed.hasIndexed();
+    if (isIndexed) {
+      const { texts, isCurrent } = await findInIndex(term, hits, mark);
+      add(texts);
+      if (!isCurrent && found.size < maxFound) await addNew();
+    } else {
+      await Promise.all([read(hits).then(add), addNew()]);
+    }
     if (memory.end().emptied !== end.emptied) return await find(given);
-    const found = [...new Set([...before, ...since])]; // a person may be in memory twice
-    if (found.length < maxFound && (fromIndex || feed.hasIndexed()))
-      found.push(...(await (fromIndex ?? findInIndex(term))));
-    return found.slice(0, maxFound);
+    if (!isIndexed && feed.hasIndexed() && found.size < maxFound)
+      add((await findInIndex(term, [], mark)).texts);
+    return answer();
   }
 
-  async function findInIndex(term: string): Promise<string[]> {
-    if (isShort(term)) return await searchIndex(shortStatement, [term]);
-    merges.searched();
-    const text = encode(term);
-    return await searchIndex(textStatement, [text, trigrams.pattern(text)]);
+  /** Also reads `hits`. `isCurrent`: no person is new since `mark`. */
+  async function findInIndex(term: string, hits: Hit[], mark: string[]) {
+    let [inIndex, withMemory, parameters] = [shortStatement, shortWithMemory, [term]];
+    if (!isShort(term)) {
+      merges.searched();
+      const text = encode(term);
+      [inIndex, withMemory, parameters] = [textStatement, textWithMemory, [text, trigrams.pattern(text)]];
+    }
+    if (maxPersons === 0) return await searchIndex(inIndex, parameters);
+    const [texts, others] = fromCache(hits);
+    const ids = others.map(({ id }) => id).join();
+    const found = await searchIndex(withMemory, [...parameters, `{${ids}}`, ...mark]);
+    return { ...found, texts: new Map([...texts, ...found.texts]) };
+  }
+
+  function fromCache(hits: Hit[]): [texts: Texts, others: Hit[]] {
+    const texts: Texts = new Map();
+    const others: Hit[] = [];
+    for (const hit of hits) {
+      const text = cached(hit.id);
+      if (text === undefined) others.push(hit);
+      else texts.set(hit.id, text);
+    }
+    return [texts, others];
+  }
+
+  /** Removed persons are left out. */
+  async function read(hits: Hit[]): Promise<Texts> {
+    const [texts, others] = fromCache(hits);
+    if (others.length === 0) return texts;
+    const found = await options.read(others);
+    for (const { id } of others) {
+      const text = found.get(id);
+      if (text !== undefined) texts.set(id, text);
+    }
+    return texts;
   }
 }

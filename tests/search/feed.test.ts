@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { idOf } from "../../contract/pessoa.ts";
-import { maxFound } from "../../search/limits.ts";
+import { maxFound, maxPersonBytes } from "../../search/limits.ts";
 import { startCluster } from "../helpers/cluster.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { connect, query, type Registry, serve, twins } from "../helpers/support.ts";
@@ -194,8 +194,12 @@ test("the memory holds each person once after many searches", async () => {
   }
 });
 
-test("an updated row is found at its new place, and a deleted one is not found", async () => {
+test.each([
+  ["", "-"],
+  ["beside persons in the index ", "x".repeat(maxPersonBytes / 16)],
+])("an updated row is found %sat its new place, and a deleted one is not found", async (_, element) => {
   await using it = await twins();
+  expect((await it.one.post({ ...newPessoa(), stack: Array(32).fill(element) })).status).toBe(201);
   await query(it.url, [row("movida", "rara"), row("tirada", "rara"), row("parada", "rara")].join("; "));
   for (const registry of it.both)
     expect(await names(registry, "rara")).toEqual(["movida", "parada", "tirada"]);
@@ -203,5 +207,6 @@ test("an updated row is found at its new place, and a deleted one is not found",
   await query(it.url, "delete from pessoas where apelido = 'tirada'");
   await query(it.url, "vacuum pessoas");
   await query(it.url, row("nova", "outra")); // in the place of the deleted row
-  for (const registry of it.both) expect(await names(registry, "rara")).toEqual(["movida", "parada"]);
+  for (const registry of [...it.both, ...it.both])
+    expect(await names(registry, "rara")).toEqual(["movida", "parada"]);
 });
