@@ -206,7 +206,8 @@ describe.concurrent("a running server", () => {
     await using folder = await temporaryFolder();
     const SOCKET = join(folder.path, "api.sock");
     const databaseUrl = await newDatabase();
-    const registry = await serve({ SOCKET, DATABASE_URL: databaseUrl }, { drainMs: 1 });
+    const env = { SOCKET, DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: "30000" };
+    const registry = await serve(env, { drainMs: 1 });
     const { post } = client("http://localhost", { unix: SOCKET });
     const sql = connect(databaseUrl);
     await sql`begin`;
