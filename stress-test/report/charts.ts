@@ -132,27 +132,21 @@ echarts.setPlatformAPI({
     width: textWidth(value, Number.parseFloat(/[\d.]+px/.exec(font ?? "")?.[0] ?? "12")),
   }),
 });
-const dashes = ["solid", "dashed", "dotted", [8, 3, 2, 3]] as const;
+const dashes = ["solid", "dashed", "dotted", [8, 3, 2, 3]];
 
-type Line = { name: string; points: readonly Point[]; color: string; dash?: (typeof dashes)[number] };
+/** `label`: what the legend says instead of `name`. */
+type Line = { name: string; label?: string; points: readonly Point[] };
 
-export const lineOnly = { itemStyle: { opacity: 0 } }; // hides the dot on the legend's line
+const lineOnly = { itemStyle: { opacity: 0 } }; // hides the dot on the legend's line
 const squares = { icon: "roundRect", itemHeight: 10, itemWidth: 14 };
 const legendItem = { mark: 22, gap: 14 };
 
 function toLines(values: ReadonlyMap<string, readonly Point[]>): Line[] {
-  return [...values].sort(byKind).map(([name, points], index) => {
-    return {
-      name,
-      points,
-      color: colorOf(name),
-      dash: dashes[index % dashes.length] as (typeof dashes)[number],
-    };
-  });
+  return [...values].sort(byKind).map(([name, points]) => ({ name, points }));
 }
 
 /** ECharts does not make room for a legend's rows, so they are counted here. */
-export function header(names: readonly string[], size: Size, title: string) {
+function header(names: readonly string[], size: Size, title: string) {
   const rowWidth = size.width - 24;
   let [rows, used] = [1, 0];
   for (const name of names) {
@@ -176,16 +170,52 @@ export function header(names: readonly string[], size: Size, title: string) {
   };
 }
 
-/** A single chart below its title and legend. */
-function frame(names: readonly string[], size: Size, title: string, legend: object) {
-  const head = header(names, size, title);
+type Series = echarts.LineSeriesOption | echarts.BarSeriesOption;
+
+/** A chart with one pair of axes, below its title and legend. */
+function framed(
+  { id, title, note }: Pick<Chart, "id" | "title" | "note">,
+  legend: object,
+  xAxis: (narrow: boolean) => object,
+  yAxis: object,
+  series: Series[],
+): Chart {
   return {
-    height: head.bottom + 220,
-    option: {
-      title: head.title,
-      legend: { ...head.legend, ...legend },
-      grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+    id,
+    title,
+    note,
+    draw(size) {
+      const names = series.map(({ name }) => String(name));
+      const head = header(names, size, title);
+      return {
+        height: head.bottom + 220,
+        option: {
+          title: head.title,
+          legend: { ...head.legend, ...legend },
+          grid: { left: 52, right: 16, top: head.bottom, bottom: 34 },
+          xAxis: xAxis(size.narrow),
+          yAxis,
+          series,
+        },
+      };
     },
+  };
+}
+
+/** A line, or a dot if there is a single point. */
+function lineOf(
+  name: string,
+  data: readonly Point[],
+  color: string,
+  style: object,
+): echarts.LineSeriesOption {
+  return {
+    type: "line",
+    name,
+    data: [...data],
+    symbol: data.length === 1 ? "circle" : "none",
+    itemStyle: { color },
+    lineStyle: { color, ...style },
   };
 }
 
@@ -202,21 +232,39 @@ function timeAxis(seconds: number, narrow: boolean) {
   };
 }
 
+/** A vertical axis is drawn as horizontal lines alone. */
+const ruled = {
+  axisLabel: { ...text, formatter: short },
+  axisLine: { show: false },
+  axisTick: { show: false },
+  splitLine: { lineStyle: { color: paint.line } },
+};
+
 function valueAxis(percent = false) {
   return {
-    type: "value" as const,
+    type: "value",
     min: 0,
     // 100 %, or more where a service took more for a moment.
     ...(percent
       ? { interval: 25, max: ({ max }: { max: number }) => Math.max(100, Math.ceil(max / 25) * 25) }
       : {}),
     splitNumber: 4,
-    axisLabel: { ...text, formatter: short },
-    axisLine: { show: false },
-    axisTick: { show: false },
-    splitLine: { lineStyle: { color: paint.line } },
+    ...ruled,
   };
 }
+
+/** Each line is ten times the one below. */
+export function logAxis({ min, max }: { min: number; max: number }) {
+  return { type: "log" as const, min, max, ...ruled };
+}
+
+const limitLine: NonNullable<echarts.LineSeriesOption["markLine"]> = {
+  symbol: "none",
+  silent: true,
+  lineStyle: { color: paint.failed, type: "dashed", width: 1 },
+  label: { ...text, color: paint.failed, formatter: "limit", position: "insideStartBottom" },
+  data: [{ yAxis: 100 }],
+};
 
 function lines(chart: {
   id: string;
@@ -224,47 +272,20 @@ function lines(chart: {
   note: string;
   seconds: number;
   percent?: boolean;
-  /** A horizontal line. */
-  limit?: { at: number; label: string } | undefined;
+  /** Draws a line at 100 %. */
+  limited?: boolean;
   series: readonly Line[];
 }): Chart {
-  const { id, title, note, limit } = chart;
-  return {
-    id,
-    title,
-    note,
-    draw(size) {
-      const names = chart.series.map(({ name }) => name);
-      const { height, option } = frame(names, size, title, lineOnly);
-      return {
-        height,
-        option: {
-          ...option,
-          xAxis: timeAxis(chart.seconds, size.narrow),
-          yAxis: valueAxis(chart.percent),
-          series: chart.series.map(({ name, points, color, dash }, index) => ({
-            type: "line",
-            name,
-            data: [...points],
-            symbol: points.length === 1 ? "circle" : "none",
-            itemStyle: { color },
-            lineStyle: { color, width: 2, type: (dash ?? "solid") as "solid" },
-            ...(limit && index === 0 ? { markLine: limitLine(limit) } : {}),
-          })),
-        },
-      };
-    },
-  };
-}
-
-function limitLine({ at, label }: { at: number; label: string }) {
-  return {
-    symbol: "none",
-    silent: true,
-    lineStyle: { color: paint.failed, type: "dashed" as const, width: 1 },
-    label: { ...text, color: paint.failed, formatter: label, position: "insideStartBottom" as const },
-    data: [{ yAxis: at }],
-  };
+  return framed(
+    chart,
+    lineOnly,
+    (narrow) => timeAxis(chart.seconds, narrow),
+    valueAxis(chart.percent),
+    chart.series.map(({ name, label = name, points }, index) => ({
+      ...lineOf(label, points, colorOf(name), { width: 2, type: dashes[index % dashes.length] }),
+      ...(chart.limited && index === 0 ? { markLine: limitLine } : {}),
+    })),
+  );
 }
 
 type OverTime = ReturnType<typeof overTime>;
@@ -307,16 +328,11 @@ function latencyChart({ kinds, seconds, sliceS }: OverTime): Chart {
           xAxis: kinds.map((_, gridIndex) => ({ ...timeAxis(seconds, panel.width < 600), gridIndex })),
           yAxis: kinds.map((_, gridIndex) => ({ ...logAxis({ min, max }), gridIndex })),
           series: kinds.flatMap((kind, index) =>
-            percentiles.map(({ name, width, type }) => ({
-              type: "line" as const,
-              name,
-              xAxisIndex: index,
-              yAxisIndex: index,
-              data: kind[name].map(([atS, ms]) => [atS, Math.max(min, ms)]),
-              symbol: kind[name].length === 1 ? "circle" : "none",
-              itemStyle: { color: colorOf(kind.kind) },
-              lineStyle: { color: colorOf(kind.kind), width, type },
-            })),
+            percentiles.map(({ name, ...style }) => {
+              const points = kind[name].map(([atS, ms]): Point => [atS, Math.max(min, ms)]);
+              const line = lineOf(name, points, colorOf(kind.kind), style);
+              return { ...line, xAxisIndex: index, yAxisIndex: index };
+            }),
           ),
         },
       };
@@ -371,154 +387,100 @@ export function panels(
   };
 }
 
-/** The vertical axis of a panel: each line is ten times the one below. */
-export function logAxis({ min, max }: { min: number; max: number }) {
-  return {
-    type: "log" as const,
-    min,
-    max,
-    axisLabel: { ...text, formatter: short },
-    axisLine: { show: false },
-    axisTick: { show: false },
-    splitLine: { lineStyle: { color: paint.line } },
-  };
-}
-
 function throughputChart({ kinds, failed, seconds }: OverTime): Chart {
-  const title = "Throughput (answers per second)";
-  return {
-    id: "throughput",
-    title,
-    note: "One kind on top of the other: the upper edge is all that was answered. Failed ones are part of it.",
-    draw(size) {
-      const { height, option } = frame([...kinds.map(({ kind }) => kind), "failed"], size, title, squares);
-      return {
-        height,
-        option: {
-          ...option,
-          xAxis: timeAxis(seconds, size.narrow),
-          yAxis: valueAxis(),
-          series: [
-            ...kinds.map(({ kind, rate }) => ({
-              type: "line" as const,
-              name: kind,
-              stack: "all",
-              data: rate,
-              symbol: rate.length === 1 ? "circle" : "none",
-              itemStyle: { color: colorOf(kind) },
-              lineStyle: { color: colorOf(kind), width: 1 },
-              areaStyle: { color: colorOf(kind), opacity: 0.55 },
-            })),
-            {
-              type: "line",
-              name: "failed",
-              data: failed,
-              symbol: failed.length === 1 ? "circle" : "none",
-              itemStyle: { color: paint.failed },
-              lineStyle: { color: paint.failed, width: 2 },
-            },
-          ],
-        },
-      };
+  return framed(
+    {
+      id: "throughput",
+      title: "Throughput (answers per second)",
+      note: "One kind on top of the other: the upper edge is all that was answered. Failed ones are part of it.",
     },
-  };
+    squares,
+    (narrow) => timeAxis(seconds, narrow),
+    valueAxis(),
+    [
+      ...kinds.map(({ kind, rate }) => ({
+        ...lineOf(kind, rate, colorOf(kind), { width: 1 }),
+        stack: "all",
+        areaStyle: { color: colorOf(kind), opacity: 0.55 },
+      })),
+      lineOf("failed", failed, paint.failed, { width: 2 }),
+    ],
+  );
 }
 
 function histogramChart(requests: readonly Timed[]): Chart {
   const { fromMs, counts } = histogram(requests);
-  const title = "Latency histogram (requests, by ms)";
-  return {
-    id: "histogram",
-    title,
-    note: "Each bar reaches from the time below it up to the next one.",
-    draw(size) {
-      const { height, option } = frame([...counts.keys()], size, title, squares);
-      return {
-        height,
-        option: {
-          ...option,
-          xAxis: {
-            type: "category",
-            data: fromMs.map(short),
-            axisLabel: { ...text, margin: 12, hideOverlap: true },
-            axisLine: { lineStyle: { color: paint.line } },
-            axisTick: { show: false },
-          },
-          yAxis: valueAxis(),
-          series: [...counts].map(([kind, bins]) => ({
-            type: "bar",
-            name: kind,
-            stack: "all",
-            data: bins,
-            barCategoryGap: "12%",
-            itemStyle: { color: colorOf(kind) },
-          })),
-        },
-      };
+  return framed(
+    {
+      id: "histogram",
+      title: "Latency histogram (requests, by ms)",
+      note: "Each bar reaches from the time below it up to the next one.",
     },
-  };
+    squares,
+    () => ({
+      type: "category",
+      data: fromMs.map(short),
+      axisLabel: { ...text, margin: 12, hideOverlap: true },
+      axisLine: { lineStyle: { color: paint.line } },
+      axisTick: { show: false },
+    }),
+    valueAxis(),
+    [...counts].map(([kind, bins]) => ({
+      type: "bar",
+      name: kind,
+      stack: "all",
+      data: bins,
+      barCategoryGap: "12%",
+      itemStyle: { color: colorOf(kind) },
+    })),
+  );
 }
 
 type Uses = ReturnType<typeof usageOverTime>;
 
 function cpuChart(uses: Uses, seconds: number): Chart {
-  return limited({
-    id: "cpu",
-    what: "CPU",
-    unit: "CPUs",
-    seconds,
-    uses: uses.map(({ name, cpuLimit, cpus }) => ({
-      name,
-      limit: cpuLimit,
-      limitText: `${cpuLimit} CPU`,
-      points: cpus,
-    })),
+  const limits = uses.map(({ name, cpuLimit, cpus }) => {
+    return { name, limit: cpuLimit, limitText: `${cpuLimit} CPU`, points: cpus };
   });
+  return limitedChart({ id: "cpu", title: "CPU", unit: "CPUs", note: "", seconds, uses: limits });
 }
 
 function memoryChart(uses: Uses, seconds: number): Chart {
-  return limited({
-    id: "memory",
-    what: "Memory",
-    unit: "MiB",
-    seconds,
-    uses: uses.map(({ name, memoryLimitBytes, bytes }) => ({
-      name,
-      limit: memoryLimitBytes === null ? null : memoryLimitBytes / 2 ** 20,
-      limitText: `${Math.round((memoryLimitBytes ?? 0) / 2 ** 20)} MiB`,
-      points: bytes.map(([atS, value]): Point => [atS, value / 2 ** 20]),
-    })),
+  const limits = uses.map(({ name, memoryLimitBytes, bytes }) => {
+    const limit = memoryLimitBytes === null ? null : memoryLimitBytes / 2 ** 20;
+    const points = bytes.map(([atS, value]): Point => [atS, value / 2 ** 20]);
+    return { name, limit, limitText: `${Math.round(limit ?? 0)} MiB`, points };
   });
+  const note = " Without file cache that can be given back at once.";
+  return limitedChart({ id: "memory", title: "Memory", unit: "MiB", note, seconds, uses: limits });
 }
 
 /** In percent of each service's limit, or in `unit` where a service has no limit. */
-function limited(chart: {
+function limitedChart(chart: {
   id: string;
-  what: string;
+  title: string;
   unit: string;
+  note: string;
   seconds: number;
   uses: readonly { name: string; limit: number | null; limitText: string; points: readonly Point[] }[];
 }): Chart {
-  const { id, what, unit, seconds, uses } = chart;
+  const { id, title, unit, note, seconds, uses } = chart;
   const relative = uses.every(({ limit }) => limit !== null);
-  const cache = id === "memory" ? " Without file cache that can be given back at once." : "";
+  const ofLimit = uses.map(({ name, limit, limitText, points }) => ({
+    name,
+    label: `${name} (of ${limitText})`,
+    points: points.map(([atS, value]): Point => [atS, (100 * value) / (limit as number)]),
+  }));
   return lines({
     id,
-    title: relative ? `${what} of each service (% of its limit)` : `${what} (${unit})`,
+    title: relative ? `${title} of each service (% of its limit)` : `${title} (${unit})`,
     note: relative
-      ? `At 100 % a service would have all that its container may use.${cache}`
-      : `There is no limit to compare with.${cache}`,
+      ? `At 100 % a service would have all that its container may use.${note}`
+      : `There is no limit to compare with.${note}`,
     seconds,
-    ...(relative ? { limit: { at: 100, label: "limit" } } : {}),
     percent: relative,
-    series: uses.map(({ name, limit, limitText, points }, index) => ({
-      name: relative ? `${name} (of ${limitText})` : name,
-      points: relative
-        ? points.map(([atS, value]): Point => [atS, (100 * value) / (limit as number)])
-        : points,
-      color: colorOf(name),
-      dash: dashes[index % dashes.length] as (typeof dashes)[number],
-    })),
+    limited: relative,
+    series: relative ? ofLimit : uses,
   });
 }
 
