@@ -1,5 +1,5 @@
 import { join, resolve } from "node:path";
-import { type Topology, topology } from "../tests/contest/topology.ts";
+import { abortedBySignals, type Topology, topology } from "../tests/contest/topology.ts";
 import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { people } from "./data/people.ts";
 import { store } from "./data/store.ts";
@@ -438,10 +438,7 @@ async function main(): Promise<void> {
     wanted.push({ name: "against", root: other, override: againstOverride, people });
   }
 
-  const abandoned = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    process.once(signal, () => abandoned.abort(new Error(signal)));
-  }
+  const abandoned = abortedBySignals();
   const topologies = wanted.map(({ name, root, override }) =>
     // Health checks as often as they are by default: they are part of what is measured.
     topology(abandoned.signal, { name: `cost-${name}`, root, override }),

@@ -7,7 +7,7 @@ import { client, type Found, newPessoa, type Problem, raw } from "../helpers/req
 import { shapes } from "../helpers/shapes.ts";
 import { temporaryFolder } from "../helpers/support.ts";
 import { statusesOf, targets } from "../helpers/targets.ts";
-import { freePort, type Service, services, topology } from "./topology.ts";
+import { abortedBySignals, freePort, type Service, services, topology } from "./topology.ts";
 
 readPositionals(`Usage: bun run test:contest
 
@@ -15,13 +15,17 @@ Builds docker-compose.yml's images, starts them with a port and a project name o
 an operator, and removes them. Exits with 1 when a check fails. Needs Docker with Compose.
 
   -h, --help   this text`);
-const abandoned = new AbortController();
+const abandoned = abortedBySignals();
 const { url, metricsUrl, docker, compose, up, inside, sql, answered, leftovers, remove } = topology(
   abandoned.signal,
 );
-const { get, post, request, search, count } = client(url);
+const { get, post, create, request, search, count } = client(url);
 const anew = client(url, { keepalive: false }); // a new connection for each request
 const instances = ["api1", "api2"] as const;
+/** The output of a shell script inside a container. */
+const shell = (service: Service, script: string) => inside(service, "sh", "-c", script);
+const notFound = /^HTTP\/1\.1 404 .*\r\n\r\n\{"type":"about:blank","title":"Not Found"/s;
+const isProblemType = /^Content-Type: application\/problem\+json\r$/m;
 let passed = 0;
 let failed = 0;
 
@@ -35,12 +39,6 @@ async function check(title: string, body: () => Promise<void>) {
     failed++;
     console.log(`FAIL  ${title}: ${(error as Error).message}`);
   }
-}
-
-async function create(person = newPessoa()): Promise<Found> {
-  const response = await post(person);
-  assert.equal(response.status, 201);
-  return (await response.json()) as Found;
 }
 
 async function isProblem(response: Response, status: number) {
@@ -102,19 +100,15 @@ async function containers() {
   await check("the limits are in force inside the cgroups", async () => {
     for (const { service, cpus, memory } of await limits()) {
       // Version 2, or 1.
-      const quota = await inside(
+      const quota = await shell(
         service,
-        ...[
-          "sh",
-          "-c",
-          "cd /sys/fs/cgroup; cat cpu.max 2>&- || cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
-        ],
+        "cd /sys/fs/cgroup; cat cpu.max 2>&- || cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us",
       );
       const [runtime, period] = quota.split(/\s/).map(Number);
       assert.equal((runtime as number) / (period as number), cpus, service);
-      const bytes = await inside(
+      const bytes = await shell(
         service,
-        ...["sh", "-c", "cd /sys/fs/cgroup; cat memory.max 2>&- || cat memory/memory.limit_in_bytes"],
+        "cd /sys/fs/cgroup; cat memory.max 2>&- || cat memory/memory.limit_in_bytes",
       );
       assert.equal(Number(bytes), memory, service);
     }
@@ -134,10 +128,7 @@ async function containers() {
   await check(
     "only nginx can be reached, its metrics only from this host, and each service sees only its files",
     async () => {
-      const tables = await inside(
-        "nginx",
-        ...["sh", "-c", "ls -l /proc/1/fd; cat /proc/1/net/tcp /proc/1/net/tcp6"],
-      );
+      const tables = await shell("nginx", "ls -l /proc/1/fd; cat /proc/1/net/tcp /proc/1/net/tcp6");
       const listening = [...tables.matchAll(/^ *\d+: (\w+):(\w{4}) \w+:0000 0A (?:\S+ +){5}(\d+) /gm)]
         .filter(([, , , inode]) => tables.includes(`socket:[${inode}]`))
         .map(([, address, hex]) => [address, Number.parseInt(hex as string, 16)]);
@@ -161,7 +152,7 @@ async function containers() {
       await assert.rejects(inside("nginx", "touch", "/run/api/x"), /Read-only/);
       for (const instance of instances) {
         await assert.rejects(inside(instance, "touch", "/run/postgresql/x"), /Read-only/);
-        assert.equal(await inside(instance, "sh", "-c", "ls /var/lib/postgresql 2>&-; id -un"), "www-data");
+        assert.equal(await shell(instance, "ls /var/lib/postgresql 2>&-; id -un"), "www-data");
       }
     },
   );
@@ -356,7 +347,7 @@ async function contract() {
       const answer = await raw(url, `${method} /pessoas HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
       assert.match(answer, /^HTTP\/1.1 405 /);
       assert.match(answer, /^Allow: GET, HEAD, POST\r$/m);
-      assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+      assert.match(answer, isProblemType);
     });
   }
 
@@ -378,7 +369,7 @@ async function contract() {
     await check(`${status} as problem details for ${what}`, async () => {
       const answer = await raw(url, `${head}\r\n`, /"status":/);
       assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `));
-      assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+      assert.match(answer, isProblemType);
       assert.equal(JSON.parse(answer.slice(answer.indexOf("\r\n\r\n"))).status, status);
     });
   }
@@ -389,37 +380,15 @@ const sent = (method: string, target: string) =>
   raw(url, Buffer.from(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`, "latin1"));
 
 async function targetsAsTheyAre() {
-  for (const target of [
-    ...[
-      "/.\\metrics",
-      "/x\\..\\metrics",
-      "/x/../metrics",
-      "/../metrics",
-      "/./metrics",
-      "/pessoas/..\\metrics",
-    ],
-    ...[
-      "/%2e/metrics",
-      "/x/%2E%2e/metrics",
-      "/.%5cmetrics",
-      "/%6detrics",
-      "//metrics",
-      "/metrics/",
-      "/metrics#",
-    ],
-    ...[
-      "/metrics\\",
-      "/pessoas/../metrics?t=a",
-      "http://x/.\\metrics",
-      "http://x/metrics",
-      "/met\trics",
-      "/metrics;",
-    ],
-    ...["/\\pessoas?t=a", "/%70essoas?t=a", "/pessoas#?t=a", "/./pessoas?t=a", "/pessoas/../pessoas?t=a"],
-  ]) {
+  const targets404 = String.raw`
+    /.\metrics /x\..\metrics /x/../metrics /../metrics /./metrics /pessoas/..\metrics
+    /%2e/metrics /x/%2E%2e/metrics /.%5cmetrics /%6detrics //metrics /metrics/ /metrics# /metrics\ /metrics;
+    /pessoas/../metrics?t=a http://x/.\metrics http://x/metrics
+    /\pessoas?t=a /%70essoas?t=a /pessoas#?t=a /./pessoas?t=a /pessoas/../pessoas?t=a`;
+  for (const target of ["/met\trics", ...targets404.trim().split(/\s+/)]) {
     await check(`GET ${JSON.stringify(target)}: 404`, async () => {
       const answer = await sent("GET", target);
-      assert.match(answer, /^HTTP\/1\.1 404 .*\r\n\r\n\{"type":"about:blank","title":"Not Found"/s);
+      assert.match(answer, notFound);
     });
   }
 
@@ -432,7 +401,7 @@ async function targetsAsTheyAre() {
         const answer = await sent(method, target);
         const status = Number(/^HTTP\/1\.1 (\d+) /.exec(answer)?.[1]);
         assert.ok(statusesOf(method, target).includes(status), answer.slice(0, 1000));
-        if (status >= 400) assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+        if (status >= 400) assert.match(answer, isProblemType);
         assert.doesNotMatch(answer, /pessoas_http_request/);
       },
     );
@@ -459,15 +428,8 @@ async function targetsAsTheyAre() {
     assert.deepEqual(await found(`t=${bytes("é").repeat(3500)}`), []);
     const asInstance = await get("/pessoas?t=%FF");
     const { headers } = asInstance;
-    for (const term of [
-      "\xff",
-      "a\xc3",
-      "\xc3&x=1",
-      "\xc0\xaf",
-      "\xed\xa0\x80",
-      "\xf5\x80\x80\x80",
-      `${"a".repeat(7000)}\xa0`,
-    ]) {
+    const invalid = "\xff a\xc3 \xc3&x=1 \xc0\xaf \xed\xa0\x80 \xf5\x80\x80\x80".split(" ");
+    for (const term of [...invalid, `${"a".repeat(7000)}\xa0`]) {
       const answer = await sent("GET", `/pessoas?x=y&t=${term}`);
       assert.match(answer, /^HTTP\/1\.1 400 /, term);
       assert.ok(answer.includes(`Content-Type: ${headers.get("content-type")}\r\n`), answer);
@@ -514,30 +476,13 @@ async function metrics() {
     },
   );
 
-  for (const target of [
-    ...[
-      "/",
-      "/metrics",
-      "/api1",
-      "/api1/",
-      "/api1/metrics/",
-      "/api3/metrics",
-      "/API1/metrics",
-      "/api1//metrics",
-    ],
-    ...[
-      "/api1/metrics?x",
-      "/api1/../api1/metrics",
-      "/api1\\metrics",
-      "/%61pi1/metrics",
-      "/pessoas?t=a",
-      "/readyz",
-    ],
-    ...["/contagem-pessoas", "/problem"],
-  ]) {
+  const others = String.raw`
+    / /metrics /api1 /api1/ /api1/metrics/ /api3/metrics /API1/metrics /api1//metrics /api1/metrics?x
+    /api1/../api1/metrics /api1\metrics /%61pi1/metrics /pessoas?t=a /readyz /contagem-pessoas /problem`;
+  for (const target of others.trim().split(/\s+/)) {
     await check(`GET ${target} on the port for metrics: 404`, async () => {
       const answer = await raw(metricsUrl, `GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
-      assert.match(answer, /^HTTP\/1\.1 404 .*\r\n\r\n\{"type":"about:blank","title":"Not Found"/s);
+      assert.match(answer, notFound);
     });
   }
 
@@ -619,7 +564,7 @@ async function noRequests() {
         const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
         assert.equal(statuses.length, 1, answer);
         assert.match(statuses[0] as string, status);
-        assert.match(answer, /^Content-Type: application\/problem\+json\r$/m);
+        assert.match(answer, isProblemType);
       }),
     ),
   );
@@ -683,7 +628,7 @@ async function outages() {
     await check(`restart ${instance} under load: no request is lost`, async () => {
       const { created, failures } = await underLoad(async () => {
         await compose("restart", instance);
-        await inside(instance, "sh", "-c", 'until [ -S "$SOCKET" ]; do sleep 0.05; done');
+        await shell(instance, 'until [ -S "$SOCKET" ]; do sleep 0.05; done');
       });
       assert.deepEqual(failures.slice(0, 3), []);
       assert.ok(created.length > 100, `only ${created.length} creates`);
@@ -742,17 +687,17 @@ async function outages() {
 
 async function data() {
   const backup = "a backup brings everybody back as they were, and the instances may still do no more";
-  if ((await inside("db", "sh", "-c", "command -v pg_dump || true")) === "") {
+  if ((await shell("db", "command -v pg_dump || true")) === "") {
     console.log(`skip  ${backup}: this image of Postgres has no pg_dump`);
   } else {
     await check(backup, async () => {
       const person = await create();
       const before = await count();
-      await inside("db", "sh", "-c", "pg_dump -U postgres -Fc pessoas >/tmp/pessoas.dump");
+      await shell("db", "pg_dump -U postgres -Fc pessoas >/tmp/pessoas.dump");
       const later = await create();
       await compose("stop", ...instances);
       const options = "--clean --if-exists --no-owner --single-transaction";
-      await inside("db", "sh", "-c", `pg_restore -U postgres -d pessoas ${options} </tmp/pessoas.dump`);
+      await shell("db", `pg_restore -U postgres -d pessoas ${options} </tmp/pessoas.dump`);
       await compose("start", ...instances);
       await untilReady();
       assert.equal(await count(), before);
@@ -767,7 +712,7 @@ async function data() {
     const person = await create();
     const before = await count();
     assert.equal(await sql("show shared_buffers"), "18MB");
-    await inside("db", "sh", "-c", 'head -c 201M /dev/zero >"$PGDATA/base/much"');
+    await shell("db", 'head -c 201M /dev/zero >"$PGDATA/base/much"');
     await compose("down");
     await up();
     assert.equal(await sql("show shared_buffers"), "320MB");
@@ -783,9 +728,6 @@ async function data() {
 
 // A time limit; a run takes little more than a minute.
 const tooLong = setTimeout(() => abandoned.abort(new Error("given up after 10 minutes")), 600_000);
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => abandoned.abort(new Error(signal)));
-}
 
 const tiny = ["stress-test/limits-0.5.yml"];
 for (const [name, overrides, cpu, memoryBytes] of [

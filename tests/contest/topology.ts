@@ -6,7 +6,7 @@ export type Topology = ReturnType<typeof topology>;
 
 const here = join(import.meta.dir, "..", "..");
 
-export type TopologyOptions = {
+type TopologyOptions = {
   /** The prefix of the project's name. */
   name?: string;
   /** A compose file, relative to the root, that overrides the contest's; and its variables. */
@@ -15,6 +15,15 @@ export type TopologyOptions = {
   /** Another checkout of this project to run. */
   root?: string;
 };
+
+/** Aborted by Ctrl-C and by SIGTERM, so that the script can remove what it has started. */
+export function abortedBySignals(): AbortController {
+  const abandoned = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => abandoned.abort(new Error(signal)));
+  }
+  return abandoned;
+}
 
 /** docker-compose.yml as a project of its own, on free ports. */
 export function topology(

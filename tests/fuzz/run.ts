@@ -1,8 +1,8 @@
 // Fuzzes the contest's topology with schemathesis, by /openapi.json. Needs Docker with Compose, and Python.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
-import { topology } from "../contest/topology.ts";
+import { readArguments, wholeOf } from "../../tools/arguments.ts";
+import { abortedBySignals, topology } from "../contest/topology.ts";
 
 const usage = `Usage: bun run test:fuzz [--seed S] [--seconds N]
 
@@ -19,29 +19,22 @@ Schemathesis is installed once, into node_modules/.cache. Needs Python 3.10 or n
 const root = join(import.meta.dir, "..", "..");
 const requirements = join(import.meta.dir, "requirements.txt");
 
-const { seed, seconds } = readArguments();
-const abandoned = new AbortController();
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => abandoned.abort(new Error(signal)));
-}
+const { seed, seconds } = readArguments(
+  usage,
+  { seed: { type: "string", default: "1" }, seconds: { type: "string", default: "40" } },
+  ({ seed, seconds }) => ({ seed: wholeOf("seed", seed, 1), seconds: wholeOf("seconds", seconds, 1) }),
+);
+const abandoned = abortedBySignals();
 let status = 1;
 const { url, up, compose, remove } = topology(abandoned.signal, { name: "fuzz" });
 try {
   const schemathesis = await install();
   await up();
+  const config = join(import.meta.dir, "schemathesis.toml");
+  const options = `--checks all --seed ${seed} --max-time ${seconds} --generation-database none --request-timeout 5`;
   status = await run([
-    ...[
-      schemathesis,
-      "--config-file",
-      join(import.meta.dir, "schemathesis.toml"),
-      "run",
-      `${url}/openapi.json`,
-      "--checks",
-      "all",
-      "--seed",
-      seed,
-    ],
-    ...["--max-time", seconds, "--generation-database", "none", "--request-timeout", "5"],
+    ...[schemathesis, "--config-file", config, "run", `${url}/openapi.json`],
+    ...options.split(" "),
   ]);
   const crashed = await compose("ps", "--all", "--quiet", "--status", "exited");
   if (crashed !== "") {
@@ -81,29 +74,4 @@ async function run(command: string[]): Promise<number> {
     stderr: "inherit",
   });
   return await child.exited;
-}
-
-function readArguments() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        seed: { type: "string", default: "1" },
-        seconds: { type: "string", default: "40" },
-        help: { type: "boolean", short: "h" },
-      },
-    });
-    if (values.help) {
-      console.log(usage);
-      process.exit(0);
-    }
-    for (const name of ["seed", "seconds"] as const) {
-      if (!/^[1-9]\d*$/.test(values[name])) {
-        throw new RangeError(`--${name}: expected a positive integer, got "${values[name]}"`);
-      }
-    }
-    return values;
-  } catch (error) {
-    console.error((error as Error).message);
-    process.exit(2);
-  }
 }

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { latencyAt, type Result } from "../../stress-test/load/results.ts";
 import { namedOf, readArguments, wholeOf } from "../../tools/arguments.ts";
+import { abortedBySignals } from "../contest/topology.ts";
 import { attacks } from "./attacks.ts";
 import type { Experience } from "./neighbour.ts";
 import { directly, throughNginx } from "./target.ts";
@@ -35,10 +36,7 @@ const { direct, people, chosen } = readArguments(
     chosen: namedOf("attack", attacks, attack),
   }),
 );
-const abandoned = new AbortController();
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => abandoned.abort(new Error(signal)));
-}
+const abandoned = abortedBySignals();
 const target = await (direct ? directly : throughNginx)(abandoned.signal, people);
 const heads = ["create p50", "p99", "read p99", "search p99", "searches refused", "failed", ...target.parts];
 const table = [

@@ -15,7 +15,7 @@ import {
 } from "../../stress-test/load/requests.ts";
 import { faultsOf, latencyAt, type Result } from "../../stress-test/load/results.ts";
 import { numberOf, readArguments } from "../../tools/arguments.ts";
-import { services, topology } from "../contest/topology.ts";
+import { abortedBySignals, services, topology } from "../contest/topology.ts";
 
 const leastGoodput = 80; // % of the peak
 const leastOfKind = 50; // % of the peak of creates, reads and searches each
@@ -57,10 +57,7 @@ const { seconds, times } = readArguments(
     times: numberOf("times", values.times, 0.001, 1000),
   }),
 );
-const abandoned = new AbortController();
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => abandoned.abort(new Error(signal)));
-}
+const abandoned = abortedBySignals();
 const { url, up, health, sql, compose, remove } = topology(abandoned.signal, { name: "overload" });
 const load = generator({ url, timeoutMs: 60_000 });
 abandoned.signal.addEventListener("abort", () => load.close());
