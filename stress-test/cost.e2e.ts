@@ -35,12 +35,8 @@ describe("against the registry", () => {
 
   test("every load is answered as expected, and the count is what got 201", async () => {
     const { port } = new URL(registry.url);
-    const [official, saturation, reads, again] = await send(Number(port), [
-      "official",
-      "saturation",
-      "reads",
-      "official",
-    ]);
+    const loads: Load[] = ["official", "saturation", "reads", "official"];
+    const [official, saturation, reads, again] = await send(Number(port), loads);
     for (const sent of [official, saturation, reads, again]) {
       expect(sent?.faults).toEqual({});
       expect(sent?.cpuS).toBeGreaterThan(0);

@@ -1,23 +1,19 @@
+import { isDeepStrictEqual } from "node:util";
 import { inParallel } from "../../tools/parallel.ts";
 import type { Pessoa } from "../data/contract.ts";
 
 /** A person that got 201 with this Location, and the id in it. */
 export type Stored = Pessoa & { id: string; location: string };
 
-/** True when `got` holds exactly the members of the person, with the values that were sent. */
+/** Whether `got` has exactly the members of the person, with the values that were sent. The case of the id is free. */
 export function isSame(
   got: unknown,
   { id, apelido, nome, nascimento, stack }: Omit<Stored, "location">,
 ): boolean {
-  if (typeof got !== "object" || got === null || Object.keys(got).length !== 5) return false;
-  const body = got as Record<string, unknown>;
+  const { id: gotId, ...others } = Object(got);
   return (
-    typeof body.id === "string" &&
-    body.id.toLowerCase() === id.toLowerCase() &&
-    body.apelido === apelido &&
-    body.nome === nome &&
-    body.nascimento === nascimento &&
-    JSON.stringify(body.stack) === JSON.stringify(stack)
+    String(gotId).toLowerCase() === id.toLowerCase() &&
+    isDeepStrictEqual(others, { apelido, nome, nascimento, stack })
   );
 }
 

@@ -219,37 +219,32 @@ export function render(verdict: Verdict, against?: Verdict, color = false): stri
 
   const latencyRows = Object.entries(requests).map(([name, now]) => {
     const then = against?.requests[name];
-    const ms = (key: "p50" | "p95" | "p99" | "max") => compared(number(now[key]), now[key], then?.[key]);
-    return [name, number(now.requests), number(now.failed), ms("p50"), ms("p95"), ms("p99"), ms("max")];
+    const times = latencyKeys.map((key) => compared(number(now[key]), now[key], then?.[key]));
+    return [name, number(now.requests), number(now.failed), ...times];
   });
-  lines.push(...table([["ms", "requests", "failed", "p50", "p95", "p99", "max"], ...latencyRows]), "");
+  lines.push(...table([["ms", "requests", "failed", ...latencyKeys], ...latencyRows]), "");
 
-  const used = Object.entries(services).map(([name, now]): [string, ServiceUse, ServiceUse | undefined] => [
+  const useRow = (name: string, now: Use, then: Use | undefined) => [
     name,
-    now,
-    against?.services[name],
-  ]);
-  if (used.length > 0) {
-    used.push(["total", sumUse(verdict), against ? sumUse(against) : undefined]);
-    const useRows = used.map(([name, now, then]) => [
-      now.restarts > 0 ? `${name} (restarted)` : name,
-      compared(now.userS.toFixed(2), now.userS, then?.userS),
-      compared(now.systemS.toFixed(2), now.systemS, then?.systemS),
-      compared(now.throttledS.toFixed(2), now.throttledS, then?.throttledS),
-      compared(mebibytes(now.peakBytes), now.peakBytes, then?.peakBytes),
-      compared(mebibytes(now.peakWorkingSetBytes), now.peakWorkingSetBytes, then?.peakWorkingSetBytes),
-    ]);
+    ...useKeys.map((key) => {
+      const text = key.endsWith("Bytes") ? mebibytes(now[key]) : now[key].toFixed(2);
+      return compared(text, now[key], then?.[key]);
+    }),
+  ];
+  const useRows = Object.entries(services).map(([name, now]) =>
+    useRow(now.restarts > 0 ? `${name} (restarted)` : name, now, against?.services[name]),
+  );
+  if (useRows.length > 0) {
+    const head = ["CPU-seconds", "user", "system", "throttled", "peak MiB", "without cache"];
     lines.push(
-      ...table([["CPU-seconds", "user", "system", "throttled", "peak MiB", "without cache"], ...useRows]),
+      ...table([head, ...useRows, useRow("total", sumUse(verdict), against && sumUse(against))]),
       "",
     );
   }
   if (verdict.requestsPerCpuSecond !== null) {
     const now = verdict.requestsPerCpuSecond;
-    lines.push(
-      `requests per CPU-second  ${compared(number(now), now, against?.requestsPerCpuSecond ?? undefined)}`,
-      "",
-    );
+    const then = against?.requestsPerCpuSecond ?? undefined;
+    lines.push(`requests per CPU-second  ${compared(number(now), now, then)}`, "");
   }
 
   for (const { times, request, message, example } of verdict.failures.slice(0, 5)) {
@@ -264,55 +259,23 @@ export function render(verdict: Verdict, against?: Verdict, color = false): stri
   return lines.join("\n").trimEnd();
 }
 
+const latencyKeys = ["p50", "p95", "p99", "max"] as const;
+const useKeys = ["userS", "systemS", "throttledS", "peakBytes", "peakWorkingSetBytes"] as const;
+type Use = Pick<ServiceUse, (typeof useKeys)[number]>;
+
 /** The sum of all services; the peak working set is that of one moment where it is known. */
-function sumUse({ services, peakWorkingSetBytes }: Verdict): ServiceUse {
+function sumUse({ services, peakWorkingSetBytes }: Verdict): Use {
   const all = Object.values(services);
-  const sum = (key: "userS" | "systemS" | "throttledS" | "peakBytes" | "peakWorkingSetBytes" | "restarts") =>
-    all.reduce((total, use) => total + use[key], 0);
-  return {
-    userS: sum("userS"),
-    systemS: sum("systemS"),
-    throttledS: sum("throttledS"),
-    peakBytes: sum("peakBytes"),
-    peakWorkingSetBytes: peakWorkingSetBytes ?? sum("peakWorkingSetBytes"),
-    cpuLimit: null,
-    memoryLimitBytes: null,
-    restarts: 0,
-  };
+  const sums = useKeys.map((key) => [key, all.reduce((total, use) => total + use[key], 0)]);
+  const use: Use = Object.fromEntries(sums);
+  return { ...use, peakWorkingSetBytes: peakWorkingSetBytes ?? use.peakWorkingSetBytes };
 }
 
+/** With its ratio to the other run's: "12 ×0.83"; "×-" where that is 0. */
 function compared(text: string, now: number, then: number | undefined): string {
   if (then === undefined) return text;
-  return `${text} ${ratio(now, then)}`;
-}
-
-/** "×0.83"; "×-" where the other is 0. */
-function ratio(now: number, then: number): string {
-  if (then === 0) return now === 0 ? "×1.00" : "×-";
-  return `×${(now / then).toFixed(2)}`;
-}
-
-/** This run's numbers divided by the other's; null where the other's is 0 or missing. */
-export function compare(now: Verdict, then: Verdict) {
-  const multiple = (a: number | null, b: number | null | undefined) =>
-    a !== null && b ? round(a / b, 3) : null;
-  type Numbers<Key extends string> = Record<string, Record<Key, number>>;
-  const multiples = <Key extends string>(keys: readonly Key[], own: Numbers<Key>, others: Numbers<Key>) =>
-    Object.fromEntries(
-      Object.entries(own).map(([name, values]) => [
-        name,
-        Object.fromEntries(keys.map((key) => [key, multiple(values[key], others[name]?.[key])])),
-      ]),
-    );
-  return {
-    requests: multiples(["p50", "p95", "p99", "max"], now.requests, then.requests),
-    services: multiples(
-      ["userS", "systemS", "throttledS", "peakBytes", "peakWorkingSetBytes"],
-      now.services,
-      then.services,
-    ),
-    requestsPerCpuSecond: multiple(now.requestsPerCpuSecond, then.requestsPerCpuSecond),
-  };
+  if (then === 0) return `${text} ${now === 0 ? "×1.00" : "×-"}`;
+  return `${text} ×${(now / then).toFixed(2)}`;
 }
 
 async function main(): Promise<void> {
@@ -348,9 +311,8 @@ async function main(): Promise<void> {
     sample: values.sample === undefined ? undefined : wholeOf("sample", values.sample, 0),
     searches: wholeOf("searches", values.searches, 0),
   });
-  const ratios = against && { against: { file: values.against, ...compare(verdict, against) } };
   const json = values.json ?? join(results, "verdict.json");
-  await Bun.write(json, `${JSON.stringify({ ...verdict, ...ratios }, null, 2)}\n`);
+  await Bun.write(json, `${JSON.stringify(verdict, null, 2)}\n`);
   console.log(render(verdict, against, process.stdout.isTTY));
   if (!verdict.passed) process.exitCode = 1;
 }

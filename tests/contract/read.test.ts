@@ -60,13 +60,8 @@ describe("GET /pessoas?t=", () => {
       nome: `Zé ÇEDILHA ${mark}`,
       stack: ["C#", `Node ${mark}.JS`],
     });
-    for (const term of [
-      `AP${mark}IDO`,
-      `zé çedilha ${mark}`,
-      `ZÉ ÇEDILHA ${mark}`,
-      `node ${mark}.js`,
-      mark,
-    ]) {
+    const nome = `zé çedilha ${mark}`;
+    for (const term of [`AP${mark}IDO`, nome, nome.toUpperCase(), `node ${mark}.js`, mark]) {
       for (const instance of [registry, other]) expect(await instance.search(term)).toEqual([person]);
     }
   });
@@ -83,45 +78,20 @@ describe("GET /pessoas?t=", () => {
     expect(await registry.search(mark)).toEqual([person]);
   });
 
-  test.each([
-    "%",
-    "_",
-    "\\",
-    "%%",
-    "\\%",
-    "100%_\\x",
-    "'",
-    '"',
-    ".*",
-    "[",
-    "+",
-    "&t=",
-    "\u0001",
-    "\u0002\u0003",
-  ])("%j in a term is literal", async (special) => {
-    const mark = crypto.randomUUID().slice(0, 8);
-    const person = await create({ nome: `${mark}${special}` });
-    await create({ nome: `${mark}x${mark}` });
-    expect(await other.search(`${mark}${special}`)).toEqual([person]);
-  });
+  test.each("% _ \\ %% \\% 100%_\\x ' \" .* [ + &t= \u0001 \u0002\u0003".split(" "))(
+    "%j in a term is literal",
+    async (special) => {
+      const mark = crypto.randomUUID().slice(0, 8);
+      const person = await create({ nome: `${mark}${special}` });
+      await create({ nome: `${mark}x${mark}` });
+      expect(await other.search(`${mark}${special}`)).toEqual([person]);
+    },
+  );
 
   test("never matches across two fields or elements", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     await create({ apelido: `a${mark}`, nome: `b${mark}`, stack: [`c${mark}`, `d${mark}`] });
-    const joints = [
-      "",
-      " ",
-      ",",
-      "\n",
-      "\t",
-      "|",
-      "\u0001",
-      "\u0002",
-      "\u0002\u0003\u0004",
-      "\u001f",
-      "\0",
-      "%",
-    ];
+    const joints = [" ", ...", \n \t | \u0001 \u0002 \u0002\u0003\u0004 \u001f \0 %".split(" "), ""];
     for (const joint of joints) {
       for (const term of [`${mark}${joint}b`, `${mark}${joint}c`, `${mark}${joint}d`]) {
         expect(await registry.search(term)).toEqual([]);
@@ -173,19 +143,7 @@ describe("GET /pessoas?t=", () => {
 
   test.each([
     "",
-    "?",
-    "?t",
-    "?t=",
-    "?t=&t=",
-    "?t=a&t=b",
-    "?t=a&%74=b",
-    "?T=a",
-    "?x=t",
-    "?t=%",
-    "?t=%zz",
-    "?t=%FF",
-    "?t=%C3",
-    "?t=%ED%A0%80",
+    ..."? ?t ?t= ?t=&t= ?t=a&t=b ?t=a&%74=b ?T=a ?x=t ?t=% ?t=%zz ?t=%FF ?t=%C3 ?t=%ED%A0%80".split(" "),
   ])("answers 400 for /pessoas%s", async (queryString) => {
     const { errors } = await problem(await registry.get(`/pessoas${queryString}`), 400);
     expect(errors?.[0]?.field).toBe("t");

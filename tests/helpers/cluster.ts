@@ -21,34 +21,13 @@ export async function startCluster() {
     const { exitCode, stderr } = Bun.spawnSync([...prefix, ...command], { cwd: data, stderr: "pipe" });
     if (exitCode !== 0) throw new Error(`${command[0]}: ${stderr.toString()}`);
   };
-  run([
-    binaries.initdb,
-    "--pgdata",
-    data,
-    "--username",
-    "postgres",
-    "--encoding",
-    "UTF8",
-    "--locale",
-    "C",
-    "--no-sync",
-  ]);
+  const initdb = "--username postgres --encoding UTF8 --locale C --no-sync".split(" ");
+  run([binaries.initdb, "--pgdata", data, ...initdb]);
   const ssl = Bun.which("openssl") !== null;
   if (ssl) {
-    const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"];
-    run([
-      "openssl",
-      "req",
-      "-x509",
-      "-newkey",
-      "rsa:2048",
-      "-nodes",
-      ...subject,
-      "-keyout",
-      "server.key",
-      "-out",
-      "server.crt",
-    ]);
+    const certificate = `req -x509 -newkey rsa:2048 -nodes -days 2 -keyout server.key -out server.crt
+      -subj /CN=localhost -addext subjectAltName=DNS:localhost`;
+    run(["openssl", ...certificate.split(/\s+/)]);
   }
   await Bun.write(
     join(data, "pg_hba.conf"),
