@@ -6,7 +6,7 @@ import type { Target, Way } from "./target.ts";
 /** The attacked registry. */
 type Victim = Pick<Target, "url" | "way">;
 
-export type Attack = {
+type Attack = {
   name: string;
   /** Ends by itself or when `signal` is aborted; resolves with a sentence on the result. */
   run(victim: Victim, signal: AbortSignal): Promise<string>;
@@ -95,12 +95,28 @@ async function crowd(url: string, n: number, reads = true): Promise<Peer[]> {
 
 /** Repeats it once a second for the length of the attack. */
 async function every(signal: AbortSignal, act: () => void, ms = lastsMs) {
-  for (
-    const ends = performance.now() + ms;
-    performance.now() < ends && !signal.aborted;
-    await Bun.sleep(1000)
-  )
+  const ends = performance.now() + ms;
+  while (performance.now() < ends && !signal.aborted) {
     act();
+    await Bun.sleep(1000);
+  }
+}
+
+/** Repeats it in so many loops for the length of the attack; `n` counts the calls. */
+async function inLoops(loops: number, signal: AbortSignal, act: (n: number) => Promise<void>) {
+  const ends = performance.now() + lastsMs;
+  let n = 0;
+  const loop = async () => {
+    while (performance.now() < ends && !signal.aborted) await act(n++);
+  };
+  await Promise.all(Array.from({ length: loops }, loop));
+}
+
+/** Ends all connections. Returns the number of those that the server had closed. */
+function leave(peers: Peer[]): number {
+  const cut = peers.filter(({ closed }) => closed).length;
+  for (const peer of peers) peer.end();
+  return cut;
 }
 
 const statuses = (peers: Peer[]) => tally(peers.map(({ received }) => received.slice(9, 12) || "none"));
@@ -114,7 +130,7 @@ async function idle({ url, way }: Victim, signal: AbortSignal) {
   const peers = await crowd(url, 10_000);
   const open = peers.filter(({ closed }) => !closed).length;
   await settled(peers, signal, cutMs[way].silence);
-  const cut = peers.filter(({ closed }) => closed).length;
+  const cut = leave(peers);
   if (!signal.aborted) assert.equal(cut, 10_000, "cut, as all who say nothing");
   return `${open} connections at once that say nothing, ${cut} cut`;
 }
@@ -136,8 +152,7 @@ async function slowHeaders({ url, way }: Victim, signal: AbortSignal) {
     },
     cutMs[way].header,
   );
-  const cut = peers.filter(({ closed }) => closed).length;
-  for (const peer of peers) peer.end();
+  const cut = leave(peers);
   if (!signal.aborted) assert.equal(cut, peers.length, "cut in time");
   return `${peers.length} connections with a byte of the header every second, ${cut} cut`;
 }
@@ -150,8 +165,7 @@ async function halfBodies({ url, way }: Victim, signal: AbortSignal) {
   for (const peer of peers) peer.write(head + part);
   await settled(peers, signal, cutMs[way].body);
   const answers = statuses(peers);
-  const cut = peers.filter(({ closed }) => closed).length;
-  for (const peer of peers) peer.end();
+  const cut = leave(peers);
   if (!signal.aborted) {
     assert.equal(cut, peers.length, "cut in time");
     assert.match(answers, /^\d+ × (503|408|none)(, \d+ × (503|408|none))*$/);
@@ -169,8 +183,7 @@ async function endlessChunks({ url }: Victim, signal: AbortSignal) {
   });
   await settled(peers, signal);
   const answers = statuses(peers);
-  const cut = peers.filter(({ closed }) => closed).length;
-  for (const peer of peers) peer.end();
+  const cut = leave(peers);
   if (!signal.aborted) {
     assert.match(answers, /^\d+ × 413$/);
     assert.equal(cut, peers.length, "cut");
@@ -199,8 +212,7 @@ async function pipelining({ url }: Victim, signal: AbortSignal) {
     await Bun.sleep(200);
   }
   const all = peers.map(answered);
-  const cut = peers.filter(({ closed }) => closed).length; // Bun closes; see tests/contract/raw-http.test.ts
-  for (const peer of peers) peer.end();
+  const cut = leave(peers); // Bun closes; see tests/contract/raw-http.test.ts
   for (const each of all) {
     assert.ok(
       each.every((status, i) => (i % 2 ? status === "404" : /201|503/.test(status))),
@@ -219,21 +231,25 @@ async function unreadAnswers({ url }: Victim, signal: AbortSignal) {
     const { status } = await post(person);
     assert.ok(status === 201 || status === 503);
   }
-  const peers = await crowd(url, 300, false);
-  for (const peer of peers) peer.write("GET /pessoas?t=unread HTTP/1.1\r\nHost: x\r\n\r\n".repeat(8));
-  await every(signal, () => {});
-  for (const peer of peers) peer.end();
-  return `${peers.length} connections with 8 searches each, of 3 MB, and none read`;
+  const search = "GET /pessoas?t=unread HTTP/1.1\r\nHost: x\r\n\r\n";
+  const opened = await unread(url, signal, 300, search.repeat(8));
+  return `${opened} connections with 8 searches each, of 3 MB, and none read`;
 }
 
 /** The largest file, requested by many clients at once before it has been compressed. */
 async function unreadPages({ url }: Victim, signal: AbortSignal) {
-  const peers = await crowd(url, 700, false);
-  for (const peer of peers)
-    peer.write("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n");
+  const request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n";
+  const opened = await unread(url, signal, 700, request);
+  return `${opened} connections that ask for the script of /docs, and read nothing`;
+}
+
+/** Sends requests over `n` connections and reads no answer. Resolves with the number of connections. */
+async function unread(url: string, signal: AbortSignal, n: number, requests: string) {
+  const peers = await crowd(url, n, false);
+  for (const peer of peers) peer.write(requests);
   await every(signal, () => {});
-  for (const peer of peers) peer.end();
-  return `${peers.length} connections that ask for the script of /docs, and read nothing`;
+  leave(peers);
+  return peers.length;
 }
 
 /** Requests in a closed loop. */
@@ -244,22 +260,14 @@ async function flood(
   next: (n: number, to: Client) => Promise<Response>,
 ) {
   const answers: string[] = [];
-  const ends = performance.now() + lastsMs;
-  let n = 0;
   const to = client(url);
-  await Promise.all(
-    Array.from({ length: lanes }, async () => {
-      while (performance.now() < ends && !signal.aborted) {
-        const response = await next(n++, to).catch((error: Error) => error);
-        if (response instanceof Error) answers.push(response.name);
-        else {
-          await response.text();
-          const told = response.status !== 503 || response.headers.has("retry-after");
-          answers.push(told ? String(response.status) : "503 without Retry-After");
-        }
-      }
-    }),
-  );
+  await inLoops(lanes, signal, async (n) => {
+    const response = await next(n, to).catch((error: Error) => error);
+    if (response instanceof Error) return void answers.push(response.name);
+    await response.text();
+    const told = response.status !== 503 || response.headers.has("retry-after");
+    answers.push(told ? String(response.status) : "503 without Retry-After");
+  });
   return answers;
 }
 
@@ -300,31 +308,37 @@ const bombs: [what: string, status: number, body: () => string | Uint8Array][] =
   ],
 ];
 
-/** Invalid and ambiguous requests. A client that is still sending may get a reset instead of the answer. */
-async function noRequests({ url }: Victim, signal: AbortSignal) {
+/** What is sent, the statuses of its answers, and its bytes. */
+type Malformed = [what: string, statuses: RegExp, bytes: () => string | Uint8Array];
+
+/** Sends them, 16 at a time. A client that is still sending may get a reset instead of the answer. */
+async function sendMalformed(url: string, signal: AbortSignal, kinds: Malformed[], until?: RegExp) {
   const answers: string[] = [];
-  const ends = performance.now() + lastsMs;
-  let n = 0;
-  const lane = async () => {
-    while (performance.now() < ends && !signal.aborted) {
-      const [what, expected, bytes] = shapes[n++ % shapes.length] as (typeof shapes)[0];
-      const answer = await raw(url, Buffer.from(bytes, "latin1")).catch((error: Error) => error);
-      if (answer instanceof Error) {
-        answers.push("reset");
-        continue;
-      }
-      const got = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => status as string);
-      assert.equal(got.length, 1, `${what}: ${got}`);
-      assert.match(got[0] as string, expected, what);
-      answers.push(...got);
-    }
-  };
-  await Promise.all(Array.from({ length: 16 }, lane));
-  return `${shapes.length} shapes, 16 at a time: ${tally(answers)}`;
+  await inLoops(16, signal, async (n) => {
+    const [what, expected, bytes] = kinds[n % kinds.length] as Malformed;
+    const answer = await raw(url, bytes(), until).catch((error: Error) => error);
+    if (answer instanceof Error) return void answers.push("reset");
+    const got = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => status).join();
+    assert.match(got, expected, what);
+    answers.push(got || "cut");
+  });
+  return tally(answers);
+}
+
+/** Invalid and ambiguous requests. Each gets one answer. */
+async function noRequests({ url }: Victim, signal: AbortSignal) {
+  const kinds = shapes.map(
+    ([what, status, bytes]): Malformed => [
+      what,
+      new RegExp(`^(${status.source})$`),
+      () => Buffer.from(bytes, "latin1"),
+    ],
+  );
+  return `${shapes.length} shapes, 16 at a time: ${await sendMalformed(url, signal, kinds)}`;
 }
 
 const json = "Content-Type: application/json";
-const wrong: [what: string, statuses: RegExp, bytes: () => string][] = [
+const wrong: Malformed[] = [
   ["a body of 5 MB", /^413$/, () => post(`Content-Length: 5000000\r\n${json}`, "x".repeat(5_000_000))],
   ["a length of 2^53 - 1", /^413$/, () => post(`Content-Length: ${2 ** 53 - 1}\r\n${json}`, "")],
   ["chunks of 5 MB", /^413$/, () => post("Transfer-Encoding: chunked", chunks(5_000_000))],
@@ -344,25 +358,9 @@ function chunks(bytes: number): string {
   return `2000\r\n${"x".repeat(0x2000)}\r\n`.repeat(bytes / 0x2000);
 }
 
-/** Bodies that are too large, and wrong lengths. Resets: as above. */
+/** Bodies that are too large, and wrong lengths. */
 async function wrongLengths({ url }: Victim, signal: AbortSignal) {
-  const answers: string[] = [];
-  const ends = performance.now() + lastsMs;
-  let n = 0;
-  const lane = async () => {
-    while (performance.now() < ends && !signal.aborted) {
-      const [what, expected, bytes] = wrong[n++ % wrong.length] as (typeof wrong)[0];
-      const answer = await raw(url, bytes(), /^HTTP\/1\.1 413/m).catch((error: Error) => error);
-      const reset = answer instanceof Error;
-      const got = reset
-        ? "reset"
-        : [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => status).join();
-      if (!reset) assert.match(got, expected, what);
-      answers.push(got || "cut");
-    }
-  };
-  await Promise.all(Array.from({ length: 16 }, lane));
-  return `16 at a time: ${tally(answers)}`;
+  return `16 at a time: ${await sendMalformed(url, signal, wrong, /^HTTP\/1\.1 413/m)}`;
 }
 
 async function jsonBombs({ url }: Victim, signal: AbortSignal) {
