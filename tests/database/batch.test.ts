@@ -9,8 +9,8 @@ const options: BatchOptions = {
   onAbandoned() {},
 };
 
-/** Statements that the test ends. */
-function statements() {
+/** A queue, and its statements, which the test ends. */
+function queue(changes: Partial<BatchOptions> = {}) {
   const started: { items: number[]; answer: (error?: Error) => void }[] = [];
   const run = (items: number[]) => {
     const { promise, resolve, reject } = Promise.withResolvers<string[]>();
@@ -18,14 +18,13 @@ function statements() {
     started.push({ items, answer });
     return promise;
   };
-  return { started, run };
+  return { started, run, ...batches(run, { ...options, ...changes }) };
 }
 
 const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 test("a single item is sent at once; items that arrive meanwhile are sent together, in order, up to the batch size", async () => {
-  const { started, run } = statements();
-  const { submit, stats } = batches(run, options);
+  const { started, submit, stats } = queue();
   const answers = [1, 2, 3, 4, 5].map(submit);
   expect(started.map(({ items }) => items)).toEqual([[1]]);
   expect(stats()).toMatchObject({
@@ -69,8 +68,7 @@ test("items that arrive more often than windowMs wait that long for a larger bat
 });
 
 test.each([1, 20, 100])("a single item does not wait with a windowMs of %d", async (windowMs) => {
-  const { started, run } = statements();
-  const { submit } = batches(run, { ...options, windowMs });
+  const { started, submit } = queue({ windowMs });
   const answer = submit(1);
   expect(started).toHaveLength(1);
   started[0]?.answer();
@@ -78,8 +76,7 @@ test.each([1, 20, 100])("a single item does not wait with a windowMs of %d", asy
 });
 
 test("a full batch is sent without waiting", async () => {
-  const { started, run } = statements();
-  const { submit, stats } = batches(run, { ...options, connections: 100, queueLimit: 100, windowMs: 60_000 });
+  const { started, submit, stats } = queue({ connections: 100, queueLimit: 100, windowMs: 60_000 });
   const answers = [submit(0)];
   while (started.every(({ items }) => items.length < options.batchSize)) answers.push(submit(answers.length));
   expect(stats().waiting).toBe(0);
@@ -88,8 +85,7 @@ test("a full batch is sent without waiting", async () => {
 });
 
 test("there are as many statements in flight as connections", async () => {
-  const { started, run } = statements();
-  const { submit } = batches(run, { ...options, connections: 2 });
+  const { started, submit } = queue({ connections: 2 });
   const answers = [1, 2, 3].map(submit);
   expect(started.map(({ items }) => items)).toEqual([[1], [2]]);
   for (const _ of answers) {
@@ -100,8 +96,7 @@ test("there are as many statements in flight as connections", async () => {
 });
 
 test("a statement that fails rejects its own items alone, and the next one is sent", async () => {
-  const { started, run } = statements();
-  const { submit } = batches(run, options);
+  const { started, submit } = queue();
   const [first, second] = [submit(1), submit(2)];
   started[0]?.answer(new Error("lost"));
   await expect(first).rejects.toThrow("lost");
@@ -110,8 +105,7 @@ test("a statement that fails rejects its own items alone, and the next one is se
 });
 
 test("an item beyond the queue limit is rejected at once", async () => {
-  const { started, run } = statements();
-  const { submit } = batches(run, { ...options, queueLimit: 1 });
+  const { started, submit } = queue({ queueLimit: 1 });
   const [first, second] = [submit(1), submit(2)];
   await expect(submit(3)).rejects.toBeInstanceOf(Unavailable);
   started[0]?.answer();
@@ -162,8 +156,7 @@ test("one slow statement is a pause, and no item is rejected because of it", asy
 });
 
 test("an item past its deadline is rejected, in flight or queued, and is not sent later", async () => {
-  const { started, run } = statements();
-  const { submit } = batches(run, { ...options, timeoutMs: 1 });
+  const { started, submit } = queue({ timeoutMs: 1 });
   const outcomes = await Promise.allSettled([submit(1), submit(2)]); // in flight, and queued
   for (const outcome of outcomes) expect(outcome).toMatchObject({ reason: expect.any(Unavailable) });
   started[0]?.answer();
@@ -172,14 +165,13 @@ test("an item past its deadline is rejected, in flight or queued, and is not sen
 });
 
 test("a slow statement is answered while the server works on it, and so is the item behind it", async () => {
-  const { started, run } = statements();
   const timeoutMs = 80;
   const began = performance.now();
   const isWorking = async () => {
     if (performance.now() - began > 1.5 * timeoutMs) started[0]?.answer();
     return true;
   };
-  const { submit } = batches(run, { ...options, timeoutMs, isWorking });
+  const { started, submit } = queue({ timeoutMs, isWorking });
   const [slow, behind] = [submit(1), submit(2)];
   expect(await slow).toBe("#1");
   started[1]?.answer();
@@ -192,28 +184,21 @@ test.each<[title: string, answer: () => Promise<boolean>]>([
   ["cannot be reached", () => Promise.reject(new Error("away"))],
   ["does not answer the ping either", () => new Promise(() => {})],
 ])("an item past its deadline is rejected when the server %s", async (_, answer) => {
-  const { started, run } = statements();
   let asked = 0;
   const isWorking = () => {
     asked++;
     return answer();
   };
-  const { submit } = batches(run, { ...options, timeoutMs: 80, isWorking });
+  const { started, submit } = queue({ timeoutMs: 80, isWorking });
   await expect(submit(1)).rejects.toBeInstanceOf(Unavailable);
   expect(asked).toBeGreaterThan(0);
   started[0]?.answer();
 });
 
 test("a statement whose answer was lost is abandoned, before the item behind it passes its deadline", async () => {
-  const { started, run } = statements();
   let stuck = 0;
   const isWorking = () => Promise.resolve(false);
-  const { submit, stats } = batches(run, {
-    ...options,
-    timeoutMs: 2000,
-    isWorking,
-    onAbandoned: () => stuck++,
-  });
+  const { started, submit, stats } = queue({ timeoutMs: 2000, isWorking, onAbandoned: () => stuck++ });
   const lost = submit(1);
   const behind = submit(2);
   await expect(lost).rejects.toBeInstanceOf(Unavailable);
@@ -225,7 +210,6 @@ test("a statement whose answer was lost is abandoned, before the item behind it 
 });
 
 test("a statement that was just sent is not abandoned, because the server may not have it yet", async () => {
-  const { started, run } = statements();
   const timeoutMs = 200;
   let stuck = 0;
   const isWorking = async () => {
@@ -233,7 +217,7 @@ test("a statement that was just sent is not abandoned, because the server may no
     await tick();
     return false;
   };
-  const { submit } = batches(run, { ...options, timeoutMs, isWorking, onAbandoned: () => stuck++ });
+  const { started, submit } = queue({ timeoutMs, isWorking, onAbandoned: () => stuck++ });
   const first = submit(1);
   const second = submit(2);
   expect(await first).toBe("#1");
@@ -244,7 +228,7 @@ test("a statement that was just sent is not abandoned, because the server may no
 });
 
 test("the connection of a statement that never settles is used again, and a late answer changes nothing", async () => {
-  const { started, run } = statements();
+  const { started, run } = queue();
   let stuck = 0;
   const answering = (items: number[]) => {
     const answers = run(items);

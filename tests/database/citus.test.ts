@@ -28,11 +28,48 @@ const rebalance = [
 ];
 const longMs = 600_000;
 
+/** Creates persons until stop(); each answer must be 201 or 503. */
+function keepCreating(through: () => Registry[], loops = 16) {
+  const created: Found[] = [];
+  const statuses: number[] = [];
+  let stopped = false;
+  const create = async (_: unknown, i: number) => {
+    while (!stopped) {
+      const instances = through();
+      const person = { ...newPessoa(), stack: null };
+      const { status } = await (instances[i % instances.length] as Registry).post(person);
+      statuses.push(status);
+      if (status === 201) created.push(found(person));
+      else expect(status).toBe(503);
+    }
+  };
+  const creating = Promise.all(Array.from({ length: loops }, create));
+  creating.catch(() => {}); // stop() rejects with it
+  return {
+    created,
+    statuses,
+    async stop() {
+      stopped = true;
+      await creating;
+      return created;
+    },
+  };
+}
+
+/** The person as it is found. */
+const found = (person: ReturnType<typeof newPessoa>) => ({ id: idOf(person.apelido), ...person }) as Found;
+
+/** The values of an insert that stores the person. `inMemory`: persons in memory before. */
+function valuesOf(person: Found, inMemory: number): string {
+  const { values } = rowOf(person, searchableInBulk(inMemory));
+  return values.map((text) => (text === null ? "null" : `'${text.replaceAll("'", "''")}'`)).join();
+}
+
 describe.skipIf(!coordinator)(title, () => {
   let one: Registry;
   let other: Registry;
   const early = Array.from({ length: 50 }, () => ({ ...newPessoa(), stack: ["Cedo", 'C"#\\'] }));
-  const stored = early.map((person) => ({ id: idOf(person.apelido), ...person }));
+  const stored = early.map(found);
 
   beforeAll(async () => {
     const [held] = await query(coordinator, "select to_regclass('pessoas') is not null as held");
@@ -41,17 +78,10 @@ describe.skipIf(!coordinator)(title, () => {
     }
     // A table from before Citus, with persons.
     const [plain = ""] = schema.split(/^-- On Citus only/m);
-    const cells = stored.map((person) =>
-      rowOf(person, searchableInBulk(0)).values.map((text) =>
-        text === null ? "null" : `'${text.replaceAll("'", "''")}'`,
-      ),
-    );
+    const rows = stored.map((person) => `(${valuesOf(person, 0)})`);
     await query(coordinator, "drop table if exists pessoas, short_terms");
     await query(coordinator, plain);
-    await query(
-      coordinator,
-      `insert into pessoas (${storedColumns}) values ${cells.map((row) => `(${row})`).join()}`,
-    );
+    await query(coordinator, `insert into pessoas (${storedColumns}) values ${rows.join()}`);
     [one, other] = await Promise.all([start(), start()]);
   });
 
@@ -79,7 +109,7 @@ describe.skipIf(!coordinator)(title, () => {
     const [row] = await parts();
     expect(row).toMatchObject({ distributed: 1, shards: row?.workers });
     expect(await one.count()).toBe(early.length);
-    for (const person of stored.slice(0, 5)) expect(await read(other, person.id)).toEqual(person as Found);
+    for (const person of stored.slice(0, 5)) expect(await read(other, person.id)).toEqual(person);
     expect(await other.search("cedo")).toHaveLength(early.length);
   });
 
@@ -117,7 +147,7 @@ describe.skipIf(!coordinator)(title, () => {
     expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
     expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
     const cold = await start(); // with an empty cache
-    const read50 = persons.slice(0, 50).map((person) => ({ id: idOf(person.apelido), ...person }) as Found);
+    const read50 = persons.slice(0, 50).map(found);
     expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
     for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
     expect(await cold.search("pessoa")).toHaveLength(50);
@@ -148,9 +178,9 @@ describe.skipIf(!coordinator)(title, () => {
     }
     for (const term of terms) {
       const right = new Set(holding(term).map(({ apelido }) => apelido));
-      const found = (await one.search(term)).map(({ apelido }) => apelido);
-      expect([term, new Set(found).size]).toEqual([term, Math.min(right.size, 50)]);
-      expect(found.filter((apelido) => !right.has(apelido))).toEqual([]);
+      const names = (await one.search(term)).map(({ apelido }) => apelido);
+      expect([term, new Set(names).size]).toEqual([term, Math.min(right.size, 50)]);
+      expect(names.filter((apelido) => !right.has(apelido))).toEqual([]);
     }
   });
 
@@ -197,8 +227,7 @@ describe.skipIf(!coordinator)(title, () => {
       const url = new URL(coordinator);
       url.hostname = String(place?.nodename);
       url.port = String(place?.nodeport);
-      const { values: row } = rowOf(person, searchableInBulk(Number.POSITIVE_INFINITY));
-      const values = row.map((text) => (text === null ? "null" : `'${text.replaceAll("'", "''")}'`)).join();
+      const values = valuesOf(person, Number.POSITIVE_INFINITY);
       await query(
         url.href,
         `set citus.enable_manual_changes_to_shards = on; begin;
@@ -206,9 +235,6 @@ describe.skipIf(!coordinator)(title, () => {
       );
       return { worker: url.href, group: Number(place?.groupid) };
     }
-
-    const found = (person: ReturnType<typeof newPessoa>) =>
-      ({ id: idOf(person.apelido), ...person }) as Found;
 
     test("delays no create of another person, even if its person is sent repeatedly", async () => {
       const person = found(newPessoa());
@@ -254,24 +280,13 @@ describe.skipIf(!coordinator)(title, () => {
     `a person with a 201 is read and found on the other instance after each of ${crashes} crashes of a worker${crashTitle}`,
     async () => {
       for (let round = 0; round < crashes; round++) {
-        const created: Found[] = [];
-        let stopped = false;
-        const create = async () => {
-          while (!stopped) {
-            const person = { ...newPessoa(), stack: null };
-            const { status } = await one.post(person);
-            if (status === 201) created.push({ id: idOf(person.apelido), ...person });
-            else expect(status).toBe(503);
-          }
-        };
-        const creating = Promise.all(Array.from({ length: 32 }, create));
+        const { created, stop } = keepCreating(() => [one], 32);
         await until(() => created.length >= 200);
         const { exitCode } = Bun.spawnSync(["sh", "-c", crash]);
         expect(exitCode).toBe(0);
         await until(async () => (await other.get("/readyz")).status === 200);
         const back = performance.now();
-        stopped = true;
-        await creating;
+        await stop();
         const missing = async () => {
           const there = await query(coordinator, "select id from pessoas");
           const ids = new Set(there.map(({ id }) => id));
@@ -327,34 +342,6 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
       await query(url, `drop database ${name} with (force)`);
     }
   });
-
-  /** Creates persons until stop(); each answer must be 201 or 503. */
-  function keepCreating(through: () => Registry[]) {
-    const created: Found[] = [];
-    const statuses: number[] = [];
-    let stopped = false;
-    const create = async (_: unknown, i: number) => {
-      while (!stopped) {
-        const instances = through();
-        const person = { ...newPessoa(), stack: null };
-        const { status } = await (instances[i % instances.length] as Registry).post(person);
-        statuses.push(status);
-        if (status === 201) created.push({ id: idOf(person.apelido), ...person });
-        else expect(status).toBe(503);
-      }
-    };
-    const creating = Promise.all(Array.from({ length: 16 }, create));
-    creating.catch(() => {}); // stop() rejects with it
-    return {
-      created,
-      statuses,
-      async stop() {
-        stopped = true;
-        await creating;
-        return created;
-      },
-    };
-  }
 
   async function expectThere(registry: Registry, created: Found[]) {
     const missing = new Set(created.map(({ id }) => id));

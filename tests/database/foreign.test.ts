@@ -26,8 +26,8 @@ async function newDatabase(setup = "", options = ""): Promise<string> {
   return name;
 }
 
-const socketUrl = (database: string, user = "pessoas") =>
-  `postgres://${user}@/${database}?host=${cluster.folder}&port=${cluster.port}`;
+const socketUrl = (database: string) =>
+  `postgres://pessoas@/${database}?host=${cluster.folder}&port=${cluster.port}`;
 const tcpUrl = (database: string, query = "", host = "127.0.0.1") =>
   `postgres://${login}@${host}:${cluster.port}/${database}${query}`;
 
@@ -70,39 +70,35 @@ describe("DATABASE_URL names", () => {
   );
 
   test.each([
-    ["an address, a user and a password with special characters", () => tcpUrl("forms")],
-    ["a folder of a Unix socket", () => socketUrl("forms")],
-    [
-      "a folder instead of the host",
-      () => `postgres://pessoas@${encodeURIComponent(cluster.folder)}:${cluster.port}/forms`,
-    ],
+    ["an address, a user and a password with special characters", "postgres://LOGIN@127.0.0.1:PORT/forms"],
+    ["a folder of a Unix socket", "postgres://pessoas@/forms?host=FOLDER&port=PORT"],
+    ["a folder instead of the host", "postgres://pessoas@ENCODED:PORT/forms"],
     [
       "parameters alone",
-      () =>
-        `postgres:///?host=127.0.0.1&port=${cluster.port}&user=pessoas&password=${encodeURIComponent(password)}&dbname=forms`,
+      "postgres:///?host=127.0.0.1&port=PORT&user=pessoas&password=p%40ss%2F%23%3F%25&dbname=forms",
     ],
-    [
-      "keywords",
-      () => `host=127.0.0.1 port=${cluster.port} user=pessoas password='${password}' dbname=forms`,
-    ],
-    [
-      "several hosts, the first of which is down",
-      () => `postgres://${login}@127.0.0.1:1,127.0.0.1:${cluster.port}/forms`,
-    ],
+    ["keywords", "host=127.0.0.1 port=PORT user=pessoas password='p@ss/#?%' dbname=forms"],
+    ["several hosts, the first of which is down", "postgres://LOGIN@127.0.0.1:1,127.0.0.1:PORT/forms"],
     [
       "several hosts, one of which accepts writes",
-      () => `postgres://${login}@127.0.0.1:${cluster.port},127.0.0.1:1/forms?target_session_attrs=read-write`,
+      "postgres://LOGIN@127.0.0.1:PORT,127.0.0.1:1/forms?target_session_attrs=read-write",
     ],
-    ["a name and its address", () => tcpUrl("forms", "?hostaddr=127.0.0.1", "db.invalid")],
-    ["a name with a slash and a space", () => tcpUrl("a%2Fb%20c")],
+    ["a name and its address", "postgres://LOGIN@db.invalid:PORT/forms?hostaddr=127.0.0.1"],
+    ["a name with a slash and a space", "postgres://LOGIN@127.0.0.1:PORT/a%2Fb%20c"],
     [
       "parameters of libpq without a meaning here",
-      () => tcpUrl("forms", "?channel_binding=prefer&application_name=x&connect_timeout=10"),
+      "postgres://LOGIN@127.0.0.1:PORT/forms?channel_binding=prefer&application_name=x&connect_timeout=10",
     ],
   ])("%s", async (_, url) => {
     await cluster.sql(`create database forms owner pessoas`).catch(() => {});
     await cluster.sql(`create database "a/b c" owner pessoas`).catch(() => {});
-    await expectServed({ DATABASE_URL: url() });
+    const { folder, port } = cluster;
+    const DATABASE_URL = url
+      .replace("LOGIN", login)
+      .replace("FOLDER", folder)
+      .replace("ENCODED", encodeURIComponent(folder))
+      .replace("PORT", String(port));
+    await expectServed({ DATABASE_URL });
   });
 
   test.if(hasIpv6)("an IPv6 address", async () => {
@@ -111,22 +107,13 @@ describe("DATABASE_URL names", () => {
 
   test("a part of the address, and psql's variables the rest", async () => {
     const name = await newDatabase();
-    const env = {
-      PGPORT: String(cluster.port),
-      PGUSER: "pessoas",
-      PGPASSWORD: password,
-      PGCLIENTENCODING: "LATIN1",
-    };
+    const PGPORT = String(cluster.port);
+    const env = { PGPORT, PGUSER: "pessoas", PGPASSWORD: password, PGCLIENTENCODING: "LATIN1" };
     await expectServed({ ...env, DATABASE_URL: `postgres://127.0.0.1/${name}` });
     await expectServed({ ...env, PGHOST: "127.0.0.1", PGDATABASE: name, DATABASE_URL: "postgres://" });
     // In a process of its own, because the driver reads the environment, too.
-    const wrong = {
-      PGPORT: "1",
-      PGUSER: "other",
-      PGPASSWORD: "other",
-      PGTARGETSESSIONATTRS: "any",
-      PGAPPNAME: "mine",
-    };
+    const other = { PGPORT: "1", PGUSER: "other", PGPASSWORD: "other" };
+    const wrong = { ...other, PGTARGETSESSIONATTRS: "any", PGAPPNAME: "mine" };
     const { url, child, output } = await spawnServer({ ...wrong, DATABASE_URL: tcpUrl(name) });
     expect(url).toBeDefined();
     expect((await fetch(new URL("/readyz", url))).status).toBe(200);
@@ -248,6 +235,9 @@ describe("the schema", () => {
   });
 
   const owner = "; apply schema.sql as the database's owner";
+  const pessoas = (id = "uuid primary key", apelido = "text") =>
+    `create table pessoas (id ${id}, nascimento date, apelido ${apelido}, nome text, stack json, busca text, tx xid8);`;
+  const ours = "alter table pessoas owner to pessoas";
   test.each([
     [
       "an unknown schema",
@@ -261,12 +251,7 @@ describe("the schema", () => {
       "&search_path=rinha",
       /gin_trgm_ops.+; grant this role usage on the schema of pg_trgm, or apply schema\.sql/,
     ],
-    [
-      "another table of that name",
-      "create table pessoas (n bigint); alter table pessoas owner to pessoas",
-      "",
-      owner,
-    ],
+    ["another table of that name", `create table pessoas (n bigint); ${ours}`, "", owner],
     [
       "a view of that name",
       "create view pessoas as select 1 as n; alter view pessoas owner to pessoas",
@@ -275,29 +260,20 @@ describe("the schema", () => {
     ],
     [
       "a column of another kind",
-      `create table pessoas (id uuid primary key, nascimento date, apelido varchar(9), nome text, stack json, busca text, tx xid8);
-       alter table pessoas owner to pessoas`,
+      `${pessoas("uuid primary key", "varchar(9)")} ${ours}`,
       "",
       `apelido of pessoas is character varying and not text${owner}`,
     ],
-    [
-      "ids that are not unique",
-      `create table pessoas (id uuid, nascimento date, apelido text, nome text, stack json, busca text, tx xid8);
-       alter table pessoas owner to pessoas`,
-      "",
-      `the column id of pessoas is not unique${owner}`,
-    ],
+    ["ids that are not unique", pessoas("uuid") + ours, "", `the column id of pessoas is not unique${owner}`],
     [
       "a table that this role may only read",
-      `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json, busca text, tx xid8);
-       create table short_terms (term text, id uuid); grant select on pessoas, short_terms to pessoas`,
+      `${pessoas()} create table short_terms (term text, id uuid); grant select on pessoas, short_terms to pessoas`,
       "",
       `the role pessoas may not insert into pessoas${owner}`,
     ],
     [
       "a database with one of the two tables",
-      `create table pessoas (id uuid primary key, nascimento date, apelido text, nome text, stack json,
-       busca text, tx xid8); grant select on pessoas to pessoas`,
+      `${pessoas()} grant select on pessoas to pessoas`,
       "",
       `relation "short_terms" does not exist${owner}`,
     ],
@@ -310,10 +286,8 @@ describe("the schema", () => {
 describe("settings of a database or a role", () => {
   test.each(["LATIN1", "SQL_ASCII"])("the encoding %s is refused", async (encoding) => {
     const name = await newDatabase("", `encoding '${encoding}' template template0`);
-    await expectRefused(
-      { DATABASE_URL: socketUrl(name) },
-      `the database's encoding is ${encoding}; expected UTF8`,
-    );
+    const message = `the database's encoding is ${encoding}; expected UTF8`;
+    await expectRefused({ DATABASE_URL: socketUrl(name) }, message);
   });
 
   test("that would change answers or lose a 201 are overridden", async () => {
@@ -387,14 +361,11 @@ describe("settings of a database or a role", () => {
   });
 });
 
-const listens = (port: number) =>
-  Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } }).then(
-    (socket) => {
-      socket.end();
-      return true;
-    },
-    () => false,
-  );
+const listens = async (port: number) => {
+  const socket = await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } }).catch(() => {});
+  socket?.end();
+  return socket !== undefined;
+};
 
 const pgbouncer = Bun.which("pgbouncer") ?? Bun.which("pgbouncer", { PATH: "/usr/sbin" });
 const reason = pgbouncer ? "" : " (SKIPPED: needs pgbouncer)";
@@ -454,9 +425,7 @@ describe("PgBouncer", () => {
   test.if(!reason)(`a parameter that PgBouncer refuses is reported in its own words${reason}`, async () => {
     await using session = await pooler("session");
     const DATABASE_URL = `${session.url}?options=-csearch_path%3Dpublic`;
-    await expectRefused(
-      { DATABASE_URL },
-      "unsupported startup parameter: options; leave options out, or let the pooler",
-    );
+    const message = "unsupported startup parameter: options; leave options out, or let the pooler";
+    await expectRefused({ DATABASE_URL }, message);
   });
 });

@@ -213,35 +213,36 @@ async function end(registry: Registry, proxy: SilentProxy) {
   await within(boundedMs, "stop()", registry.stop()).catch(() => registry.kill());
 }
 
-const createCases = Object.entries({
-  plain: insert,
-  withTerms: insertTerms,
-  huge: insert,
-  hugeWithTerms: insertTerms,
-} satisfies Record<Create, RegExp>).flatMap(([kind, sql]): [Create, Fault][] =>
-  [
-    ...startup.map((at) => ({ at })),
-    ...ofOne.map((at) => ({ at, sql })),
-    { at: "ready" as const, answersOnly: true },
-    { at: "bind" as const, sql, answersOnly: true },
-    { at: "execute" as const, sql, nth: 3 },
-  ].map((fault) => [kind as Create, fault]),
-);
+/** A fault at each of these steps. */
+const faultsAt = (steps: readonly Step[], sql?: RegExp) =>
+  steps.map((at): Fault => (sql === undefined ? { at } : { at, sql }));
 
-const readCases = (Object.keys(reads) as Read[]).flatMap((kind): [Read, Fault][] => [
-  ...startup.map((at): [Read, Fault] => [kind, { at }]),
-  ...(reads[kind].simple ? ofSimple : ofOne).map((at): [Read, Fault] => [kind, { at, sql: reads[kind].sql }]),
-]);
-
-const titled = <Kind extends string>(cases: [Kind, Fault][]) =>
-  cases.map(([kind, fault]): [string, Kind, Fault] => {
+/** Each fault with its title. */
+const titled = <Kind extends string>(kind: Kind, faults: Fault[]) =>
+  faults.map((fault): [string, Kind, Fault] => {
     const { at, sql, nth = 1, answersOnly = false } = fault;
     const where = [at, sql?.source, nth > 1 ? `number ${nth}` : "", answersOnly ? "answers only" : ""];
     return [where.filter(Boolean).join(" "), kind, fault];
   });
 
+const createCases = (Object.keys(creates) as Create[]).flatMap((kind) => {
+  const sql = kind.endsWith("Terms") ? insertTerms : insert;
+  return titled(kind, [
+    ...faultsAt(startup),
+    ...faultsAt(ofOne, sql),
+    { at: "ready", answersOnly: true },
+    { at: "bind", sql, answersOnly: true },
+    { at: "execute", sql, nth: 3 },
+  ]);
+});
+
+const readCases = (Object.keys(reads) as Read[]).flatMap((kind) => {
+  const { sql, simple } = reads[kind];
+  return titled(kind, [...faultsAt(startup), ...faultsAt(simple ? ofSimple : ofOne, sql)]);
+});
+
 describe.concurrent("a connection to Postgres that goes silent", () => {
-  test.each(titled(createCases))("at %s: create, %s", (_, kind, fault) =>
+  test.each(createCases)("at %s: create, %s", (_, kind, fault) =>
     inSlot(async () => {
       await using it = await behindProxy(await database(), fault.at);
       const { proxy, post } = it;
@@ -272,7 +273,7 @@ describe.concurrent("a connection to Postgres that goes silent", () => {
     }),
   );
 
-  test.each(titled(readCases))("at %s: %s", (_, kind, fault) =>
+  test.each(readCases)("at %s: %s", (_, kind, fault) =>
     inSlot(async () => {
       const { path, right } = reads[kind];
       await using it = await behindProxy(await database(), fault.at);
@@ -293,32 +294,30 @@ describe.concurrent("a connection to Postgres that goes silent", () => {
     }),
   );
 
-  test.each(titled(["accept", "execute", "half"].map((at) => ["merge", { at: at as Step }])))(
-    "at %s: %s",
-    (_, __, { at }) =>
-      inSlot(async () => {
-        const databaseUrl = await newDatabase();
-        await using it = await behindProxy(databaseUrl);
-        const { proxy, post } = it;
-        const merge = /merge_pending_list/;
-        expect((await post(withTerms())).status).toBe(201); // merged some seconds later
-        const silencing = proxy.fault(at === "accept" ? { at } : { at, sql: merge });
-        const silenced = await within(mergeMs + answerMs * busy, "the silence", silencing);
-        await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
-        const merged = proxy.answered(merge);
-        expect((await post(withTerms())).status).toBe(201);
-        await within(mergeMs + recoveryMs * busy, "another merge", merged);
-        await it.expectWhole();
-      }),
+  test.each(titled("merge", faultsAt(["accept", "execute", "half"])))("at %s: %s", (_, __, { at }) =>
+    inSlot(async () => {
+      const databaseUrl = await newDatabase();
+      await using it = await behindProxy(databaseUrl);
+      const { proxy, post } = it;
+      const merge = /merge_pending_list/;
+      expect((await post(withTerms())).status).toBe(201); // merged some seconds later
+      const silencing = proxy.fault(at === "accept" ? { at } : { at, sql: merge });
+      const silenced = await within(mergeMs + answerMs * busy, "the silence", silencing);
+      await within(recoveryMs * busy, "the end of the silent connection", silenced.closed);
+      const merged = proxy.answered(merge);
+      expect((await post(withTerms())).status).toBe(201);
+      await within(mergeMs + recoveryMs * busy, "another merge", merged);
+      await it.expectWhole();
+    }),
   );
 
   test.each(
-    titled<"migration">([
-      ...startup.filter((at) => at !== "ssl").map((at): ["migration", Fault] => ["migration", { at }]),
-      ...[/^begin/, /pg_advisory_xact_lock/, /create extension/, /^commit/].map(
-        (sql): ["migration", Fault] => ["migration", { at: "execute", sql }],
+    titled("migration", [
+      ...faultsAt(startup.filter((at) => at !== "ssl")),
+      ...[/^begin/, /pg_advisory_xact_lock/, /create extension/, /^commit/].flatMap((sql) =>
+        faultsAt(["execute"], sql),
       ),
-      ["migration", { at: "answered", sql: /create extension/ }],
+      { at: "answered", sql: /create extension/ },
     ]),
   )("at %s: %s", (_, __, fault) =>
     inSlot(async () => {
@@ -340,44 +339,39 @@ describe.concurrent("a connection to Postgres that goes silent", () => {
     }),
   );
 
-  test.each(
-    titled<"read of a replica">([
-      ...startup.map((at): ["read of a replica", Fault] => ["read of a replica", { at }]),
-      ...ofOne.map((at): ["read of a replica", Fault] => [
-        "read of a replica",
-        { at, sql: reads["read by id"].sql },
-      ]),
-    ]),
-  )("at %s: %s", (_, __, fault) =>
-    inSlot(async () => {
-      const databaseUrl = await database();
-      const proxy = await silentProxy(databaseUrl);
-      const registry = await serve({
-        DATABASE_URL: databaseUrl,
-        DATABASE_URL_READ: fault.at === "ssl" ? preferringTls(proxy.url) : proxy.url,
-        DB_TIMEOUT_MS: "1500", // a read waits a fifth of it for the replica
-      });
-      const read = () => registry.get(`/pessoas/${crypto.randomUUID()}`);
-      const isUp = async () => /^pessoas_replica_up 1$/m.test(await (await registry.get("/metrics")).text());
-      try {
-        if (!isFirst(fault.at)) await untilRight(read, [404], boundedMs, "a read");
-        const silencing = proxy.fault(fault);
-        // The primary answers instead of the replica.
-        for (let i = 0; i < 3; i++) {
-          expect((await within(answerMs * busy, "a read", read())).status).toBe(404);
+  test.each(titled("read of a replica", [...faultsAt(startup), ...faultsAt(ofOne, reads["read by id"].sql)]))(
+    "at %s: %s",
+    (_, __, fault) =>
+      inSlot(async () => {
+        const databaseUrl = await database();
+        const proxy = await silentProxy(databaseUrl);
+        const registry = await serve({
+          DATABASE_URL: databaseUrl,
+          DATABASE_URL_READ: fault.at === "ssl" ? preferringTls(proxy.url) : proxy.url,
+          DB_TIMEOUT_MS: "1500", // a read waits a fifth of it for the replica
+        });
+        const read = () => registry.get(`/pessoas/${crypto.randomUUID()}`);
+        const isUp = async () =>
+          /^pessoas_replica_up 1$/m.test(await (await registry.get("/metrics")).text());
+        try {
+          if (!isFirst(fault.at)) await untilRight(read, [404], boundedMs, "a read");
+          const silencing = proxy.fault(fault);
+          // The primary answers instead of the replica.
+          for (let i = 0; i < 3; i++) {
+            expect((await within(answerMs * busy, "a read", read())).status).toBe(404);
+          }
+          const silenced = await within(answerMs * busy, "the silence", silencing);
+          await until(isUp, boundedMs, "the replica's return");
+          const answered = proxy.answered(reads["read by id"].sql);
+          await untilRight(read, [404], answerMs * busy, "a read");
+          await within(answerMs * busy, "the replica's answer", answered);
+          await within(boundedMs, "the end of the silent connection", silenced.closed);
+          await until(async () => (await socketsTo(proxy.url)) === 1, boundedMs, "a single connection");
+          await within(boundedMs, "stop()", registry.stop());
+        } finally {
+          await end(registry, proxy);
         }
-        const silenced = await within(answerMs * busy, "the silence", silencing);
-        await until(isUp, boundedMs, "the replica's return");
-        const answered = proxy.answered(reads["read by id"].sql);
-        await untilRight(read, [404], answerMs * busy, "a read");
-        await within(answerMs * busy, "the replica's answer", answered);
-        await within(boundedMs, "the end of the silent connection", silenced.closed);
-        await until(async () => (await socketsTo(proxy.url)) === 1, boundedMs, "a single connection");
-        await within(boundedMs, "stop()", registry.stop());
-      } finally {
-        await end(registry, proxy);
-      }
-    }),
+      }),
   );
 });
 
@@ -400,20 +394,16 @@ function keepCreating(registry: Pick<Registry, "post">) {
 }
 
 describe("/readyz answers 503", () => {
-  test.each<[string, (proxy: SilentProxy) => void]>([
-    [
-      "every connection is silent",
-      (proxy) => {
-        proxy.fault({ at: "accept", always: true });
-        proxy.silenceOpen();
-      },
-    ],
-    [
-      "no insert is answered",
-      (proxy) => proxy.fault({ at: "execute", sql: /^\s*(insert|with)/, always: true }),
-    ],
+  const silent = (proxy: SilentProxy) => {
+    proxy.fault({ at: "accept", always: true });
+    proxy.silenceOpen();
+  };
+  const at = (fault: Fault) => (proxy: SilentProxy) => void proxy.fault({ ...fault, always: true });
+  test.each([
+    ["every connection is silent", silent],
+    ["no insert is answered", at({ at: "execute", sql: /^\s*(insert|with)/ })],
     // As when a router drops large packets.
-    ["large statements are not answered", (proxy) => proxy.fault({ at: "half", sql: insert, always: true })],
+    ["large statements are not answered", at({ at: "half", sql: insert })],
   ])("while %s, because creates cannot be stored, and 200 soon after", async (_, break_) => {
     await using it = await behindProxy(await database());
     const { proxy, registry, post } = it;
