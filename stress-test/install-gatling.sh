@@ -115,36 +115,18 @@ END
 
 cat > "$build/bin/gatling.sh" <<'END'
 #!/usr/bin/env bash
-# Compiles the simulations when they changed, then runs Gatling: no Maven, no network.
+# Compiles the simulations in the folder after -sf when they changed, then runs Gatling with all other options.
+# Environment: JAVA_HOME, JAVA_OPTS (default -Xmx1G). Needs neither Maven nor the network.
 set -euo pipefail
 
 home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 java=${JAVA_HOME:+$JAVA_HOME/bin/}java
 
-usage() {
-  cat <<TEXT
-Usage: gatling.sh [-sf DIR] [GATLING OPTIONS]
-
-  -sf DIR    folder of Scala simulations; compiled into $home/target when they changed
-  -s CLASS   the simulation to run
-  -rsf DIR   folder of its data files
-  -rf DIR    folder for the results
-  -rd TEXT   description shown in the report
-  -nr        no HTML report
-  -ro DIR    only make the HTML report of an earlier run
-  -h, --help this text
-
-Environment: JAVA_HOME, JAVA_OPTS (default -Xmx1G).
-TEXT
-}
-
 simulations=
 options=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    -h | --help) usage; exit 0 ;;
-    -sf | --simulations-folder)
-      [ $# -ge 2 ] || { echo "gatling.sh: $1 needs a folder" >&2; exit 2; }
+    -sf)
       simulations=$2
       shift 2
       ;;

@@ -15,16 +15,15 @@ export type Sample = {
   metrics?: Record<string, Metrics>;
 };
 
-const usage = `Usage: usage.ts --project NAME --out FILE.jsonl [--interval-ms N]
+const usage = `Usage: usage.ts --project NAME --out FILE.jsonl
 
 Samples CPU and memory of every running container of a docker compose project from the cgroups (v1 and v2)
-of this machine: one line of JSON at the start, one per interval, one at the end, until SIGTERM or Ctrl-C.
+of this machine: one line of JSON at the start, one a second, one at the end, until SIGTERM or Ctrl-C.
 A container that listens on a Unix socket in a volume (environment SOCKET) is asked for /metrics too, at most
 every five seconds and at the end, where the volume can be read from outside.
 
   --project NAME     the compose project, as "docker compose ls" names it
   --out FILE.jsonl   file to write
-  --interval-ms N    default 1000
   -h, --help         this text`;
 
 const metricsTimeoutMs = 500;
@@ -204,23 +203,15 @@ export function readSamples(text: string): Sample[] {
 }
 
 async function main(): Promise<void> {
-  const values = readArguments(
+  const { project, out } = readArguments(
     usage,
-    {
-      project: { type: "string" },
-      out: { type: "string" },
-      "interval-ms": { type: "string", default: "1000" },
-    },
+    { project: { type: "string" }, out: { type: "string" } },
     (values) => values,
   );
-  const { project, out } = values;
   if (!project || !out) throw new RangeError("--project and --out are needed; see --help");
-  const intervalMs = Number(values["interval-ms"]);
-  if (!(intervalMs >= 100))
-    throw new RangeError(`--interval-ms: expected at least 100, got "${values["interval-ms"]}"`);
 
   writeFileSync(out, "");
-  const sampling = await startSampling(project, intervalMs, (sample) =>
+  const sampling = await startSampling(project, 1000, (sample) =>
     appendFileSync(out, `${JSON.stringify(sample)}\n`),
   );
   const stopped = Promise.withResolvers<void>();

@@ -146,7 +146,6 @@ describe("verdict", () => {
       data: folder,
       baseUrl: server.url.href,
       countBefore,
-      sample: undefined,
       searches: 40,
       pollMs: 1,
     });

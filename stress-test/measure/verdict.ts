@@ -14,18 +14,15 @@ import { peakOfAll, readSamples, type ServiceUse, sumUsage } from "./usage.ts";
 const usage = `Usage: verdict.ts [OPTIONS] RESULTS_DIR
 
 Judges a finished run: the count against the maximum for the creates that were sent, failed requests, every
-person that got 201 read back, searches against what is stored, latencies, and CPU and memory per service.
+person that got 201 read back, 100 searches against what is stored (none if persons were stored before the
+run), latencies, and CPU and memory per service.
 Reads simulation.log, created.tsv and (if there) usage.jsonl in RESULTS_DIR; prints one screen, writes
 verdict.json. Exit code: 0 passed, 1 failed, 2 could not be judged.
 
   --data DIR         folder of ${payloadsFile} and ${termsFile} of the run (needed)
   --base-url URL     the registry (default http://127.0.0.1:9999)
   --count-before N   persons stored before the run (default 0)
-  --sample N         read back only N persons, spread evenly (default: all that got 201)
-  --searches N       searches to check, half of them terms of the run and half pieces of persons
-                     (default 100; none when persons were stored before the run)
   --against FILE     verdict.json of another run: prints this run as multiples of that one
-  --json FILE        where to write (default RESULTS_DIR/verdict.json)
   -h, --help         this text`;
 
 export type Verdict = {
@@ -131,16 +128,15 @@ type Options = {
   data: string;
   baseUrl: string;
   countBefore: number;
-  /** Persons to read back (undefined: all), and searches to check. */
-  sample: number | undefined;
-  searches: number;
+  /** Searches to check: half of them terms of the run, half pieces of persons. */
+  searches?: number;
   /** Pause between two polls of the count. */
   pollMs?: number;
 };
 
 /** Judges the run in `results` against the registry as it stands now. Throws when it cannot be judged. */
 export async function judge(options: Options): Promise<Verdict> {
-  const { results, data, baseUrl, countBefore, sample } = options;
+  const { results, data, baseUrl, countBefore } = options;
   const log = readLog(await Bun.file(join(results, "simulation.log")).text());
   const creates = log.latencies.get("create")?.length ?? 0;
   if (creates === 0) throw new Error(`no create was sent, according to ${join(results, "simulation.log")}`);
@@ -167,9 +163,9 @@ export async function judge(options: Options): Promise<Verdict> {
     const pessoa = readPessoa(rows[row]?.payload ?? "");
     return typeof pessoa === "object" ? [{ ...pessoa, location, id: location.split("/").at(-1) ?? "" }] : [];
   });
-  const persons = await readBack(baseUrl, sample === undefined ? stored : spread(stored, sample), problems);
+  const persons = await readBack(baseUrl, stored, problems);
   // With persons stored before the run, the hits of a search are not known.
-  const searchTerms = countBefore === 0 ? pickTerms(terms, stored, options.searches) : [];
+  const searchTerms = countBefore === 0 ? pickTerms(terms, stored, options.searches ?? 100) : [];
   const searches = await checkSearches(baseUrl, stored, searchTerms, problems);
 
   const total = [...log.latencies.values()].reduce((sum, { length }) => sum + length, 0);
@@ -285,10 +281,7 @@ async function main(): Promise<void> {
       data: { type: "string" },
       "base-url": { type: "string", default: "http://127.0.0.1:9999" },
       "count-before": { type: "string", default: "0" },
-      sample: { type: "string" },
-      searches: { type: "string", default: "100" },
       against: { type: "string" },
-      json: { type: "string" },
     },
     (values, [results]) => {
       if (results === undefined) throw new RangeError("expected one RESULTS_DIR; see --help");
@@ -308,11 +301,8 @@ async function main(): Promise<void> {
     data: values.data,
     baseUrl: values["base-url"],
     countBefore: wholeOf("count-before", values["count-before"], 0),
-    sample: values.sample === undefined ? undefined : wholeOf("sample", values.sample, 0),
-    searches: wholeOf("searches", values.searches, 0),
   });
-  const json = values.json ?? join(results, "verdict.json");
-  await Bun.write(json, `${JSON.stringify(verdict, null, 2)}\n`);
+  await Bun.write(join(results, "verdict.json"), `${JSON.stringify(verdict, null, 2)}\n`);
   console.log(render(verdict, against, process.stdout.isTTY));
   if (!verdict.passed) process.exitCode = 1;
 }

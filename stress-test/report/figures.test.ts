@@ -2,7 +2,9 @@ import { describe, expect, test } from "bun:test";
 import type { Usage } from "../measure/cgroups.ts";
 import type { Timed } from "../measure/statistics.ts";
 import type { Sample } from "../measure/usage.ts";
-import { histogram, metricsOverTime, overTime, usageOverTime } from "./figures.ts";
+import { histogram, metricsOverTime, overTime, type Point, usageOverTime } from "./figures.ts";
+
+const points = (...all: Point[]) => all;
 
 const request = (atMs: number, ms: number, more: Partial<Timed> = {}): Timed => ({
   kind: "read",
@@ -23,24 +25,10 @@ describe("latencies and rates over time", () => {
     expect(kinds).toEqual([
       {
         kind: "read",
-        p50: [
-          [0.125, 50],
-          [0.375, 700],
-        ],
-        p95: [
-          [0.125, 95],
-          [0.375, 700],
-        ],
-        p99: [
-          [0.125, 99],
-          [0.375, 700],
-        ],
-        rate: [
-          [0.125, 400],
-          [0.375, 0],
-          [0.625, 0],
-          [0.875, 4],
-        ],
+        p50: points([0.125, 50], [0.375, 700]),
+        p95: points([0.125, 95], [0.375, 700]),
+        p99: points([0.125, 99], [0.375, 700]),
+        rate: points([0.125, 400], [0.375, 0], [0.625, 0], [0.875, 4]),
       },
     ]);
     expect(failed.map(([, perS]) => perS)).toEqual([0, 0, 0, 4]);
@@ -48,10 +36,7 @@ describe("latencies and rates over time", () => {
 
   test("the last slice takes the rest, by its own width", () => {
     const { kinds } = overTime([request(0, 0), request(500, 100)]);
-    expect(kinds[0]?.rate).toEqual([
-      [0.125, 4],
-      [0.425, 1 / 0.35],
-    ]);
+    expect(kinds[0]?.rate).toEqual(points([0.125, 4], [0.425, 1 / 0.35]));
   });
 
   test.each([
@@ -119,14 +104,8 @@ describe("samples over time", () => {
     ];
     const [api, db] = usageOverTime(samples, 1000);
     expect(api).toMatchObject({ name: "api", cpuLimit: 0.5, memoryLimitBytes: 100 });
-    expect(api?.cpus).toEqual([
-      [0.5, 0.5],
-      [3, 0.5],
-    ]);
-    expect(api?.bytes.slice(0, 2)).toEqual([
-      [0, 5],
-      [1, 6],
-    ]);
+    expect(api?.cpus).toEqual(points([0.5, 0.5], [3, 0.5]));
+    expect(api?.bytes.slice(0, 2)).toEqual(points([0, 5], [1, 6]));
     expect(db?.cpus).toEqual([]);
   });
 

@@ -43,7 +43,6 @@ test.each(["/", "/docs"])(
     const paths = [...(path === "/" ? ["/"] : []), "/docs", ...files, "/openapi.json", "/pessoas"];
     expect(fetched.sort()).toEqual(paths.map((each) => `request ${origin}${each}`));
   },
-  60_000,
 );
 
 // With everything unfolded, and the answer to a create.
