@@ -44,7 +44,7 @@ const warmUp = { saturation: 3, reads: 2, official: 2 } satisfies Record<Load, n
 const sampleMs = 250;
 
 /** What the first side is of the second, and the standard error of the mean; null with one pair. */
-export type Ratio = Spread & { error: number | null };
+type Ratio = Spread & { error: number | null };
 
 /** One slice of one side. */
 export type Slice = Sent & {
@@ -57,7 +57,7 @@ export type Slice = Sent & {
 };
 
 /** Something that was measured in every slice of a load: a column of the tables. */
-export type Measure = {
+type Measure = {
   load: Load;
   /** "CPU-s per 1,000 requests", or a kind of request. */
   of: string;
@@ -67,16 +67,16 @@ export type Measure = {
   ratio: Ratio | null;
 };
 
-type Side = {
-  name: string;
+/** What one side runs, and how many people are in its registry before. */
+type Setup = { name: string; root: string; override: string | undefined; people: number };
+
+type Side = Setup & {
+  /** Its root, and the commit there. */
   checkout: string;
-  override: string | undefined;
-  /** In the registry before. */
-  people: number;
   made: Topology;
   services: ReturnType<typeof findServices>;
   generator: Generator;
-  /** In the registry. */
+  /** People in the registry. */
   stored: number;
   /** The highest working set of each service, and of "all" at one moment, bytes. */
   peak: Map<string, number>;
@@ -109,12 +109,11 @@ export function costOf(
   return { ...cost, all };
 }
 
-/** As bench:growth makes them. Neither the open loop's payloads nor those of the closed one begin with a "1". */
+/** As bench:growth makes them. No payload of a load has an apelido that begins with "1". */
 function* inhabitants(seed: number, count: number) {
-  const everybody = people(seed);
-  for (let i = 0; i < count; i++) {
-    const { value } = everybody.next();
-    yield { ...value, apelido: `1${value.apelido}`.slice(0, 32) };
+  for (const person of people(seed)) {
+    if (count-- === 0) return;
+    yield { ...person, apelido: `1${person.apelido}`.slice(0, 32) };
   }
 }
 
@@ -132,30 +131,27 @@ type Generator = ReturnType<typeof startGenerator>;
 export function startGenerator(options: LoadOptions) {
   const reports: Report[] = [];
   let wake = () => {};
-  const child = Bun.spawn(
-    [process.execPath, "run", join(import.meta.dir, "load", "contest.ts"), JSON.stringify(options)],
-    {
-      stdout: "inherit",
-      stderr: "inherit",
-      ipc(report: Report) {
-        reports.push(report);
-        wake();
-      },
-      onExit: () => wake(),
+  const script = join(import.meta.dir, "load", "contest.ts");
+  const child = Bun.spawn([process.execPath, "run", script, JSON.stringify(options)], {
+    stdout: "inherit",
+    stderr: "inherit",
+    ipc(report: Report) {
+      reports.push(report);
+      wake();
     },
-  );
+    onExit: () => wake(),
+  });
   return {
     order: (order: Order) => child.send(order),
     async report(): Promise<Report> {
-      for (;;) {
-        const report = reports.shift();
-        if (report !== undefined) return report;
+      while (reports.length === 0) {
         if (child.exitCode !== null || child.signalCode !== null)
           throw new Error("the load generator has ended");
         await new Promise<void>((resolve) => {
           wake = resolve;
         });
       }
+      return reports.shift() as Report;
     },
     stop: () => child.kill(),
   };
@@ -166,12 +162,14 @@ function cpuSeconds({ services }: Side): Map<string, number> {
 }
 
 function samplePeak({ services, peak }: Side) {
-  const used = new Map([...services].map(([name, { groups }]) => [name, readUsage(groups).workingSetBytes]));
-  used.set(
-    "all",
-    [...used.values()].reduce((sum, bytes) => sum + bytes, 0),
-  );
-  for (const [name, bytes] of used) peak.set(name, Math.max(peak.get(name) ?? 0, bytes));
+  let all = 0;
+  const keep = (name: string, bytes: number) => peak.set(name, Math.max(peak.get(name) ?? 0, bytes));
+  for (const [name, { groups }] of services) {
+    const { workingSetBytes } = readUsage(groups);
+    keep(name, workingSetBytes);
+    all += workingSetBytes;
+  }
+  keep("all", all);
 }
 
 async function slice(
@@ -223,9 +221,8 @@ function payloads({ chosen, rounds, seconds, rate }: Options): number {
 
 async function measure(sides: readonly Side[], options: Options, problems: string[], signal: AbortSignal) {
   const slices: Slice[] = [];
-  const tell = (text: string) => console.error(text);
   for (const side of sides) {
-    tell(`${side.name}: warming up`);
+    console.error(`${side.name}: warming up`);
     for (const load of ["saturation", "reads", "official"] as const) {
       await slice(side, { load, seconds: warmUp[load], round: 0 }, problems);
       signal.throwIfAborted();
@@ -238,9 +235,8 @@ async function measure(sides: readonly Side[], options: Options, problems: strin
         const measured = await slice(side, { load, seconds: options.seconds, round }, problems);
         signal.throwIfAborted();
         slices.push(measured);
-        tell(
-          `${load} ${round}/${options.rounds}, ${side.name}: ${measured.cost.all?.toFixed(3)} CPU-s/1,000`,
-        );
+        const cost = measured.cost.all?.toFixed(3);
+        console.error(`${load} ${round}/${options.rounds}, ${side.name}: ${cost} CPU-s/1,000`);
       }
     }
   }
@@ -337,18 +333,17 @@ export function render({ options, sides, slices, measures, problems }: Run): str
     lines.push(...table(kinds.flatMap((kind) => rowsOf(kind, (name) => (name.endsWith("ms") ? 2 : 0)))));
     const late = slices.flatMap((slice) => (slice.load === load && slice.late) || []);
     if (late.length > 0) {
-      const median = (name: "p50" | "p99") => spreadOf(late.map((one) => one[name])).median.toFixed(2);
-      lines.push(
-        `the generator was late by p50 ${median("p50")} ms, p99 ${median("p99")} ms; that is in these`,
+      const [p50, p99] = (["p50", "p99"] as const).map((name) =>
+        spreadOf(late.map((one) => one[name])).median.toFixed(2),
       );
+      lines.push(`the generator was late by p50 ${p50} ms, p99 ${p99} ms; that is in these`);
     }
     lines.push("");
   }
   const columns = [...(sides[0]?.peak.keys() ?? [])];
-  const memory = sides.map(({ name, peak }) => [
-    `  ${name}`,
-    ...columns.map((column) => mebibytes(peak.get(column) ?? 0)),
-  ]);
+  const memory = sides.map(({ name, peak }) => {
+    return [`  ${name}`, ...columns.map((column) => mebibytes(peak.get(column) ?? 0))];
+  });
   lines.push(...table([["peak memory without inactive file cache, MiB", ...columns], ...memory]), "");
   const requests = slices.reduce((sum, slice) => sum + total(slice), 0);
   lines.push(
@@ -430,16 +425,16 @@ async function main(): Promise<void> {
   if (!(await Bun.file(join(other, "docker-compose.yml")).exists())) {
     throw new RangeError(`--against: there is no docker-compose.yml in ${other}`);
   }
-  const { people, "against-people": againstPeople } = values;
-  const before = personsOf("people", people, 0, 1e7);
-  const wanted = [{ name: "here", root: here, override, people: before }];
+  const before = personsOf("people", values.people, 0, 1e7);
+  const againstPeople = values["against-people"];
+  const setups: Setup[] = [{ name: "here", root: here, override, people: before }];
   if ([values.against, againstOverride, againstPeople].some((value) => value !== undefined)) {
     const people = againstPeople === undefined ? before : personsOf("against-people", againstPeople, 0, 1e7);
-    wanted.push({ name: "against", root: other, override: againstOverride, people });
+    setups.push({ name: "against", root: other, override: againstOverride, people });
   }
 
   const abandoned = abortedBySignals();
-  const topologies = wanted.map(({ name, root, override }) =>
+  const topologies = setups.map(({ name, root, override }) =>
     // Health checks as often as they are by default: they are part of what is measured.
     topology(abandoned.signal, { name: `cost-${name}`, root, override }),
   );
@@ -449,26 +444,21 @@ async function main(): Promise<void> {
     console.error("starting, which takes half a minute");
     await Promise.all(topologies.map(({ up }) => up()));
     for (const [index, made] of topologies.entries()) {
-      const { name, root, override, people } = wanted[index] as (typeof wanted)[number];
+      const setup = setups[index] as Setup;
+      const { name, root, people } = setup;
       if (people > 0) console.error(`${name}: storing ${number(people)} persons`);
       await inhabit(made, options.seed, people);
       const { rate, seed } = options;
-      const generator = startGenerator({
-        url: made.url,
-        seed,
-        rows: payloads(options),
-        rate,
-      });
+      const generator = startGenerator({ url: made.url, seed, rows: payloads(options), rate });
       abandoned.signal.addEventListener("abort", generator.stop);
       const checkout = await describeCheckout(root);
       const services = findServices(made.project);
-      const peak = new Map<string, number>();
-      sides.push({ name, checkout, override, people, made, services, generator, stored: people, peak });
+      sides.push({ ...setup, checkout, made, services, generator, stored: people, peak: new Map() });
     }
     const slices = await measure(sides, options, problems, abandoned.signal);
     const measures = measuresOf(
       slices,
-      sides.map(({ name }) => name),
+      setups.map(({ name }) => name),
     );
     const run: Run = { options, sides, slices, measures, problems };
     console.log(values.json ? JSON.stringify(toJson(run), null, 2) : render(run));

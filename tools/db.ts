@@ -4,9 +4,9 @@ import { open, realpath, rename, rm, stat } from "node:fs/promises";
 import { constants } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
-import postgres from "postgres";
 import { addressOf, libpqEnvironment } from "../database/address.ts";
 import { EmbeddedError, removeData, runningUrl, startEmbedded } from "../database/embedded.ts";
+import { connect } from "../database/session.ts";
 import { info } from "../process/log.ts";
 import { readSettings } from "../process/settings.ts";
 
@@ -138,15 +138,7 @@ async function requireVersionOf(url: string, pgDump: string): Promise<void> {
 }
 
 async function serverVersion(url: string): Promise<number> {
-  const address = new URL(url);
-  const host = address.searchParams.get("host");
-  address.searchParams.delete("host");
-  const sql = postgres(address.href, {
-    ...(host ? { host } : {}),
-    max: 1,
-    connect_timeout: 10,
-    onnotice() {},
-  });
+  const sql = connect(url, 1, "none");
   try {
     const [row] = await sql<{ version: number }[]>`
       select current_setting('server_version_num')::int / 10000 as version`;

@@ -76,7 +76,8 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
   const of = (part: number, all: number) => `${number(part)} ${english ? "of" : "de"} ${number(all)}`;
   const duration = (ms: number) => (ms < 1000 ? `${number(ms)} ms` : `${number(ms / 1000, 1)} s`);
   const row = (cells: (string | number)[]) => `| ${cells.join(" | ")} |`;
-  const mebibytes = (bytes: number) => `${number(bytes / 2 ** 20)} MiB`;
+  const mebibytes = (mebi: number) => `${number(mebi)} MiB`;
+  const percent = (share: number) => `${number(share * 100, share === 1 ? 0 : 1)} %`;
 
   /** The median, with the range if values differ. */
   function spread(of: Run[], value: (run: Run) => number | null, shown: (value: number) => string): string {
@@ -94,43 +95,26 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
   const ours = runs.filter(({ entry }) => entry === own);
   const requests = Object.entries(verdict.requests);
   const services = Object.entries(verdict.services);
-  const sum = (of: (service: Verdict["services"]["db"]) => number) =>
-    services.reduce((total, [, service]) => total + of(service), 0);
+  type Used = Pick<Verdict["services"]["db"], "userS" | "systemS" | "throttledS">;
+  const sum = (key: keyof Used) => services.reduce((total, [, service]) => total + service[key], 0);
   const sent = requests.reduce((total, [, each]) => total + each.requests, 0);
   const failed = requests.reduce((total, [, each]) => total + each.failed, 0);
-  const used = (name: string, userS: number, systemS: number, throttledS: number, bytes: number) =>
-    row([name, number(userS, 1), number(systemS, 1), number(throttledS, 1), mebibytes(bytes)]);
+  const used = (name: string, { userS, systemS, throttledS }: Used, bytes: number) =>
+    row([name, ...[userS, systemS, throttledS].map((s) => number(s, 1)), mebibytes(bytes / 2 ** 20)]);
 
   const columns = english
-    ? ["entry", "count", "failed", "create p99", "search p99", "CPU-seconds", "memory", "runs"]
-    : [
-        "inscrição",
-        "contagem",
-        "falhas",
-        "p99 da criação",
-        "p99 da busca",
-        "segundos de CPU",
-        "memória",
-        "rodadas",
-      ];
+    ? "entry, count, failed, create p99, search p99, CPU-seconds, memory, runs"
+    : "inscrição, contagem, falhas, p99 da criação, p99 da busca, segundos de CPU, memória, rodadas";
   const right = (names: string[]) => [row(names), row(names.map((_, i) => (i === 0 ? "---" : "---:")))];
   const entryRow = ([entry, of]: [string, Run[]]) =>
     row([
       entry === own ? (english ? "**this one**" : "**esta**") : `[${entry}](https://github.com/${entry})`,
-      spread(
-        of,
-        ({ share }) => share,
-        (share) => `${number(share * 100, share === 1 ? 0 : 1)} %`,
-      ),
+      spread(of, ({ share }) => share, percent),
       spread(of, (run) => run.failed, number),
       spread(of, (run) => run.createP99Ms, duration),
       spread(of, (run) => run.searchP99Ms, duration),
       spread(of, (run) => run.cpuS, number),
-      spread(
-        of,
-        (run) => run.memoryMiB,
-        (mebi) => `${number(mebi)} MiB`,
-      ),
+      spread(of, (run) => run.memoryMiB, mebibytes),
       of.length,
     ]);
   const killed = (scenario: string) => {
@@ -144,18 +128,17 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
     "lost or changed": of(verdict.readBack.lost + verdict.readBack.changed, verdict.readBack.persons),
     "create p99": spread(ours, (run) => run.createP99Ms, duration),
     "CPU-seconds": spread(ours, (run) => run.cpuS, number),
-    memory: spread(
-      ours,
-      (run) => run.memoryMiB,
-      (mebi) => `${number(mebi)} MiB`,
-    ),
+    memory: spread(ours, (run) => run.memoryMiB, mebibytes),
     runs: number(ours.length),
     faults: number(faults.kinds),
     "lost in faults": of(faults.lost, faults.acknowledged),
     "kill-both-apis": killed("kill-both-apis"),
     "kill-postgres": killed("kill-postgres"),
     machine: `${verdict.at.slice(0, 10)}, ${verdict.machine.cpus} × ${verdict.machine.model}`,
-    entries: [...right(columns), ...[...Map.groupBy(runs, ({ entry }) => entry)].map(entryRow)].join("\n"),
+    entries: [
+      ...right(columns.split(", ")),
+      ...[...Map.groupBy(runs, ({ entry }) => entry)].map(entryRow),
+    ].join("\n"),
     requests: [
       ...right(["", "requests", "failed", "p50", "p95", "p99", "max"]),
       ...requests.map(([name, { requests: all, failed, p50, p95, p99, max }]) =>
@@ -164,14 +147,10 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
     ].join("\n"),
     services: [
       ...right(["", "CPU-seconds: user", "system", "throttled", "peak memory"]),
-      ...services.map(([name, { userS, systemS, throttledS, peakWorkingSetBytes }]) =>
-        used(name, userS, systemS, throttledS, peakWorkingSetBytes),
-      ),
+      ...services.map(([name, service]) => used(name, service, service.peakWorkingSetBytes)),
       used(
         "all",
-        sum(({ userS }) => userS),
-        sum(({ systemS }) => systemS),
-        sum(({ throttledS }) => throttledS),
+        { userS: sum("userS"), systemS: sum("systemS"), throttledS: sum("throttledS") },
         verdict.peakWorkingSetBytes,
       ),
     ].join("\n"),

@@ -29,32 +29,39 @@ export function contestPage(): Page {
       }
     }
   }
-  const limits = { nginx: [0.25, 64], api1: [0.33, 256], api2: [0.33, 256], db: [0.59, 512] } as const;
+  // CPUs, MiB and how busy it is.
+  const limits = {
+    nginx: [0.25, 64, 0.7],
+    api1: [0.33, 256, 1],
+    api2: [0.33, 256, 0.9],
+    db: [0.59, 512, 0.5],
+  } as const;
   const samples: Sample[] = Array.from({ length: 206 }, (_, s) => {
     const work = s < 25 ? s / 200 : 0.125 + ((s - 25) / 180) ** 2 * 40;
-    const busy = { nginx: 0.7, api1: 1, api2: 0.9, db: 0.5 };
-    const services = Object.entries(limits).map(([name, [cpuLimit, mebibytes]], index): [string, Usage] => [
-      name,
-      {
-        userS: work * cpuLimit * busy[name as keyof typeof limits],
-        systemS: work * cpuLimit * busy[name as keyof typeof limits],
+    const services = Object.entries(limits).map(([name, [cpuLimit, mebibytes, busy]], index) => {
+      const cpuS = work * cpuLimit * busy;
+      const workingSet = 18 + 10 * index + s / 10;
+      const usage: Usage = {
+        userS: cpuS,
+        systemS: cpuS,
         throttledS: 0,
-        memoryBytes: (20 + 10 * index + s / 10) * 2 ** 20,
-        workingSetBytes: (18 + 10 * index + s / 10) * 2 ** 20,
+        memoryBytes: (workingSet + 2) * 2 ** 20,
+        workingSetBytes: workingSet * 2 ** 20,
         peakBytes: null,
         cpuLimit,
         memoryLimitBytes: mebibytes * 2 ** 20,
-      },
+      };
+      return [name, usage] as const;
+    });
+    const statements = { insert: [20, 0.3], find: [22, 0.1], search: [9, 0.01] } as const;
+    const batches = Object.entries(statements).flatMap(([kind, [perSecond, more]]) => [
+      [`pessoas_batch_statements_total{kind="${kind}"}`, s * perSecond],
+      [`pessoas_batch_items_total{kind="${kind}"}`, s * perSecond + s * s * more],
     ]);
     const told = (share: number) => ({
       pessoas_cache_hits_total: Math.floor(s * s * share),
       pessoas_cache_misses_total: Math.floor(s * s * 0.5),
-      'pessoas_batch_statements_total{kind="insert"}': s * 20,
-      'pessoas_batch_items_total{kind="insert"}': s * 20 + s * s * 0.3,
-      'pessoas_batch_statements_total{kind="find"}': s * 22,
-      'pessoas_batch_items_total{kind="find"}': s * 22 + s * s * 0.1,
-      'pessoas_batch_statements_total{kind="search"}': s * 9,
-      'pessoas_batch_items_total{kind="search"}': s * 9 + s * s * 0.01,
+      ...Object.fromEntries(batches),
     });
     return {
       atMs: startMs + 1000 * s,

@@ -523,18 +523,8 @@ async function scrape() {
     text.replaceAll("127.0.0.1:9997", new URL(metricsUrl).host).replace("interval: 15s", "interval: 1s"),
   );
   const address = `127.0.0.1:${freePort()}`;
-  const prometheus = Bun.spawn(
-    [
-      "prometheus",
-      "--config.file",
-      config,
-      "--storage.tsdb.path",
-      folder.path,
-      "--web.listen-address",
-      address,
-    ],
-    { stdout: "ignore", stderr: "ignore" },
-  );
+  const options = `--config.file ${config} --storage.tsdb.path ${folder.path} --web.listen-address ${address}`;
+  const prometheus = Bun.spawn(["prometheus", ...options.split(" ")], { stdout: "ignore", stderr: "ignore" });
   const values = async (query: string) => {
     const answer = await fetch(`http://${address}/api/v1/query?query=${query}`).catch(() => undefined);
     if (!answer?.ok) return []; // it is still starting

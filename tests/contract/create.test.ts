@@ -329,21 +329,14 @@ describe("POST /pessoas answers 413 and 415", () => {
     await problem(await registry.post("{", { "Content-Type": type }), 415);
   });
 
-  test.each([
-    ["gzip", "gzip"],
-    ["x-gzip", "x-gzip"],
-    ["GZIP", "GZIP"],
-    ["gzip, identity", "gzip, identity"],
-    ["identity, br", "identity, br"],
-    ["identityx", "identityx"],
-  ])(
+  test.each(["gzip", "x-gzip", "GZIP", "gzip, identity", "identity, br", "identityx"])(
     "415 with Accept-Encoding when Content-Encoding is %s, for every body that is not too large",
-    async (coding, named) => {
+    async (coding) => {
       const headers = { "Content-Type": "application/json", "Content-Encoding": coding };
       for (const body of [JSON.stringify(newPessoa()), Bun.gzipSync(JSON.stringify(newPessoa())), "{"]) {
         const response = await registry.post(body, headers);
         expect(response.headers.get("accept-encoding")).toBe("identity");
-        expect((await problem(response, 415)).detail).toContain(named);
+        expect((await problem(response, 415)).detail).toContain(coding);
       }
       await problem(await registry.post(padded(64 * 1024 + 1), headers), 413);
     },

@@ -36,13 +36,11 @@ describe("the embedded database", () => {
     await next.stop();
   });
 
-  test("an interrupted initdb is repeated, and the error says why PostgreSQL does not start", async () => {
+  test("an interrupted initdb is repeated", async () => {
     await using folder = await temporaryFolder();
     await Bun.write(join(folder.path, "pg18.init-abc", "half"), "");
     await (await startEmbedded(folder.path, quiet)).stop();
     expect(existsSync(join(folder.path, "pg18.init-abc"))).toBe(false);
-    await Bun.write(join(folder.path, "pg18", "PG_VERSION"), "9.6\n");
-    await expect(startEmbedded(folder.path, quiet)).rejects.toThrow(/did not start in(.|\n)+9\.6/);
   });
 
   test("a stale pid file with the id of another program does not prevent a start", async () => {

@@ -3,30 +3,17 @@ import axe from "axe-core";
 
 /** A headless Chromium with a profile of its own. Rejects when there is none. */
 export async function launch(command: string, profile: string) {
-  const child = Bun.spawn(
-    [
-      command,
-      "--headless",
-      "--no-sandbox", // the sandbox does not work for root, and the pages are our own
-      "--disable-gpu",
-      "--disable-quic",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      "--no-first-run",
-      "--hide-scrollbars",
-      "--remote-debugging-port=0",
-      `--user-data-dir=${profile}`,
-      "about:blank",
-    ],
-    { stdout: "ignore", stderr: "ignore" },
-  );
-  const told = async () =>
-    (
-      await Bun.file(join(profile, "DevToolsActivePort"))
-        .text()
-        .catch(() => "")
-    ).split("\n");
+  // Without the sandbox, because it does not work for root, and the pages are our own.
+  const flags = `--headless --no-sandbox --disable-gpu --disable-quic --disable-background-networking
+    --disable-component-update --disable-sync --no-first-run --hide-scrollbars --remote-debugging-port=0`;
+  const child = Bun.spawn([command, ...flags.split(/\s+/), `--user-data-dir=${profile}`, "about:blank"], {
+    stdout: "ignore",
+    stderr: "ignore",
+  });
+  const told = async () => {
+    const file = Bun.file(join(profile, "DevToolsActivePort"));
+    return (await file.text().catch(() => "")).split("\n");
+  };
   let [port, path] = await told();
   for (let tries = 0; !path; tries++) {
     if (child.exitCode !== null || tries > 1100) throw new Error(`${command} does not start`);

@@ -42,15 +42,6 @@ test("DATABASE_URL_READ needs DATABASE_URL", () => {
   );
 });
 
-test("the error of a wrong DATABASE_URL does not show it, because it may contain a password", () => {
-  expect(() => readSettings({ DATABASE_URL: "mysql://u:secret@h/d" })).toThrow(
-    /^DATABASE_URL: expected a URL such as (?!.*secret)/,
-  );
-  expect(() => readSettings({ DATABASE_URL_READ: "mysql://u:secret@h/d" })).toThrow(
-    /^DATABASE_URL_READ: expected a URL such as (?!.*secret)/,
-  );
-});
-
 test("the table in docs/operations.md lists all settings and defaults", async () => {
   const operations = await Bun.file(join(project, "docs", "operations.md")).text();
   const rows = [...operations.matchAll(/^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$/gm)].map((row) =>

@@ -83,12 +83,8 @@ test("db:reset needs --yes, and refuses a folder in use and a DATABASE_URL", asy
 
 describe("the arguments of every script", async () => {
   const texts = new Map<string, string>();
-  for (const place of [
-    "{tests,tools,stress-test}/**/*.{ts,sh}",
-    "docs/images/*.sh",
-    ".ci/run",
-    "server.ts",
-  ]) {
+  const places = ["{tests,tools,stress-test}/**/*.{ts,sh}", "docs/images/*.sh", ".ci/run", "server.ts"];
+  for (const place of places) {
     for await (const path of new Bun.Glob(place).scan({ cwd: project, dot: true })) {
       const text = await Bun.file(join(project, path)).text();
       // tests/judge/bad is an entry to judge, started in a container.
@@ -202,14 +198,8 @@ describe("stress-test/replay.ts", () => {
     const file = join(folder.path, "payloads.tsv");
     await Bun.write(file, text);
     const registry = await serve();
-    const { code, stdout, stderr } = await replay(
-      file,
-      "--url",
-      registry.url,
-      "--concurrency",
-      "8",
-      "--json",
-    );
+    const options = ["--url", registry.url, "--concurrency", "8", "--json"];
+    const { code, stdout, stderr } = await replay(file, ...options);
     await registry.stop();
     expect([code, stderr]).toEqual([0, ""]);
     expect(JSON.parse(stdout)).toMatchObject({ sent: 200, differences: [] });
@@ -220,20 +210,16 @@ describe("stress-test/replay.ts", () => {
     const file = join(folder.path, "terms.tsv");
     await Bun.write(file, "t\tpayload\nx\t{}\n");
     const { code, stderr } = await replay(file);
-    expect([code, stderr]).toEqual([
-      2,
-      expect.stringMatching(/^\S+: expected "payload" as the first column .*\n$/),
-    ]);
+    const oneLine = expect.stringMatching(/^\S+: expected "payload" as the first column .*\n$/);
+    expect([code, stderr]).toEqual([2, oneLine]);
   });
 
   test("the commands in docs/benchmarking.md and docs/scaling.md name the file that generate.ts writes", async () => {
     for (const path of ["docs/benchmarking.md", "docs/scaling.md"]) {
       const text = await Bun.file(join(project, path)).text();
       const [, folder] = /^bun run stress-test\/generate\.ts --out (\S+)$/m.exec(text) ?? [];
-      expect([path, text]).toEqual([
-        path,
-        expect.stringContaining(`stress-test/replay.ts ${folder}/pessoas-payloads.tsv`),
-      ]);
+      const command = expect.stringContaining(`stress-test/replay.ts ${folder}/pessoas-payloads.tsv`);
+      expect([path, text]).toEqual([path, command]);
     }
   });
 });
