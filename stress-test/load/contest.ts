@@ -2,7 +2,7 @@
 import { readPositionals } from "../../tools/arguments.ts";
 import { expectedFor } from "../data/contract.ts";
 import { generate, randomFrom } from "../data/payloads.ts";
-import { type Latency, summarise } from "../measure/statistics.ts";
+import { type Latency, percentile } from "../measure/statistics.ts";
 import { poisson } from "./arrivals.ts";
 import { type Generator, generator, type Run } from "./generator.ts";
 import type { Answer, Request } from "./http.ts";
@@ -122,14 +122,14 @@ async function run({ load, start, expected }: Slice): Promise<Sent> {
   if (expected !== undefined && created !== expected) {
     faults[`create: ${created} × 201, expected ${expected}`] = 1;
   }
-  const { p50, p99 } = summarise(lateMs.length === 0 ? [0] : lateMs, 0);
+  const late = lateMs.toSorted((a, b) => a - b);
   return {
     seconds,
     cpuS: (user + system) / 1e6,
     requests: latenciesOf(results),
     created,
     faults,
-    late: lateMs.length === 0 ? null : { p50, p99 },
+    late: late.length === 0 ? null : { p50: percentile(late, 50), p99: percentile(late, 99) },
   };
 }
 

@@ -1,4 +1,4 @@
-import { type Latency, percentile, summarise } from "../measure/statistics.ts";
+import { type Latency, percentile, summariseKinds } from "../measure/statistics.ts";
 
 /** What became of one request. Times in ms of performance.now(). */
 export type Result = {
@@ -15,16 +15,7 @@ export type Result = {
 
 /** Milliseconds, by kind of request in alphabetical order. */
 export function latenciesOf(results: readonly Result[]): Record<string, Latency> {
-  const kinds = [...Map.groupBy(results, ({ kind }) => kind)].sort(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(
-    kinds.map(([kind, own]) => [
-      kind,
-      summarise(
-        own.map(({ ms }) => ms),
-        own.filter(({ fault }) => fault !== "").length,
-      ),
-    ]),
-  );
+  return summariseKinds(results.map(({ kind, ms, fault }) => ({ kind, ms, failed: fault !== "" })));
 }
 
 /** The latency at nearest rank in whole ms, Infinity where there is no result. */

@@ -9,25 +9,14 @@ export type Log = {
   startMs: number;
   endMs: number;
   requests: Timed[];
-  latencies: Map<string, number[]>;
   failures: Failure[];
-  failed: Map<string, number>;
   /** Messages of users that crashed before they could send. */
   errors: string[];
 };
 
 /** Reads the text of Gatling 3.9's simulation.log. */
 export function readLog(text: string): Log {
-  const log: Log = {
-    description: "",
-    startMs: 0,
-    endMs: 0,
-    requests: [],
-    latencies: new Map(),
-    failures: [],
-    failed: new Map(),
-    errors: [],
-  };
+  const log: Log = { description: "", startMs: 0, endMs: 0, requests: [], failures: [], errors: [] };
   const failures = new Map<string, Failure>();
   for (const line of text.split("\n")) {
     const [kind, ...fields] = line.split("\t");
@@ -36,24 +25,19 @@ export function readLog(text: string): Log {
       log.description = (fields[3] ?? "").trim();
     } else if (kind === "REQUEST") {
       const [, name = "", start, end, answer, message = ""] = fields;
-      const latencies = log.latencies.get(name);
       const ms = Number(end) - Number(start);
-      if (latencies) latencies.push(ms);
-      else log.latencies.set(name, [ms]);
       log.requests.push({ kind: name, startMs: Number(start), ms, failed: answer !== "OK" });
       log.endMs = Math.max(log.endMs, Number(end));
       if (answer === "OK") continue;
-      log.failed.set(name, (log.failed.get(name) ?? 0) + 1);
       const short = kindOfFailure(message);
-      const known = failures.get(`${name}\t${short}`);
-      if (known) known.times++;
-      else
-        failures.set(`${name}\t${short}`, {
-          request: name,
-          message: short,
-          times: 1,
-          example: message.trim(),
-        });
+      const key = `${name}\t${short}`;
+      const failure = failures.get(key) ?? {
+        request: name,
+        message: short,
+        times: 0,
+        example: message.trim(),
+      };
+      failures.set(key, { ...failure, times: failure.times + 1 });
     } else if (kind === "ERROR") {
       log.errors.push(fields[0] ?? "");
     }

@@ -19,11 +19,18 @@ export function percentile(sorted: readonly number[], p: number): number {
   return value;
 }
 
-/** `latencies` in ms, in any order, at least one. */
-export function summarise(latencies: readonly number[], failed: number): Latency {
-  const sorted = latencies.toSorted((a, b) => a - b);
+/** Of at least one request. */
+export function summarise(requests: readonly Pick<Timed, "ms" | "failed">[]): Latency {
+  const sorted = requests.map(({ ms }) => ms).sort((a, b) => a - b);
   const [p50, p95, p99] = [percentile(sorted, 50), percentile(sorted, 95), percentile(sorted, 99)];
+  const failed = requests.filter((request) => request.failed).length;
   return { requests: sorted.length, failed, p50, p95, p99, max: percentile(sorted, 100) };
+}
+
+/** By kind of request, in alphabetical order. */
+export function summariseKinds(requests: readonly Pick<Timed, "kind" | "ms" | "failed">[]) {
+  const kinds = [...Map.groupBy(requests, ({ kind }) => kind)].sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(kinds.map(([kind, own]) => [kind, summarise(own)]));
 }
 
 export type Spread = { median: number; min: number; max: number };

@@ -8,7 +8,7 @@ import { brief, get, isSame, parse, readBack, type Stored, settledCount, spread 
 import { mebibytes, number, table } from "./format.ts";
 import { type Created, type Failure, readCreated, readLog } from "./gatling.ts";
 import { describeMachine, type Machine } from "./machine.ts";
-import { type Latency, round, summarise } from "./statistics.ts";
+import { type Latency, round, summariseKinds } from "./statistics.ts";
 import { peakOfAll, readSamples, type ServiceUse, sumUsage } from "./usage.ts";
 
 const usage = `Usage: verdict.ts [OPTIONS] RESULTS_DIR
@@ -138,7 +138,8 @@ type Options = {
 export async function judge(options: Options): Promise<Verdict> {
   const { results, data, baseUrl, countBefore } = options;
   const log = readLog(await Bun.file(join(results, "simulation.log")).text());
-  const creates = log.latencies.get("create")?.length ?? 0;
+  const requests = summariseKinds(log.requests);
+  const creates = requests.create?.requests ?? 0;
   if (creates === 0) throw new Error(`no create was sent, according to ${join(results, "simulation.log")}`);
   const rows = expectAnswers(readColumn(await Bun.file(join(data, payloadsFile)).text()));
   const terms = readColumn(await Bun.file(join(data, termsFile)).text());
@@ -149,7 +150,7 @@ export async function judge(options: Options): Promise<Verdict> {
   const services = sumUsage(samples);
 
   const problems: string[] = [];
-  const failed = [...log.failed.values()].reduce((sum, times) => sum + times, 0);
+  const failed = log.requests.filter((request) => request.failed).length;
   if (failed > 0) problems.push(`${number(failed)} requests failed`);
   if (log.errors.length > 0) problems.push(`${log.errors.length} users crashed: ${log.errors[0]}`);
 
@@ -168,7 +169,6 @@ export async function judge(options: Options): Promise<Verdict> {
   const searchTerms = countBefore === 0 ? pickTerms(terms, stored, options.searches ?? 100) : [];
   const searches = await checkSearches(baseUrl, stored, searchTerms, problems);
 
-  const total = [...log.latencies.values()].reduce((sum, { length }) => sum + length, 0);
   const cpuS = Object.values(services).reduce((sum, { userS, systemS }) => sum + userS + systemS, 0);
   return {
     passed: problems.length === 0,
@@ -180,17 +180,13 @@ export async function judge(options: Options): Promise<Verdict> {
     seconds: round((log.endMs - log.startMs) / 1000, 1),
     creates,
     count: { before: countBefore, after, stored: after - countBefore, maximum, answered201: created.length },
-    requests: Object.fromEntries(
-      [...log.latencies]
-        .sort()
-        .map(([name, latencies]) => [name, summarise(latencies, log.failed.get(name) ?? 0)]),
-    ),
+    requests,
     failures: log.failures,
     readBack: persons,
     searches,
     services,
     peakWorkingSetBytes: peakOfAll(samples),
-    requestsPerCpuSecond: cpuS > 0 ? round(total / cpuS, 1) : null,
+    requestsPerCpuSecond: cpuS > 0 ? round(log.requests.length / cpuS, 1) : null,
   };
 }
 

@@ -51,25 +51,19 @@ const alone = new Map<string, string>([
   ),
 ]);
 
-/** A kind of request or a service has the same colour in every chart of every run. */
+// A kind of request or a service has the same colour in every chart of every run: one row, one colour.
+const colored = [
+  ["create", "insert", "api1", "server"],
+  ["read", "get", "find", "nginx"],
+  ["search", "db"],
+  ["search without t", "invalid"],
+  ["api2"],
+];
+
 function colorOf(name: string): string {
-  const known = {
-    create: 0,
-    insert: 0,
-    read: 1,
-    get: 1,
-    find: 1,
-    search: 2,
-    "search without t": 3,
-    invalid: 3,
-    api1: 0,
-    api2: 4,
-    db: 2,
-    nginx: 1,
-    server: 0,
-  }[name];
+  const known = colored.findIndex((names) => names.includes(name));
   const other = [...name].reduce((sum, letter) => sum + letter.charCodeAt(0), 0) % paint.series.length;
-  return paint.series[known ?? other] as string;
+  return paint.series[known === -1 ? other : known] as string;
 }
 
 export type Size = { width: number; narrow: boolean; titled: boolean };

@@ -150,10 +150,7 @@ function latencyTable(requests: readonly Timed[]): string {
 
 /** Requests, failed ones, p50, p95, p99 and max. */
 function latencyCells(requests: readonly Timed[]): string[] {
-  const { p50, p95, p99, max, failed } = summarise(
-    requests.map(({ ms }) => ms),
-    requests.filter((request) => request.failed).length,
-  );
+  const { p50, p95, p99, max, failed } = summarise(requests);
   return [number(requests.length), number(failed), ...[p50, p95, p99, max].map(milliseconds)];
 }
 
