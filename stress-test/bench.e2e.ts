@@ -137,9 +137,3 @@ test.each([
   const { code, stderr } = await bench(args);
   expect([code, stderr]).toEqual([2, expect.stringContaining(message)]);
 });
-
-test("--help tells units and defaults", async () => {
-  const { code, stdout } = await bench(["--help"]);
-  expect(stdout).toContain("--duration S       seconds");
-  expect(code).toBe(0);
-});

@@ -109,7 +109,7 @@ type World = {
   next(scenario: Scenario): Request;
 };
 
-/** Makes requests with the contest's kind of data and persons that nobody has made before. */
+/** Makes requests with the contest's kind of data. Each apelido is new. */
 function world(): World {
   const { rows, terms } = generate(1, 4000, 1000);
   const refused = rows.flatMap(({ payload }) => {
@@ -132,7 +132,7 @@ function world(): World {
     },
     get: () => readOf(pick(stored, asked++)),
     search() {
-      // Every fourth is a piece of somebody's name, in another case, so that the empty ones do not set the tone.
+      // Every fourth term is a piece of a name in another case, because the contest's terms find hardly anybody.
       const piece = pick(stored, asked).nome.slice(0, 5).toUpperCase();
       const term = asked++ % 4 === 0 && piece.trim() !== "" ? piece : pick(terms, asked);
       return search(term, ({ body }) => {
@@ -198,7 +198,7 @@ async function watch(options: Options, project: string | undefined): Promise<Wat
   };
 }
 
-/** What the server's process says of itself; of the database it does not know. */
+/** CPU and memory of the server's process, without the database. */
 function serverUsage(metrics: Metrics): Sample["services"] {
   const bytes = metrics.process_resident_memory_bytes;
   const [userS, systemS] = [metrics.process_cpu_user_seconds_total, metrics.process_cpu_system_seconds_total];
@@ -323,7 +323,7 @@ async function startServer(): Promise<{ url: string; stop(): Promise<void> }> {
     return said;
   };
   if (url === undefined) throw new Error(`bun run server.ts does not start: ${await end()}`);
-  // Once for all who ask: Ctrl-C, and the run that then fails, must both wait for its end.
+  // One stop for all callers: Ctrl-C and the run that it interrupts both wait for it.
   let stopping: Promise<unknown> | undefined;
   return {
     url,
@@ -343,7 +343,7 @@ async function listens(url: string): Promise<boolean> {
   return socket !== undefined;
 }
 
-/** What is told in the page above the pictures. */
+/** The run as the report shows it. */
 function describe({ result, requests, samples }: Measured, { rate, connections }: Options): Run {
   const { audit } = result;
   const failed = requests.filter((request) => request.failed).length;

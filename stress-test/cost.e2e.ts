@@ -127,8 +127,3 @@ test.each([
   const { code, stderr } = await run(...args);
   expect([code, stderr]).toEqual([2, expect.stringContaining(message)]);
 });
-
-test("--help tells units and defaults", async () => {
-  const { code, stdout } = await run("--help");
-  expect([code, stdout]).toEqual([0, expect.stringContaining("--seconds S              of each slice")]);
-});

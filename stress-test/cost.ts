@@ -43,14 +43,14 @@ Exit code: 0 all was as expected, 1 an answer or a count was wrong, 2 could not 
 const warmUp = { saturation: 3, reads: 2, official: 2 } satisfies Record<Load, number>;
 const sampleMs = 250;
 
-/** What the first side is of the second, and the standard error of the mean; null with one pair. */
+/** The first side divided by the second, and the standard error of the mean; null with one pair. */
 type Ratio = Spread & { error: number | null };
 
 /** One slice of one side. */
 export type Slice = Sent & {
   side: string;
   load: Load;
-  /** From 1; the slices of both sides with the same are a pair. */
+  /** Counted from 1. Two slices of one round are a pair. */
   round: number;
   /** CPU-seconds for 1,000 requests: of each service, of "all", and of the generator. */
   cost: Record<string, number>;
@@ -63,7 +63,7 @@ type Measure = {
   of: string;
   name: string;
   sides: Record<string, Spread>;
-  /** The first side's as multiples of the second's; null with one side, or where the second's is 0. */
+  /** The first side divided by the second; null with one side, or if the second is 0. */
   ratio: Ratio | null;
 };
 
@@ -82,7 +82,7 @@ type Side = Setup & {
   peak: Map<string, number>;
 };
 
-/** Pair by pair, so that what changes on the machine from pair to pair falls out. Null where a divisor is 0. */
+/** The ratio of each pair, because the machine's pace changes between pairs. Null if a divisor is 0. */
 export function ratiosOf(ours: readonly number[], theirs: readonly number[]): Ratio | null {
   const ratios = ours.map((value, pair) => value / (theirs[pair] ?? 0));
   const n = ratios.length;
@@ -249,7 +249,7 @@ function total({ requests }: Sent): number {
 
 const costTitle = "CPU-s per 1,000 requests";
 
-/** Everything that is compared, load by load. `sides` are the names of one or two. */
+/** All measures, load by load, of one or two sides with these names. */
 export function measuresOf(slices: readonly Slice[], sides: readonly string[]): Measure[] {
   return [...Map.groupBy(slices, ({ load }) => load)].flatMap(([load, own]) => {
     const measure = (of: string, name: string, value: (slice: Slice) => number): Measure => {
@@ -435,7 +435,7 @@ async function main(): Promise<void> {
 
   const abandoned = abortedBySignals();
   const topologies = setups.map(({ name, root, override }) =>
-    // Health checks as often as they are by default: they are part of what is measured.
+    // With health checks, because their cost is part of the result.
     topology(abandoned.signal, { name: `cost-${name}`, root, override }),
   );
   const sides: Side[] = [];

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Gatling from its Maven artifacts: the ready-made bundle is not among them.
+# Installs Gatling from its Maven artifacts, which do not include its ready-made bundle.
 set -euo pipefail
 
 gatling_version=3.9.5
@@ -40,7 +40,7 @@ fi
 command -v java > /dev/null || fail "java is missing: install a Java runtime (8 to 20), such as OpenJDK 17"
 command -v mvn > /dev/null || fail "mvn is missing: install Apache Maven 3"
 
-# Built aside and renamed at the end: what stands under the final name is always complete.
+# Renamed at the end, so that the folder with the final name is always complete.
 build=$(mktemp -d "$dir/.gatling-$gatling_version.XXXXXX")
 trap 'rm -rf -- "$build"' EXIT
 trap 'exit 130' INT

@@ -97,7 +97,7 @@ if [ "$count_before" -gt 0 ] && [ -z "$not_empty" ]; then
   fail "$count_before persons are stored already, whose apelidos this run may need: start from an empty registry"
 fi
 
-# Gatling names the folder of the run itself, so it gets a place of its own to do that in.
+# In an empty folder, because Gatling chooses the name of the run's folder.
 run=$(mktemp -d "$results/.run.XXXXXX")
 sampler=
 cleanup() {

@@ -1,5 +1,6 @@
-// A thread that wakes the load generator after as many milliseconds as it is told. It sleeps to the microsecond, at half the CPU
-// time of polling; setTimeout counts whole milliseconds and is late by half of one on average.
+// A thread that wakes the load generator after a given number of milliseconds. It is precise to the microsecond, and
+// takes half the CPU time of polling. setTimeout would be late by half a millisecond on average, because it counts
+// whole ones.
 import { readPositionals } from "../../tools/arguments.ts";
 
 declare const self: Worker;
@@ -9,7 +10,7 @@ if (Bun.isMainThread) {
   process.exit(0);
 }
 
-const never = new Int32Array(new SharedArrayBuffer(4)); // nobody notifies it
+const never = new Int32Array(new SharedArrayBuffer(4)); // never notified, so each wait lasts its whole time
 
 self.onmessage = ({ data }: MessageEvent<number>) => {
   Atomics.wait(never, 0, 0, data);

@@ -10,7 +10,7 @@ export type ConnectionOptions = {
   timeoutMs?: number;
 };
 
-/** A request that is due. `record` is called once; then `done`, or the request that follows is sent first. */
+/** A request that is due. `record` is called once, and `done` after it; a request that follows comes between them. */
 type Job = { request: Request; dueMs: number; record(result: Result, answer?: Answer): void; done(): void };
 type Connection = { job: Job | undefined; received: Buffer | undefined; unsent: Buffer | undefined };
 type Socket = Bun.Socket<Connection>;
@@ -34,7 +34,7 @@ export function connect({
   let opening = 0;
 
   function dispatch(job: Job) {
-    // At random: the last ones to be answered are all those of the slower instance.
+    // At random, because the connections that became idle last are those of the slower instance.
     const [socket] = idle.splice(Math.floor(Math.random() * idle.length), 1);
     if (socket) return send(socket, job);
     queue.add(job);
@@ -94,7 +94,7 @@ export function connect({
     socket.data.unsent = written < bytes.length ? bytes.subarray(Math.max(0, written)) : undefined;
   }
 
-  /** There is no answer. */
+  /** Records that there is no answer. */
   function settle({ request: { kind }, dueMs, record, done }: Job, fault: string) {
     record({ kind, dueMs, ms: performance.now() - dueMs, status: 0, fault });
     done();
@@ -113,7 +113,7 @@ export function connect({
     const received = data.received ? Buffer.concat([data.received, chunk]) : chunk;
     const answer = readAnswer(received);
     if (!answer) {
-      data.received = Buffer.from(received); // the chunk's memory is Bun's
+      data.received = Buffer.from(received); // a copy, because Bun reuses the chunk's memory
       return;
     }
     data.received = undefined;
@@ -157,7 +157,7 @@ export function connect({
     error: (socket, error) => fail(socket, error.message),
   };
 
-  /** Gives up what has waited for too long, on a connection or for one. */
+  /** Fails requests that have waited too long for their answer or for a connection. */
   const sweeping = setInterval(() => {
     const oldestMs = performance.now() - timeoutMs;
     const fault = `no answer within ${timeoutMs / 1000} s`;
@@ -175,7 +175,7 @@ export function connect({
     async open(n: number): Promise<void> {
       await Promise.all(Array.from({ length: n }, openOne));
     },
-    /** Fails what is not answered. */
+    /** Fails all requests without an answer. */
     close() {
       clearInterval(sweeping);
       for (const job of queue) {

@@ -24,19 +24,19 @@ export type Sent = {
   created: number;
   /** What was wrong with answers, and how often. */
   faults: Record<string, number>;
-  /** Milliseconds by which the open loop began later than due; it is in the latencies. */
+  /** Milliseconds by which the open loop sent requests later than due. The latencies include them. */
   late: { p50: number; p99: number } | null;
 };
 
-/** What is sent to this process: prepare a slice, then go. */
+/** A message to this process: first prepare a slice, then go. */
 export type Order = { prepare: Load; seconds: number } | "go";
-/** What it answers: the slice is ready; the last answer is there (its CPU can be read now); what was seen. */
+/** Its answers: the slice is ready; the last answer has come, so the server's CPU time can be read; the outcome. */
 export type Report = "ready" | "ended" | Sent;
 
 export type LoadOptions = {
   url: string;
   seed: number;
-  /** Payloads to have at hand for all slices of the open loop together. */
+  /** The number of payloads for all slices of the open loop. */
   rows: number;
   /** Users a second that create, in the open loop. */
   rate: number;
@@ -45,18 +45,18 @@ export type LoadOptions = {
 const connections = 64;
 const shapes = 10_000; // different persons in the closed loop, apart from their apelido
 const newest = 1000; // persons that are read again and again: they fit into the cache of an instance
-// The reads follow the creates.
+// Without reads, because each follows its create.
 const { read: _, ...shares } = contestShares;
 const usersPerCreate = Object.values(shares).reduce((sum, share) => sum + share, 0) / shares.create;
 
 type Slice = {
   load: Generator;
   start(): Run;
-  /** 201s that the slice has to get, where that is known. */
+  /** The number of 201s that the slice must get, if it is known. */
   expected?: number;
 };
 
-/** What the process holds from slice to slice: a payload is sent once, and persons that were created can be read. */
+/** The loads. They share their payloads, each of which is sent once, and the created persons, which can be read. */
 function slices({
   url,
   seed,
@@ -95,7 +95,7 @@ function slices({
       return {
         load,
         start: () => load.open({ arrivals, next: () => requests[nth++] as Request }),
-        // Each distinct valid apelido is taken once, whoever comes first: the number is exact.
+        // Exact, because each valid apelido gets one 201 in any order.
         expected: expectedFor(rows, sent)[201] - first,
       };
     },

@@ -1,8 +1,8 @@
 /**
- * The load generator: sends requests over HTTP/1.1 in closed loops (a request follows an answer) and in open loops (a
- * request is sent when it is due, whether earlier ones are answered or not). Latency counts from when a request was due,
- * so a wait for a connection, or a late start, is in it: there is no coordinated omission. It takes little CPU, because it
- * shares the machine with what it loads.
+ * The load generator. In a closed loop a request follows an answer; in an open loop a request is sent when it is due,
+ * whether earlier ones are answered or not. Latency counts from when a request was due. So it includes the wait for a
+ * connection and a late start, and there is no coordinated omission. The generator takes little CPU, because it shares
+ * the machine with the server.
  */
 import { type ConnectionOptions, connect } from "./connections.ts";
 import type { Answer, Request } from "./http.ts";

@@ -11,7 +11,7 @@ export type Latency = {
   max: number;
 };
 
-/** The value at nearest rank. `sorted` ascending and not empty; `p` from 0 to 100. */
+/** The percentile by nearest rank. `sorted` is ascending and not empty; `p` from 0 to 100. */
 export function percentile(sorted: readonly number[], p: number): number {
   const rank = Math.max(1, Math.ceil((p / 100) * sorted.length));
   const value = sorted[rank - 1];

@@ -71,7 +71,7 @@ export function judgeCreated(rows: readonly Row[], created: readonly Created[], 
   return problems;
 }
 
-/** Checks searches against all stored persons: only after the run are all hits of a term known. */
+/** Compares searches with all stored persons. Possible only after the run, when nothing is stored any more. */
 async function checkSearches(
   baseUrl: string,
   stored: readonly Stored[],
@@ -286,7 +286,7 @@ async function main(): Promise<void> {
     1,
   );
   if (values.data === undefined) throw new RangeError("--data: expected a folder; see --help");
-  // Read first, because a wrong file name must not cost a whole verdict.
+  // Read first, because a wrong file name would waste the verdict.
   const against =
     values.against === undefined ? undefined : ((await Bun.file(values.against).json()) as Verdict);
   if (against && (typeof against.requests !== "object" || typeof against.services !== "object")) {

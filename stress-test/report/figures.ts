@@ -40,7 +40,7 @@ export function overTime(requests: readonly Timed[]) {
   };
 }
 
-/** For more values than Math.min(...all) takes: 100,000 overflow the stack. */
+/** Minimum and maximum. Math.min(...values) overflows the stack with 100,000 values. */
 export function bounds<T>(items: readonly T[], value: (item: T) => number): [min: number, max: number] {
   let [min, max] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   for (const item of items) {
@@ -88,7 +88,7 @@ export function usageOverTime(samples: readonly Sample[], startMs: number) {
       const before = own[index] as typeof now;
       const usedS = now.userS + now.systemS - before.userS - before.systemS;
       const tookS = (now.atMs - before.atMs) / 1000;
-      // A counter that falls: the container has restarted. Too close: counters move in steps of 10 ms.
+      // The counter falls when the container restarts, and it grows in steps of 10 ms, too coarse for close samples.
       if (usedS < 0 || tookS < 0.2) return [];
       return [[((now.atMs + before.atMs) / 2 - startMs) / 1000, usedS / tookS]];
     });

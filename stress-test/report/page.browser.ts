@@ -1,16 +1,13 @@
-// The pages as people see them, in a real Chromium: bun run test:browser. Not part of "bun test", because few have
-// one; here its absence fails. CHROMIUM names it where it is not "chromium".
+// The report in a real Chromium: bun run test:browser. Fails without Chromium, so it is not part of "bun test".
+// CHROMIUM names the program; default: chromium.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { launch } from "../../tests/helpers/browser.ts";
 import { contestPage } from "./fixture.ts";
 import { type Page, writeReport } from "./page.ts";
-
-// Where to leave what it saw, for people to look at.
-const screenshots = process.env.SCREENSHOTS;
 
 let folder: string;
 let browser: Awaited<ReturnType<typeof launch>>;
@@ -19,7 +16,6 @@ const pages: Record<string, Page> = {};
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "pessoas-browser-"));
   browser = await launch(process.env.CHROMIUM ?? "chromium", join(folder, "profile"));
-  if (screenshots) await mkdir(screenshots, { recursive: true });
   const contest = contestPage();
   const [run] = contest.runs as [Page["runs"][number]];
   const few = run.requests.filter((_, index) => index % 97 === 0).slice(0, 40);
@@ -78,8 +74,6 @@ describe.each([
     seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "page.inspect.js")).text());
     events = tab.events;
     barriers = await tab.barriers();
-    if (screenshots)
-      await Bun.write(join(screenshots, `${name}-${scheme}-${width}.png`), await tab.screenshot());
     await tab.close();
   });
 
@@ -153,7 +147,6 @@ test("a picture of its own is shown by the browser", async () => {
       '[document.documentElement.tagName, document.querySelectorAll("text").length > 5]',
     );
     expect([id, ...found]).toEqual([id, "svg", true]);
-    if (screenshots) await Bun.write(join(screenshots, `${id}.png`), await tab.screenshot());
     await tab.close();
   }
 });

@@ -7,9 +7,6 @@ import { launch, shown, tryItOut } from "../helpers/browser.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { serve, temporaryFolder } from "../helpers/support.ts";
 
-// A folder for screenshots.
-const screenshots = process.env.SCREENSHOTS;
-
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let registry: Awaited<ReturnType<typeof serve>>;
 let browser: Awaited<ReturnType<typeof launch>>;
@@ -76,8 +73,6 @@ test.each([
         text: luminance(getComputedStyle(document.querySelector(".info .title")).color),
       };
     })()`);
-    if (screenshots)
-      await Bun.write(join(screenshots, `docs-${scheme}-${width}.png`), await tab.screenshot());
     await tab.close();
     expect(widths).toEqual([width, width]);
     if (scheme === "dark") {
