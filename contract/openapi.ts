@@ -1,3 +1,4 @@
+import { STATUS_CODES } from "node:http";
 import { z } from "zod";
 import { version } from "../package.json";
 import { idOf, NovaPessoa } from "./pessoa.ts";
@@ -18,64 +19,45 @@ const bodies = {
 };
 
 // Exactly what the server answers: a test compares them.
+const noTerm = "expected one search term, not empty, percent-encoded UTF-8";
 const problems = {
   400: {
-    "a wrong type": problem(400, "Bad Request", "stack[1]: expected a string, got a number", [
-      { field: "stack[1]", message: "expected a string, got a number" },
-    ]),
-    "not JSON": problem(400, "Bad Request", "the body is not JSON in valid UTF-8"),
+    "a wrong type": invalid(400, { "stack[1]": "expected a string, got a number" }),
+    "not JSON": problem(400, "the body is not JSON in valid UTF-8"),
   },
-  "400 without a term": {
-    "no term": problem(400, "Bad Request", "t: expected one search term, not empty, percent-encoded UTF-8", [
-      { field: "t", message: "expected one search term, not empty, percent-encoded UTF-8" },
-    ]),
-  },
+  "400 without a term": { "no term": invalid(400, { t: noTerm }) },
   404: {
-    "unknown id": problem(404, "Not Found", `there is no person with the id ${idOf("nobody")}`),
-    "not an id": problem(404, "Not Found", "there is no such person: expected a UUID after /pessoas/"),
+    "unknown id": problem(404, `there is no person with the id ${idOf("nobody")}`),
+    "not an id": problem(404, "there is no such person: expected a UUID after /pessoas/"),
   },
-  413: { "too large": problem(413, "Payload Too Large", "expected a body of at most 65536 bytes") },
+  413: { "too large": problem(413, "expected a body of at most 65536 bytes") },
   415: {
-    "another type": problem(415, "Unsupported Media Type", "expected Content-Type: application/json"),
-    compressed: problem(415, "Unsupported Media Type", "expected Content-Encoding: identity, got gzip"),
+    "another type": problem(415, "expected Content-Type: application/json"),
+    compressed: problem(415, "expected Content-Encoding: identity, got gzip"),
   },
   422: {
-    taken: problem(
-      422,
-      "Unprocessable Entity",
-      "apelido: is already taken",
-      [{ field: "apelido", message: "is already taken" }],
-      `/pessoas/${anaStored.id}`,
-    ),
-    "invalid values": problem(
-      422,
-      "Unprocessable Entity",
-      "nome: expected a string, got nothing; stack[0]: expected 1 to 32 characters",
-      [
-        { field: "nome", message: "expected a string, got nothing" },
-        { field: "stack[0]", message: "expected 1 to 32 characters" },
-      ],
-    ),
+    taken: invalid(422, { apelido: "is already taken" }, `/pessoas/${anaStored.id}`),
+    "invalid values": invalid(422, {
+      nome: "expected a string, got nothing",
+      "stack[0]": "expected 1 to 32 characters",
+    }),
   },
-  500: {
-    "a bug in the server": problem(500, "Internal Server Error", "a bug in the server; it is logged"),
-  },
+  500: { "a bug in the server": problem(500, "a bug in the server; it is logged") },
   503: {
-    "no database": problem(
-      503,
-      "Service Unavailable",
-      "the database cannot be reached; send the same request again",
-    ),
-    "too many wait": problem(
-      503,
-      "Service Unavailable",
-      "too many requests are waiting; send the same request again",
-    ),
+    "no database": problem(503, "the database cannot be reached; send the same request again"),
+    "too many wait": problem(503, "too many requests are waiting; send the same request again"),
   },
 };
 
-function problem(status: number, title: string, detail: string, errors?: object[], location?: string) {
-  return { value: { type: "about:blank", title, status, detail, errors, location } };
+function problem(status: number, detail: string, more: object = {}) {
+  return { value: { type: "about:blank", title: STATUS_CODES[status], status, detail, ...more } };
+}
+
+/** `messages`: by field. */
+function invalid(status: number, messages: Record<string, string>, location?: string) {
+  const errors = Object.entries(messages).map(([field, message]) => ({ field, message }));
+  const detail = errors.map(({ field, message }) => `${field}: ${message}`).join("; ");
+  return problem(status, detail, { errors, location });
 }
 
 /**
@@ -83,58 +65,27 @@ function problem(status: number, title: string, detail: string, errors?: object[
  * has no pattern beside it.
  */
 function schemas() {
-  const storable = { pattern: "^[^\\x00]*$" };
-  const pairs = "No U+0000 and no unpaired surrogate";
-  const { apelido, nome, nascimento, stack } = NovaPessoa.shape;
-  const element = stack.unwrap().unwrap().element;
-  const members = {
-    apelido: apelido.meta({ ...storable, description: `The nickname, unique, case-sensitive. ${pairs}` }),
-    nome: nome.meta({ ...storable, description: `The name. ${pairs}` }),
-    nascimento: nascimento.meta({
-      description: "The day of birth, a day of the Gregorian calendar from 0001-01-01 to 9999-12-31",
-    }),
-  };
-  const listed = z
-    .array(element.meta(storable))
-    .nullable()
-    .meta({
-      description: `Technologies, in the order sent, with repeats. ${pairs} in an element`,
-    });
-
-  const Pessoa = z.strictObject({
-    id: z.uuid().meta({ description: "A UUIDv5 of the apelido" }),
-    ...members,
-    stack: listed,
+  const { stack, ...members } = NovaPessoa.shape;
+  const id = z.uuid().describe("A UUIDv5 of the apelido");
+  const error = z.strictObject({
+    field: z.string().describe("Such as nome or stack[1]"),
+    message: z.string(),
   });
   const named = {
-    NovaPessoa: z.object({ ...members, stack: listed.optional() }).meta({
-      description: "A person to create. Unknown members are ignored, an id too.",
-    }),
-    Pessoa: Pessoa.meta({
-      description: "A person. It never changes.",
-      examples: [anaStored],
-    }),
+    NovaPessoa,
+    Pessoa: z
+      .strictObject({ id, ...members, stack: stack.unwrap() })
+      .meta({ description: "A person. It never changes.", examples: [anaStored] }),
     Problem: z
       .strictObject({
         type: z.literal("about:blank"),
-        title: z.string().meta({ description: "The status in words" }),
+        title: z.string().describe("The status in words"),
         status: z.int().min(400).max(599),
-        detail: z.string().meta({ description: "The problem in words" }),
-        errors: z
-          .array(
-            z.strictObject({
-              field: z.string().meta({ description: "Such as nome or stack[1]" }),
-              message: z.string(),
-            }),
-          )
-          .optional()
-          .meta({ description: "All problems of the fields, up to 100" }),
-        location: z
-          .string()
-          .optional()
-          .meta({ description: "The path of the person with the apelido, if it is taken" }),
+        detail: z.string().describe("The problem in words"),
+        errors: z.array(error).optional().describe("All problems of the fields, up to 100"),
+        location: z.string().optional().describe("The path of the person with the apelido, if it is taken"),
       })
-      .meta({ description: "Why a request failed (RFC 9457)" }),
+      .describe("Why a request failed (RFC 9457)"),
   };
   return Object.fromEntries(
     Object.entries(named).map(([name, schema]) => {
@@ -153,15 +104,8 @@ function schemas() {
 const ref = (path: string) => ({ $ref: `#/components/${path}` });
 
 function failure(description: string, examples: object, headers?: object) {
-  return {
-    description,
-    ...(headers ? { headers } : {}),
-    content: { "application/problem+json": { schema: ref("schemas/Problem"), examples } },
-  };
-}
-
-function plain(description: string, schema: object, headers?: object) {
-  return { description, ...(headers ? { headers } : {}), content: { "text/plain": { schema } } };
+  const content = { "application/problem+json": { schema: ref("schemas/Problem"), examples } };
+  return { description, headers, content };
 }
 
 function document() {
@@ -172,7 +116,11 @@ function document() {
     schema: { type: "string" },
     example,
   });
-  const notStored = { "Cache-Control": header("Never cached", "no-store") };
+  const plain = (description: string, schema: object) => ({
+    description,
+    headers: { "Cache-Control": header("Never cached", "no-store") },
+    content: { "text/plain": { schema } },
+  });
   const outages = { 500: ref("responses/Failed"), 503: ref("responses/Unavailable") };
   const word = (value: string) => ({ type: "string", const: value });
 
@@ -297,7 +245,7 @@ function document() {
           summary: "Count persons",
           description: "The number of persons stored now: exact, never estimated and never cached.",
           responses: {
-            200: plain("The exact number of persons", { type: "string", pattern: "^[0-9]+$" }, notStored),
+            200: plain("The exact number of persons", { type: "string", pattern: "^[0-9]+$" }),
             ...outages,
           },
         },
@@ -308,7 +256,7 @@ function document() {
           tags: ["operations"],
           summary: "Is the process alive?",
           description: "Liveness: it does not ask the database.",
-          responses: { 200: plain("It is", word("ok\n"), notStored) },
+          responses: { 200: plain("It is", word("ok\n")) },
         },
       },
       "/readyz": {
@@ -317,7 +265,7 @@ function document() {
           tags: ["operations"],
           summary: "Does the database answer?",
           description: "Readiness: 503 while the database does not answer.",
-          responses: { 200: plain("It does", word("ready\n"), notStored), ...outages },
+          responses: { 200: plain("It does", word("ready\n")), ...outages },
         },
       },
     },

@@ -10,7 +10,8 @@ function text(max: number) {
     .string({ error: expected("a string") })
     .min(1, length)
     .max(max, length)
-    .refine(isStorable, "must not contain U+0000 or an unpaired surrogate");
+    .refine(isStorable, "must not contain U+0000 or an unpaired surrogate")
+    .meta({ pattern: "^[^\\x00]*$" });
 }
 
 function expected(type: string) {
@@ -26,18 +27,27 @@ function nameOfType(value: unknown): string {
 
 const day = "expected a calendar day as YYYY-MM-DD, from 0001-01-01 to 9999-12-31";
 
-/** The body of a create. Unknown members are ignored. */
-export const NovaPessoa = z.object(
-  {
-    apelido: text(32),
-    nome: text(100),
-    nascimento: z.iso
-      .date({ error: (issue) => (issue.code === "invalid_type" ? expected("a string")(issue) : day) })
-      .refine((date) => !date.startsWith("0000"), day),
-    stack: z.array(text(32), { error: expected("an array or null") }).nullish(),
-  },
-  { error: expected("a JSON object") },
-);
+const storable = "No U+0000 and no unpaired surrogate";
+
+/** The body of a create. Descriptions and patterns are for OpenAPI. */
+export const NovaPessoa = z
+  .object(
+    {
+      apelido: text(32).describe(`The nickname, unique, case-sensitive. ${storable}`),
+      nome: text(100).describe(`The name. ${storable}`),
+      nascimento: z.iso
+        .date({ error: (issue) => (issue.code === "invalid_type" ? expected("a string")(issue) : day) })
+        .refine((date) => !date.startsWith("0000"), day)
+        .describe("The day of birth, a day of the Gregorian calendar from 0001-01-01 to 9999-12-31"),
+      stack: z
+        .array(text(32), { error: expected("an array or null") })
+        .nullable()
+        .describe(`Technologies, in the order sent, with repeats. ${storable} in an element`)
+        .optional(),
+    },
+    { error: expected("a JSON object") },
+  )
+  .describe("A person to create. Unknown members are ignored, an id too.");
 
 /** `id`: a UUID in lower case; `nascimento`: `YYYY-MM-DD`. */
 export type Pessoa = {
