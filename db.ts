@@ -1,27 +1,20 @@
 import { type Pessoa, toJson } from "./contract/pessoa.ts";
 import { batches, Unavailable } from "./database/batch.ts";
 import { checkSessions, ignoredParameters } from "./database/checks.ts";
-import { openConnections } from "./database/connections.ts";
-import { type Outcome, openInserts } from "./database/inserts.ts";
+import { type ConnectionOptions, openConnections } from "./database/connections.ts";
+import { type Outcome, openInserts, probe, type Row, readStatement } from "./database/inserts.ts";
 import { migrate } from "./database/migration.ts";
-import type { Pool, Query } from "./database/pool.ts";
+import type { Pool } from "./database/pool.ts";
 import { replica } from "./database/replica.ts";
 import * as log from "./process/log.ts";
 import { indexer } from "./search/index-all.ts";
 import type { Hit } from "./search/memory.ts";
-import { insertStatement, insertWithTermsStatement, type Row, rowOf, storedColumns } from "./search/rows.ts";
-import { columns, insertTermsStatement, openSearch } from "./search/search.ts";
+import { columns, insertTermsStatement, openSearch, type Search } from "./search/search.ts";
 
 export { loggable } from "./database/session.ts";
 export { Unavailable };
 
-export type DbOptions = {
-  /** As for psql (database/address.ts). */
-  url: string;
-  /** A replica for reads by id. */
-  readUrl?: string | undefined;
-  timeoutMs: number;
-  searches: number;
+export type DbOptions = ConnectionOptions & {
   /** Default 0. */
   windowMs?: number;
   /** Default 128. */
@@ -33,13 +26,15 @@ export type DbOptions = {
 };
 
 const searchesInRead = 4; // per statement that reads their hits
+// Indexing a larger row takes milliseconds: stored alone, it delays no batch.
+const hugeBytes = 2500;
+// A queued huge row may take 32 times the memory, so their queue is 1/32 as long.
+const hugeFactor = 32;
 
 const findStatement = `select ${columns} from pessoas where id = $1`;
 const findManyStatement = `select ${columns} from pessoas where id = any ($1::uuid[])`;
 const hitsStatement = `select ${columns} from pessoas where ctid = any ($1::tid[])`;
 const countStatement = "select count(*) as n from pessoas";
-const readStatement = "select 1 from pessoas limit 1";
-const probeStatement = `insert into pessoas (${storedColumns}) select ${storedColumns} from pessoas where false`;
 
 /** Every promise rejects with Unavailable when the deadline passes or a queue is full; any other error is a bug. */
 export type Db = ReturnType<typeof openDb>;
@@ -72,13 +67,17 @@ export function openDb(options: DbOptions) {
     merge: () => connections.merge().catch((error: Error) => log.debug(`not merged: ${error.message}`)),
   });
 
-  const inserts = openInserts<Row>({
-    connections,
-    store,
-    probe: (pool) => pool.query(isCitus ? readStatement : probeStatement, []),
+  const inserts = openInserts({
+    ...{ connections, search, insertTermsStatement, timeoutMs },
     isCitus: () => isCitus,
-    ...{ timeoutMs, batchSize, queueLimit, windowMs },
   });
+  const creates = batches(inserts.insertBatch, {
+    ...batchOptions(connections.creates, batchSize, queueLimit),
+    windowMs,
+    isWorking: inserts.isWorking,
+    onAbandoned: inserts.onAbandoned,
+  });
+  const hugeCreates = batches(inserts.insertHuge, batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)));
   const finds = batches(findMany, batchOptions(reads, batchSize, queueLimit));
   const hitsRead = batches(readHits, batchOptions(reads, searchesInRead, queueLimit));
   const indexSearches = batches(searchIndex, batchOptions(searches, 1, queueLimit));
@@ -94,25 +93,12 @@ export function openDb(options: DbOptions) {
       report: (message) => log.warn(`DATABASE_URL_READ: ${message}`),
     });
 
-  /** In one commit. Resolves with the new ids. */
-  async function store(pool: Pool, rows: Row[], lockTimeoutMs: number): Promise<Set<string>> {
-    const terms = new Map<string, string[]>();
-    for (const { id, searchable } of rows) {
-      if (searchable.text === null || terms.has(id)) continue;
-      const needed = search.neededTerms(searchable.fields);
-      if (needed.length > 0) terms.set(id, needed);
-    }
-    const ids = await (isCitus && (terms.size > 0 || lockTimeoutMs > 0)
-      ? pool.transaction((query) => insertInParts(query, rows, terms, lockTimeoutMs))
-      : insert(pool.query, rows, terms));
-    const created = new Set(ids);
-    // Of several rows with one id the first is stored.
-    const stored = rows.filter(({ id }, i) => created.has(id) && rows[i - 1]?.id !== id);
-    search.stored(
-      stored.map(({ searchable }) => searchable),
-      ids.flatMap((id) => terms.get(id) ?? []),
-    );
-    return created;
+  async function insertPessoa(pessoa: Pessoa): Promise<Outcome> {
+    const row = rowOf(pessoa, search.searchableOf);
+    const isAlone = row.bytes > hugeBytes || inserts.isUndecided(row.id);
+    const answer = await (isAlone ? hugeCreates : creates).submit(row);
+    if (answer instanceof Unavailable) throw answer;
+    return answer;
   }
 
   async function findMany(ids: string[]): Promise<(string | undefined)[]> {
@@ -170,18 +156,23 @@ export function openDb(options: DbOptions) {
       });
     },
     /** Resolves after the commit is flushed. */
-    insertPessoa: (pessoa: Pessoa): Promise<Outcome> => inserts.insert(rowOf(pessoa, search.searchableOf)),
+    insertPessoa,
     /** Whether one more huge person would be rejected. Ask before its body is validated. */
-    isFullOfHuge: inserts.isFullOfHuge,
+    isFullOfHuge: hugeCreates.isFull,
     /** The JSON text of a person. `id`: a UUID in lower case. */
     findPessoa: finds.submit,
     searchPessoas: search.find,
     countPessoas: (): Promise<number> => counts.submit(undefined),
     /** Resolves when Postgres answers reads and could store a create. */
     async ping(): Promise<void> {
-      await Promise.all([pings.submit(undefined), inserts.probe()]);
+      await Promise.all([pings.submit(undefined), creates.submit(probe).then(inserts.checkStored)]);
     },
-    stats: () => ({ ...inserts.stats(), find: finds.stats(), search: indexSearches.stats() }),
+    stats: () => ({
+      insert: creates.stats(),
+      insertHuge: hugeCreates.stats(),
+      find: finds.stats(),
+      search: indexSearches.stats(),
+    }),
     memoryStats: search.stats,
     /** Undefined without a replica. */
     replicaStats: () => fromReplica?.stats(),
@@ -194,6 +185,14 @@ export function openDb(options: DbOptions) {
   };
 }
 
+export function rowOf(pessoa: Pessoa, searchableOf: Search["searchableOf"]): Row {
+  const { id, apelido, nome, nascimento } = pessoa;
+  const stack = pessoa.stack && JSON.stringify(pessoa.stack);
+  const bytes = Buffer.byteLength(apelido) + Buffer.byteLength(nome) + Buffer.byteLength(stack ?? "");
+  const searchable = searchableOf(pessoa, bytes);
+  return { id, values: [id, apelido, nome, nascimento, stack, searchable.text], bytes, searchable };
+}
+
 type PessoaRow = { id: string; apelido: string; nome: string; nascimento: string; stack: string | null };
 
 const textsOf = (rows: PessoaRow[]) => new Map(rows.map((row) => [row.id, toJson(row, row.stack)]));
@@ -203,34 +202,4 @@ async function findIn(pool: Pool, ids: string[]): Promise<Map<string, string>> {
   const [statement, parameter] =
     ids.length === 1 ? [findStatement, ids[0] as string] : [findManyStatement, `{${ids.join()}}`];
   return textsOf(await pool.query<PessoaRow>(statement, [parameter]));
-}
-
-type Terms = Map<string, string[]>;
-const toJsonText = (terms: Terms) => JSON.stringify(Object.fromEntries(terms));
-
-/** One statement: a lost client's transaction would leave its rows locked. */
-async function insert(query: Query, rows: Row[], terms: Terms): Promise<string[]> {
-  const values = rows.flatMap((row) => row.values);
-  const created =
-    terms.size === 0
-      ? await query<{ id: string }>(insertStatement(rows.length), values)
-      : await query<{ id: string }>(insertWithTermsStatement(rows.length), [...values, toJsonText(terms)]);
-  return created.map(({ id }) => id);
-}
-
-/** A transaction: Citus rejects one statement that inserts into two distributed tables. */
-async function insertInParts(
-  query: Query,
-  rows: Row[],
-  terms: Terms,
-  lockTimeoutMs: number,
-): Promise<string[]> {
-  const settings =
-    lockTimeoutMs > 0 ? ["citus.propagate_set_commands = 'local'", `lock_timeout = ${lockTimeoutMs}`] : [];
-  // Pipelined: the connection executes them in this order.
-  const set = settings.map((setting) => query(`set local ${setting}`, []));
-  const [created] = await Promise.all([insert(query, rows, new Map()), ...set]);
-  const createdTerms = new Map([...terms].filter(([id]) => created.includes(id)));
-  if (createdTerms.size > 0) await query(insertTermsStatement, [toJsonText(createdTerms)]);
-  return created;
 }

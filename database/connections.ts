@@ -4,7 +4,8 @@ import { openPool, type Pool, watched } from "./pool.ts";
 export type ConnectionOptions = {
   /** As for psql (address.ts). */
   url: string;
-  readUrl: string | undefined;
+  /** A streaming replica, for reads by id. */
+  readUrl?: string | undefined;
   timeoutMs: number;
   searches: number;
 };

@@ -1,41 +1,38 @@
-import { type Batches, batches, Unavailable, workingFactor } from "./batch.ts";
+import { Unavailable, workingFactor } from "./batch.ts";
 import type { Connections } from "./connections.ts";
-import type { Pool } from "./pool.ts";
+import type { Pool, Query } from "./pool.ts";
 import { hasCode, isRowError } from "./session.ts";
 
 /** The result of an insert. `refused`: Postgres cannot store this row. */
 export type Outcome = "created" | "taken" | "refused";
 
-export type Row = { id: string; bytes: number };
+type Searchable = { text: string | null; fields: string[] };
 
-type InsertOptions<R extends Row> = {
+/** `values` in the order of storedColumns, `bytes` of its fields. */
+export type Row = { id: string; values: (string | null)[]; bytes: number; searchable: Searchable };
+
+export const storedColumns = "id, apelido, nome, nascimento, stack, busca";
+const columnCount = 6;
+
+/** Goes into a batch like a row. It needs all that a create needs, and stores nothing. */
+export const probe = Symbol("probe");
+const probeStatement = `insert into pessoas (${storedColumns}) select ${storedColumns} from pessoas where false`;
+export const readStatement = "select 1 from pessoas limit 1";
+
+type InsertOptions = {
   connections: Connections;
-  /** Stores rows in one commit. Resolves with the new ids. `lockTimeoutMs`: on Citus; 0: none. */
-  store(pool: Pool, rows: R[], lockTimeoutMs: number): Promise<Set<string>>;
-  /** Needs all that a create needs, and stores nothing. */
-  probe(pool: Pool): Promise<unknown>;
+  search: {
+    neededTerms(fields: string[]): string[];
+    stored(persons: Searchable[], terms: string[]): void;
+  };
+  /** `$1`: short terms, a JSON object by id. */
+  insertTermsStatement: string;
   isCitus(): boolean;
   timeoutMs: number;
-  batchSize: number;
-  queueLimit: number;
-  windowMs: number;
-};
-
-type Inserts<R extends Row> = {
-  /** Resolves after the commit is flushed. Rejects with Unavailable. */
-  insert(row: R): Promise<Outcome>;
-  /** Resolves when a create could be stored. */
-  probe(): Promise<void>;
-  isFullOfHuge(): boolean;
-  stats(): Record<"insert" | "insertHuge", ReturnType<Batches<R, Outcome>["stats"]>>;
 };
 
 type Answer = Outcome | Unavailable;
 
-// Indexing a larger row takes milliseconds: stored alone, it delays no batch.
-const hugeBytes = 2500;
-// A queued huge row may take 32 times the memory, so their queue is 1/32 as long.
-const hugeFactor = 32;
 const notStoredMs = 1000;
 
 /*
@@ -52,37 +49,98 @@ const cancelShare = 1 / 2; // of timeoutMs
 const lockShare = 1 / 30; // of timeoutMs
 const maxUndecided = 1000;
 
-const probeItem = Symbol("probe");
-
-/**
- * Inserts in batches, one commit each. Rows are sorted by id, so that overlapping batches of two instances cannot
- * deadlock. When Postgres refuses a row, halving the batch finds it.
- */
-export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R> {
-  const { connections, store, probe, isCitus, timeoutMs, batchSize, queueLimit, windowMs } = options;
+/** Inserts rows, a batch in one commit. When Postgres refuses a row, halving the batch finds it. */
+export function openInserts(options: InsertOptions) {
+  const { connections, search, insertTermsStatement, isCitus, timeoutMs } = options;
   const { creates, slow, watch } = connections;
   const undecided = new Set<string>(); // ids locked by a transaction on a worker
   let nextLookAt = 0;
   let failedAt = Number.NEGATIVE_INFINITY; // last failed batch; reset by a stored one
 
-  const usual = batches(insertBatch, {
-    ...connections.batchOptions(creates, batchSize, queueLimit),
-    windowMs,
-    isWorking() {
-      const pid = creates.pid();
-      const working = connections.isWorking(pid);
-      if (isCitus() && pid !== undefined) cancelWaiting(pid);
-      return working;
-    },
-    onAbandoned() {
+  async function insertBatch(items: (Row | typeof probe)[]): Promise<Answer[]> {
+    const rows = items.filter((item) => item !== probe);
+    if (rows.length === 0) {
+      await creates.query(isCitus() ? readStatement : probeStatement, []);
+      return items.map(() => "created");
+    }
+    try {
+      const answers = (await insertRows(rows)).values();
+      failedAt = Number.NEGATIVE_INFINITY;
+      return items.map((item) => (item === probe ? "created" : (answers.next().value as Answer)));
+    } catch (error) {
       failedAt = performance.now();
-      creates.reopen();
-    },
-  });
-  const alone = batches(
-    ([row]: R[]) => insertAlone(slow, row as R).then((answer) => [answer]),
-    connections.batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)),
-  );
+      throw error;
+    }
+  }
+
+  async function insertRows(rows: Row[]): Promise<Answer[]> {
+    const started = performance.now();
+    try {
+      return await store(creates, rows, 0);
+    } catch (error) {
+      const wasCancelled = hasCode(error, "57014") && performance.now() - started < workingFactor * timeoutMs;
+      if (wasCancelled) return await Array.fromAsync(rows, (row) => insertAlone(creates, row));
+      if (!isRowError(error)) throw error;
+      if (rows.length === 1) return ["refused"];
+      const half = rows.length >> 1;
+      const first = await insertRows(rows.slice(0, half));
+      return [...first, ...(await insertRows(rows.slice(half)))];
+    }
+  }
+
+  async function insertAlone(pool: Pool, row: Row): Promise<Answer> {
+    try {
+      const [outcome] = await store(pool, [row], Math.ceil(timeoutMs * lockShare));
+      undecided.delete(row.id);
+      return outcome as Outcome;
+    } catch (error) {
+      if (isRowError(error)) return "refused";
+      if (!(error instanceof Unavailable)) throw error;
+      if (hasCode(error, "55P03")) {
+        if (undecided.size >= maxUndecided) undecided.clear();
+        undecided.add(row.id);
+      }
+      return error;
+    }
+  }
+
+  /** In one commit. `lockTimeoutMs`: on Citus; 0: none. */
+  async function store(pool: Pool, rows: Row[], lockTimeoutMs: number): Promise<Outcome[]> {
+    const terms: Terms = new Map();
+    for (const { id, searchable } of rows) {
+      if (searchable.text === null || terms.has(id)) continue;
+      const needed = search.neededTerms(searchable.fields);
+      if (needed.length > 0) terms.set(id, needed);
+    }
+    const ids = await (isCitus() && (terms.size > 0 || lockTimeoutMs > 0)
+      ? pool.transaction((query) => insertInParts(query, rows, terms, lockTimeoutMs))
+      : insert(pool.query, rows, terms));
+    const created = new Set(ids);
+    // Of several rows with one id the first is stored.
+    const outcomes = rows.map(({ id }) => (created.delete(id) ? "created" : "taken"));
+    search.stored(
+      rows.filter((_, i) => outcomes[i] === "created").map(({ searchable }) => searchable),
+      ids.flatMap((id) => terms.get(id) ?? []),
+    );
+    return outcomes;
+  }
+
+  /** A transaction: Citus rejects one statement that inserts into two distributed tables. */
+  async function insertInParts(
+    query: Query,
+    rows: Row[],
+    terms: Terms,
+    lockTimeoutMs: number,
+  ): Promise<string[]> {
+    const settings =
+      lockTimeoutMs > 0 ? ["citus.propagate_set_commands = 'local'", `lock_timeout = ${lockTimeoutMs}`] : [];
+    // Pipelined: the connection executes them in this order.
+    const set = settings.map((setting) => query(`set local ${setting}`, []));
+    const [created] = await Promise.all([insert(query, rows, new Map()), ...set]);
+    const createdTerms = new Map([...terms].filter(([id]) => created.includes(id)));
+    if (createdTerms.size > 0) await query(insertTermsStatement, [toJsonText(createdTerms)]);
+    return created;
+  }
 
   function cancelWaiting(pid: number) {
     if (performance.now() < nextLookAt) return;
@@ -98,76 +156,68 @@ export function openInserts<R extends Row>(options: InsertOptions<R>): Inserts<R
     );
   }
 
-  async function insertBatch(items: (R | typeof probeItem)[]): Promise<Answer[]> {
-    const rows = items.filter((item) => item !== probeItem);
-    if (rows.length === 0) {
-      await probe(creates);
-      return items.map(() => "created");
-    }
-    try {
-      const answers = (await insertRows(rows)).values();
-      failedAt = Number.NEGATIVE_INFINITY;
-      return items.map((item) => (item === probeItem ? "created" : (answers.next().value as Answer)));
-    } catch (error) {
-      failedAt = performance.now();
-      throw error;
-    }
-  }
-
-  async function insertRows(rows: R[]): Promise<Answer[]> {
-    const started = performance.now();
-    const sorted = rows.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
-    try {
-      const created = await store(creates, sorted, 0);
-      // Of several rows with one id the first is stored.
-      return rows.map(({ id }) => (created.delete(id) ? "created" : "taken"));
-    } catch (error) {
-      const wasCancelled = hasCode(error, "57014") && performance.now() - started < workingFactor * timeoutMs;
-      if (wasCancelled) return await insertEach(rows);
-      if (!isRowError(error)) throw error;
-      if (rows.length === 1) return ["refused"];
-      const half = rows.length >> 1;
-      const first = await insertRows(rows.slice(0, half));
-      return [...first, ...(await insertRows(rows.slice(half)))];
-    }
-  }
-
-  async function insertEach(rows: R[]): Promise<Answer[]> {
-    const answers: Answer[] = [];
-    for (const row of rows) answers.push(await insertAlone(creates, row));
-    return answers;
-  }
-
-  async function insertAlone(pool: Pool, row: R): Promise<Answer> {
-    try {
-      const created = await store(pool, [row], Math.ceil(timeoutMs * lockShare));
-      undecided.delete(row.id);
-      return created.size === 1 ? "created" : "taken";
-    } catch (error) {
-      if (isRowError(error)) return "refused";
-      if (!(error instanceof Unavailable)) throw error;
-      if (hasCode(error, "55P03")) {
-        if (undecided.size >= maxUndecided) undecided.clear();
-        undecided.add(row.id);
-      }
-      return error;
-    }
-  }
-
   return {
-    async insert(row) {
-      const isAlone = row.bytes > hugeBytes || undecided.has(row.id);
-      const answer = await (isAlone ? alone : usual).submit(row);
-      if (answer instanceof Unavailable) throw answer;
-      return answer;
+    insertBatch,
+    insertHuge: async ([row]: Row[]) => [await insertAlone(slow, row as Row)],
+    /** Whether a batch would wait for this id. */
+    isUndecided: (id: string) => undecided.has(id),
+    isWorking() {
+      const pid = creates.pid();
+      const working = connections.isWorking(pid);
+      if (isCitus() && pid !== undefined) cancelWaiting(pid);
+      return working;
     },
-    async probe() {
-      await usual.submit(probeItem);
-      // A probe can pass where a row cannot. So a failed batch counts until a row is stored.
+    onAbandoned() {
+      failedAt = performance.now();
+      creates.reopen();
+    },
+    /** A probe can pass where a row cannot. So a failed batch counts until a row is stored. */
+    checkStored() {
       const ageMs = performance.now() - failedAt;
       if (ageMs < workingFactor * timeoutMs + notStoredMs) throw new Unavailable("creates are not stored");
     },
-    isFullOfHuge: alone.isFull,
-    stats: () => ({ insert: usual.stats(), insertHuge: alone.stats() }),
   };
+}
+
+/** By id. */
+type Terms = Map<string, string[]>;
+const toJsonText = (terms: Terms) => JSON.stringify(Object.fromEntries(terms));
+
+/**
+ * One statement: a lost client's transaction would leave its rows locked. In the order of the ids, so that overlapping
+ * batches of two instances cannot deadlock. Resolves with the new ids.
+ */
+async function insert(query: Query, rows: Row[], terms: Terms): Promise<string[]> {
+  const sorted = rows.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  const values = sorted.flatMap((row) => row.values);
+  const created =
+    terms.size === 0
+      ? await query<{ id: string }>(insertStatement(rows.length), values)
+      : await query<{ id: string }>(insertWithTermsStatement(rows.length), [...values, toJsonText(terms)]);
+  return created.map(({ id }) => id);
+}
+
+/** For a number of rows. */
+const insertStatement = memoized((rows) => {
+  const tuples = Array.from({ length: rows }, (_, row) => {
+    const parameters = Array.from({ length: columnCount }, (_, i) => `$${row * columnCount + i + 1}`);
+    return `(${parameters.join()})`;
+  });
+  return `insert into pessoas (${storedColumns}) values ${tuples.join()} on conflict do nothing returning id`;
+});
+/** The same with the new persons' short terms: a JSON object by id. */
+const insertWithTermsStatement = memoized(
+  (rows) => `
+  with created as (${insertStatement(rows)}),
+  entered as (
+    insert into short_terms (term, id) select term, created.id
+    from json_each($${columnCount * rows + 1}) as person (id, terms)
+      join created on created.id = person.id::uuid, json_array_elements_text(terms) as term
+  )
+  select id from created`,
+);
+
+function memoized(make: (rows: number) => string): (rows: number) => string {
+  const made: string[] = [];
+  return (rows) => (made[rows] ??= make(rows));
 }

@@ -1,5 +1,6 @@
 import { idOf } from "../../contract/pessoa.ts";
-import { rowOf, storedColumns } from "../../search/rows.ts";
+import { storedColumns } from "../../database/inserts.ts";
+import { rowOf } from "../../db.ts";
 import { searchableInBulk } from "../../search/search.ts";
 import { shortTerms } from "../../search/short-terms.ts";
 import type { Pessoa } from "./contract.ts";

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { idOf } from "../../contract/pessoa.ts";
+import { storedColumns } from "../../database/inserts.ts";
+import { rowOf } from "../../db.ts";
 import schema from "../../schema.sql" with { type: "text" };
-import { rowOf, storedColumns } from "../../search/rows.ts";
 import { searchableInBulk, shortStatement, textStatement } from "../../search/search.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { connect, query, type Registry, serve, until } from "../helpers/support.ts";
