@@ -2,9 +2,10 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { blame, failureIn } from "./data-folder.ts";
 import { postgresRunner } from "./run-as.ts";
+import { connect } from "./session.ts";
 import { linkLibraries } from "./shared-libraries.ts";
 
 /** A PostgreSQL 18 of this process: initialised on first use, restarted when it dies. */
@@ -149,7 +150,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     void process.exited.then(() => running.delete(process.pid));
     const deadline = performance.now() + startTimeoutMs;
     for (;;) {
-      const owner = connect(socketDir);
+      const owner = connect(urlIn(socketDir), 1, "none");
       if (await claim(owner).catch(() => false)) return { process, owner };
       await owner.end({ timeout: 0 });
       const ended = process.exitCode !== null || process.signalCode !== null;
@@ -276,7 +277,7 @@ async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promis
       return;
     }
     if (!announced && socketDir) {
-      const sql = connect(socketDir);
+      const sql = connect(urlIn(socketDir), 1, "none");
       const owned = await claim(sql).catch(() => undefined); // undefined while it starts or stops
       await sql.end({ timeout: 0 });
       const isOurs = isFromBeforeReload(Number(pid));
@@ -316,33 +317,6 @@ function statusOf(pid: number): { name?: string | undefined; state?: string | un
   const ps = Bun.spawnSync(["ps", "-o", "ppid=,state=,comm=", "-p", String(pid)], { stderr: "ignore" });
   const [parent, state, ...command] = ps.stdout.toString().trim().split(/\s+/);
   return { name: command.join(" ").split("/").at(-1), state, parent: Number(parent) };
-}
-
-// Options that the driver's types lack.
-const untyped = { max_pipeline: 100, sslnegotiation: null };
-// Sets each option that postgres.js else takes from the environment.
-function connect(socketDir: string) {
-  return postgres({
-    host: socketDir,
-    port,
-    user,
-    database: "postgres",
-    ssl: false,
-    max: 1,
-    ...untyped,
-    idle_timeout: 0,
-    max_lifetime: null,
-    keep_alive: 60,
-    prepare: true,
-    debug: false,
-    backoff: () => 0,
-    connect_timeout: 2,
-    fetch_types: false,
-    publications: "alltables",
-    target_session_attrs: "read-write",
-    connection: { application_name: "pessoas" },
-    onnotice: () => {},
-  });
 }
 
 /** Whether this connection is the first to claim the cluster. The claim ends with the connection. */

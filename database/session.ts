@@ -21,7 +21,7 @@ const session = {
 // A 201 is flushed. All values but off flush; some also wait for replicas.
 const flushing = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
 
-/** "none" sends no setup. An idle connection closes after `idleS` seconds; 0: never. */
+/** "none" sends no setup, and its connections last. An idle connection closes after `idleS` seconds; 0: never. */
 export function connect(url: string, max: number, settings: Record<string, string> | "none", idleS = 0) {
   const { options, searchPath } = addressOf(url);
   const own = { ...session, ...(searchPath === undefined ? {} : { search_path: searchPath }) };
@@ -42,7 +42,7 @@ export function connect(url: string, max: number, settings: Record<string, strin
     types,
     backoff: () => 0.1, // seconds; the default waits up to 20 s after an outage
     idle_timeout: idleS,
-    max_lifetime: 60 * (30 + Math.random() * 30),
+    max_lifetime: settings === "none" ? null : 60 * (30 + Math.random() * 30),
     fetch_types: false,
     onnotice: () => {},
     ...(settings === "none" ? {} : { setup }),
