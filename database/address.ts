@@ -1,29 +1,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from "node:tls";
-
-type Address = {
-  options: {
-    host: string[];
-    port: number[];
-    /** Of the Unix socket. Replaces host and port. */
-    path?: string;
-    user: string;
-    /** A function, because postgres.js replaces an empty password by PGPASSWORD. */
-    pass: () => string;
-    database: string;
-    ssl: false | "prefer" | ConnectionOptions;
-    sslnegotiation: "direct" | null;
-    connect_timeout: number;
-    keep_alive: number;
-    target_session_attrs: "primary" | "standby" | undefined;
-    /** Parameters of the startup packet. */
-    connection: { application_name: string; options?: string };
-  };
-  searchPath: string | undefined;
-  /** No meaning here. */
-  ignored: string[];
-};
+import { nameOf } from "./run-as.ts";
 
 // libpq's keywords with their environment variables (fe-connect.c), and search_path.
 const used: Record<string, string> = {
@@ -85,41 +63,47 @@ const expected =
   "expected a URL such as postgres://user:password@host:5432/database, in which special characters of a part are percent-encoded";
 
 /** Reads a URL or a keyword string like libpq, without the environment. RangeError, in one line, quotes no value. */
-export function addressOf(text: string): Address {
+export function addressOf(text: string) {
   const given = parametersOf(text);
-  const of = (keyword: string) => given.get(keyword) || undefined;
+  for (const [keyword, value] of given) if (value === "") given.delete(keyword);
   const hosts = hostsOf(given);
-  const user = of("user") ?? systemUser();
-  const database = of("dbname") ?? user;
+  const user = given.get("user") ?? systemUser();
+  const database = given.get("dbname") ?? user;
   const [{ socketDir, port } = { socketDir: undefined, port: 0 }] = hosts;
-  const options = of("options");
-  const idle = integer(of("keepalives_idle"), "keepalives_idle") ?? 0;
+  const options = given.get("options");
+  const seconds = (keyword: string) => Math.max(integer(given.get(keyword), keyword) ?? 0, 0);
+  const idleS = seconds("keepalives_idle") || keepAliveS;
+  const attributes = oneOf(given, "target_session_attrs", Object.keys(sessionAttributes));
   return {
     options: {
       host: hosts.map(({ address }) => address),
       port: hosts.map((each) => each.port),
+      /** Of the Unix socket. Replaces host and port. */
       ...(socketDir === undefined ? {} : { path: join(socketDir, `.s.PGSQL.${port}`) }),
       user,
+      /** A function, because postgres.js replaces an empty password by PGPASSWORD. */
       pass: passwordOf(given, hosts, database, user),
       database,
       ssl: socketDir === undefined ? sslOf(given, hosts) : false,
       sslnegotiation: oneOf(given, "sslnegotiation", ["postgres", "direct"]) === "direct" ? "direct" : null,
-      connect_timeout: Math.max(integer(of("connect_timeout"), "connect_timeout") ?? 0, 0) || connectTimeoutS,
-      keep_alive: of("keepalives") === "0" ? 0 : Math.max(idle, 0) || keepAliveS,
-      target_session_attrs:
-        sessionAttributes[oneOf(given, "target_session_attrs", Object.keys(sessionAttributes)) ?? "any"],
+      connect_timeout: seconds("connect_timeout") || connectTimeoutS,
+      keep_alive: given.get("keepalives") === "0" ? 0 : idleS,
+      target_session_attrs: sessionAttributes[attributes ?? "any"],
+      /** Parameters of the startup packet. */
       connection: {
-        application_name: of("application_name") ?? of("fallback_application_name") ?? "pessoas",
+        application_name:
+          given.get("application_name") ?? given.get("fallback_application_name") ?? "pessoas",
         ...(options === undefined ? {} : { options }),
       },
     },
-    searchPath: of("search_path"),
-    ignored: [...given.keys()].filter((keyword) => isIgnored(keyword, given.get(keyword) ?? "")),
+    searchPath: given.get("search_path"),
+    /** No meaning here. */
+    ignored: [...given].filter(([keyword, value]) => isIgnored(keyword, value)).map(([keyword]) => keyword),
   };
 }
 
 // read-write needs no check: each session is made writable. A replica may be a primary.
-const sessionAttributes: Record<string, Address["options"]["target_session_attrs"]> = {
+const sessionAttributes: Record<string, "primary" | "standby" | undefined> = {
   any: undefined,
   "read-write": "primary",
   primary: "primary",
@@ -135,8 +119,12 @@ function isIgnored(keyword: string, value: string): boolean {
 
 /** Adds PG* variables, ~/.postgresql and ~/.pgpass, like psql. A text that addressOf rejects stays as it is. */
 export function withEnvironment(text: string, env: Record<string, string | undefined>): string {
-  const given = attempt(() => parametersOf(text));
-  if (given === undefined) return text;
+  let given: Map<string, string>;
+  try {
+    given = parametersOf(text);
+  } catch {
+    return text;
+  }
   const added: [string, string][] = [];
   for (const [keyword, variable] of Object.entries(variables)) {
     const value = env[variable];
@@ -170,14 +158,6 @@ export function libpqEnvironment(text: string): Record<string, string> {
   }
   const pairs = [...given].map(([keyword, value]) => [variables[keyword] ?? "", value]);
   return Object.fromEntries(pairs.filter(([variable, value]) => variable !== "" && value !== ""));
-}
-
-function attempt<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch {
-    return undefined;
-  }
 }
 
 const isUrl = (text: string) => /^postgres(ql)?:\/\//.test(text);
@@ -289,14 +269,7 @@ function defaultSocketDir(): string {
   return existsSync("/var/run/postgresql") ? "/var/run/postgresql" : "/tmp";
 }
 
-/** From /etc/passwd, because Bun's userInfo() is $USER. */
-function systemUser(): string {
-  const accounts = attempt(() => readFileSync("/etc/passwd", "utf8").split("\n")) ?? [];
-  const name = accounts
-    .map((line) => line.split(":"))
-    .find(([, , uid]) => uid === `${process.getuid?.()}`)?.[0];
-  return name || process.env.USER || refuse();
-}
+const systemUser = () => nameOf(process.getuid?.() ?? -1) || process.env.USER || refuse();
 
 function integer(value: string | undefined, keyword: string): number | undefined {
   if (!value) return undefined;
@@ -307,16 +280,17 @@ function integer(value: string | undefined, keyword: string): number | undefined
 }
 
 function oneOf(given: Map<string, string>, keyword: string, values: string[]): string | undefined {
-  const value = given.get(keyword) || undefined;
+  const value = given.get(keyword);
   if (value === undefined || values.includes(value)) return value;
   throw new RangeError(`${keyword}: expected one of ${values.join(", ")}`);
 }
 
 const modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+const tlsVersions = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 
 /** https://www.postgresql.org/docs/current/libpq-ssl.html */
-function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["ssl"] {
-  const root = given.get("sslrootcert") || undefined;
+function sslOf(given: Map<string, string>, hosts: Host[]): false | "prefer" | ConnectionOptions {
+  const root = given.get("sslrootcert");
   const system = root === "system";
   const mode = oneOf(given, "sslmode", modes) ?? (system ? "verify-full" : "prefer");
   if (system && mode !== "verify-full") throw new RangeError("sslmode: sslrootcert=system needs verify-full");
@@ -331,9 +305,14 @@ function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["s
   if ((cert === undefined) !== (key === undefined)) {
     throw new RangeError("sslcert, sslkey: expected both or none");
   }
+  const version = (keyword: string) =>
+    oneOf(given, keyword, tlsVersions) as NonNullable<ConnectionOptions["minVersion"]> | undefined;
+  const minVersion = version("ssl_min_protocol_version");
+  const maxVersion = version("ssl_max_protocol_version");
   const more: ConnectionOptions = {
     ...(cert === undefined || key === undefined ? {} : { cert, key }),
-    ...versions(given),
+    ...(minVersion && { minVersion }),
+    ...(maxVersion && { maxVersion }),
   };
   const isOpportunistic = mode === "allow" || mode === "prefer";
   if (isOpportunistic && cert === undefined) return "prefer";
@@ -353,14 +332,6 @@ function sslOf(given: Map<string, string>, hosts: Host[]): Address["options"]["s
 function checkName(hosts: Host[], certificate: PeerCertificate): Error | undefined {
   const wrong = hosts.map(({ name, address }) => checkServerIdentity(name || address, certificate));
   return wrong.includes(undefined) ? undefined : wrong[0];
-}
-
-function versions(given: Map<string, string>): ConnectionOptions {
-  const known = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
-  const [least, most] = ["ssl_min_protocol_version", "ssl_max_protocol_version"].map((keyword) =>
-    oneOf(given, keyword, known),
-  ) as ConnectionOptions["minVersion"][];
-  return { ...(least && { minVersion: least }), ...(most && { maxVersion: most }) };
 }
 
 function fileOf(given: Map<string, string>, keyword: string): string | undefined {

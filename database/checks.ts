@@ -2,6 +2,7 @@ import type postgres from "postgres";
 import { addressOf } from "./address.ts";
 import { Unavailable } from "./batch.ts";
 import { connect, rethrow } from "./session.ts";
+import { within } from "./within.ts";
 
 export type Log = { info(message: string): void; warn(message: string): void };
 
@@ -28,8 +29,7 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
     return { pid: rows[0]?.pid, isDirect: rows[0]?.pid === rows.state.pid };
   };
   const otherPids = new Set<number | undefined>();
-  const timeout = Promise.withResolvers<void>();
-  const timer = setTimeout(timeout.resolve, poolerPatienceMs);
+  const { promise: sameSeen, resolve: seeSame } = Promise.withResolvers<void>();
   try {
     const { pid, isDirect } = await pidOf(first);
     if (isDirect) return;
@@ -44,10 +44,10 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
         await sql.unsafe("begin");
         const own = (await pidOf(sql)).pid;
         otherPids.add(own);
-        if (own === pid) timeout.resolve();
+        if (own === pid) seeSame();
       }),
     );
-    await Promise.race([all, timeout.promise]);
+    await within(poolerPatienceMs, Promise.race([all, sameSeen]));
     const isShared =
       otherPids.has(pid) || (otherPids.size === connections && (await pidOf(first)).pid !== pid);
     if (isShared) throw new RangeError(`DATABASE_URL: ${needsSession}`);
@@ -59,7 +59,6 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
   } catch (error) {
     refuse(error, url);
   } finally {
-    clearTimeout(timer);
     gaveUp.removeEventListener("abort", end);
     await end();
   }

@@ -51,8 +51,8 @@ export function failureIn(output: string, cluster: string): Failure | undefined 
 
 type Place = { path: string; owner: number };
 
-async function noPermission({ path, owner }: Place, folder: string, uid: number): Promise<string> {
-  const [ownerName, userName] = [await nameOf(owner), await nameOf(uid)];
+function noPermission({ path, owner }: Place, folder: string, uid: number): string {
+  const [ownerName, userName] = [owner, uid].map((user) => nameOf(user) ?? String(user));
   if (owner === uid)
     return `DATA_DIR: ${path} does not let its owner ${userName} in; chmod u+rwX it, or set another DATA_DIR`;
   const remedy = folder.startsWith(path)

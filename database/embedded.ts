@@ -7,6 +7,7 @@ import { blame, failureIn } from "./data-folder.ts";
 import { postgresRunner } from "./run-as.ts";
 import { connect } from "./session.ts";
 import { linkLibraries } from "./shared-libraries.ts";
+import { within } from "./within.ts";
 
 /** A PostgreSQL 18 of this process: initialised on first use, restarted when it dies. */
 export type Embedded = {
@@ -151,7 +152,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     const deadline = performance.now() + startTimeoutMs;
     for (;;) {
       const owner = connect(urlIn(socketDir), 1, "none");
-      if (await claim(owner).catch(() => false)) return { process, owner };
+      if (await claim(owner)) return { process, owner };
       await owner.end({ timeout: 0 });
       const ended = process.exitCode !== null || process.signalCode !== null;
       if (givenUp.aborted || ended || performance.now() > deadline) {
@@ -278,7 +279,7 @@ async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promis
     }
     if (!announced && socketDir) {
       const sql = connect(urlIn(socketDir), 1, "none");
-      const owned = await claim(sql).catch(() => undefined); // undefined while it starts or stops
+      const owned = await claim(sql);
       await sql.end({ timeout: 0 });
       const isOurs = isFromBeforeReload(Number(pid));
       if (owned === false && !isOurs) {
@@ -319,20 +320,18 @@ function statusOf(pid: number): { name?: string | undefined; state?: string | un
   return { name: command.join(" ").split("/").at(-1), state, parent: Number(parent) };
 }
 
-/** Whether this connection is the first to claim the cluster. The claim ends with the connection. */
-async function claim(sql: postgres.Sql): Promise<boolean> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
+/**
+ * Whether this connection is the first to claim the cluster. The claim ends with the connection. Undefined while
+ * PostgreSQL starts or stops.
+ */
+async function claim(sql: postgres.Sql): Promise<boolean | undefined> {
+  const asked = sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`;
   // A connection that is lost while PostgreSQL starts may leave its query pending (porsager/postgres#1193).
-  const timer = setTimeout(() => reject(new Error("no answer")), claimTimeoutMs);
-  try {
-    const [row] = await Promise.race([
-      sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`,
-      late,
-    ]);
-    return row?.owned === true;
-  } finally {
-    clearTimeout(timer);
-  }
+  const rows = await within(
+    claimTimeoutMs,
+    asked.catch(() => undefined),
+  );
+  return rows?.[0]?.owned;
 }
 
 async function end(child: Bun.Subprocess): Promise<void> {

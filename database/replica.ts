@@ -1,4 +1,4 @@
-type ReplicaStats = { asked: number; found: number; up: boolean };
+import { within } from "./within.ts";
 
 type ReplicaOptions = {
   /** The JSON texts of the persons among these ids, by id. */
@@ -11,13 +11,6 @@ type ReplicaOptions = {
   report(message: string): void;
 };
 
-type Replica = {
-  /** Never rejects. The primary may have the missing ones. */
-  find(ids: string[]): Promise<Map<string, string>>;
-  stats(): ReplicaStats;
-  close(): void;
-};
-
 const probeMs = 1000;
 const nilId = "00000000-0000-0000-0000-000000000000";
 
@@ -25,7 +18,7 @@ const nilId = "00000000-0000-0000-0000-000000000000";
  * Reads from a replica. Persons never change, so its rows are right; it may lag, so a missing row says nothing. After
  * a read without an answer in time, reads skip the replica until a background probe gets one.
  */
-export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions): Replica {
+export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions) {
   let up = true;
   let closed = false;
   let asked = 0;
@@ -33,10 +26,8 @@ export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions): Re
   let probe: Timer | undefined;
 
   async function answered(ids: string[]): Promise<Map<string, string> | Error> {
-    const { promise: timeout, resolve } = Promise.withResolvers<Error>();
-    const timer = setTimeout(() => resolve(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
-    const answer = await Promise.race([ask(ids).catch((error: Error) => error), timeout]);
-    clearTimeout(timer);
+    const asked = ask(ids).catch((error: Error) => error);
+    const answer = (await within(timeoutMs, asked)) ?? new Error(`no answer within ${timeoutMs} ms`);
     if (answer instanceof Error) abandon();
     return answer;
   }
@@ -56,7 +47,8 @@ export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions): Re
   }
 
   return {
-    async find(ids) {
+    /** The texts by id. Never rejects. The primary may have the missing ones. */
+    async find(ids: string[]): Promise<Map<string, string>> {
       if (!up) return new Map();
       asked += ids.length;
       const answer = await answered(ids);

@@ -1,4 +1,5 @@
-import { chown, readFile, stat } from "node:fs/promises";
+import { existsSync, readFileSync } from "node:fs";
+import { chown, stat } from "node:fs/promises";
 
 type Runner = {
   prefix: string[];
@@ -20,7 +21,7 @@ export async function postgresRunner(
   const asMyself = { prefix: [], uid, async give() {} };
   if (uid !== 0) return asMyself;
   const owner = await stat(cluster).catch(() => undefined);
-  const account = owner?.uid ? owner : await accountFor(["postgres", "nobody"]);
+  const account = owner?.uid ? owner : accountFor(["postgres", "nobody"]);
   const drop = ["setpriv", `--reuid=${account.uid}`, `--regid=${account.gid}`, "--clear-groups"];
   const reaches = (path: string) => Bun.spawnSync([...drop, "test", "-x", path]).success;
   if (owner?.uid !== 0 && paths.every(reaches)) {
@@ -30,19 +31,18 @@ export async function postgresRunner(
   return { ...asMyself, prefix: ["unshare", "--user", ...numbers, "--"] };
 }
 
-/** The user's name, or the number if it has none. */
-export async function nameOf(uid: number): Promise<string> {
-  const [name] = (await accounts()).find((fields) => fields[2] === String(uid)) ?? [];
-  return name ?? String(uid);
+/** Not userInfo(), which is $USER in Bun. */
+export function nameOf(uid: number): string | undefined {
+  return accounts().find((fields) => fields[2] === String(uid))?.[0];
 }
 
-async function accounts(): Promise<string[][]> {
-  const text = await readFile("/etc/passwd", "utf8").catch(() => "");
+function accounts(): string[][] {
+  const text = existsSync("/etc/passwd") ? readFileSync("/etc/passwd", "utf8") : "";
   return text.split("\n").map((line) => line.split(":"));
 }
 
-async function accountFor(names: string[]): Promise<{ uid: number; gid: number }> {
-  const known = await accounts();
+function accountFor(names: string[]): { uid: number; gid: number } {
+  const known = accounts();
   const found = names.map((name) => known.find((fields) => fields[0] === name));
   const [, , uid, gid] = found.find((account) => account !== undefined) ?? [];
   if (!uid)

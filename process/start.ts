@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { Unavailable } from "../database/batch.ts";
 import { type Embedded, startEmbedded } from "../database/embedded.ts";
 import { loggable } from "../database/session.ts";
+import { within } from "../database/within.ts";
 import { type Service as Handler, listen } from "./listen.ts";
 import * as log from "./log.ts";
 import { unpatched } from "./patched.ts";
@@ -54,12 +55,12 @@ export async function start(
   opened.defer(async () => {
     ending.abort();
     await service.close();
-    await atMost(settings.DB_TIMEOUT_MS, migrated).catch(() => {});
+    await within(settings.DB_TIMEOUT_MS, migrated).catch(() => {});
   });
-  await atMost(databaseWaitMs, Promise.race([migrated, aborted(gaveUp)]));
+  await within(databaseWaitMs, Promise.race([migrated, aborted(gaveUp)]));
   gaveUp.throwIfAborted();
   const listening = await listen(settings, service);
-  opened.defer(() => atMost(drainMs, listening.kill()));
+  opened.defer(() => within(drainMs, listening.kill()));
   gaveUp.throwIfAborted();
   const closing = opened.move();
   return {
@@ -68,7 +69,7 @@ export async function start(
       ending.abort();
       await listening.leave();
       // An unfinished request must not block the stop.
-      await atMost(drainMs, listening.close());
+      await within(drainMs, listening.close());
       await closing.disposeAsync();
     },
     kill() {
@@ -76,17 +77,6 @@ export async function start(
       embedded?.kill();
     },
   };
-}
-
-/** Settles like `done`, or resolves after `ms`. */
-async function atMost(ms: number, done: Promise<unknown>): Promise<void> {
-  const { promise: timeout, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  try {
-    await Promise.race([done, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function aborted(signal: AbortSignal): Promise<unknown> {
