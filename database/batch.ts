@@ -30,15 +30,17 @@ export type Batches<I, O> = {
   /** Rejects with Unavailable when the queue is full or the deadline passes, else with the error of `run`. */
   submit(item: I): Promise<O>;
   isFull(): boolean;
-  stats(): {
-    waiting: number;
-    inFlight: number;
-    oldestMs: number;
-    statements: number;
-    items: number;
-    connections: number;
-    busy: number;
-  };
+  stats(): BatchStats;
+};
+
+export type BatchStats = {
+  waiting: number;
+  inFlight: number;
+  oldestMs: number;
+  statements: number;
+  items: number;
+  connections: number;
+  busy: number;
 };
 
 type Entry<I, O> = {

@@ -10,31 +10,7 @@ export type ConnectionOptions = {
   searches: number;
 };
 
-/** Separate pools, so neither a slow search nor a burst of reads delays a create. */
-export type Connections = {
-  creates: Pool;
-  /** Rare and slow statements: creates of huge persons, and counts. */
-  slow: Pool;
-  reads: Pool;
-  searches: Pool;
-  /** Asks what the server does, never behind another statement. */
-  watch: Pool;
-  replica: Pool | undefined;
-  replicaTimeoutMs: number;
-  count: number;
-  batchOptions(pool: Pool, batchSize: number, queueLimit: number): BatchOptions;
-  /**
-   * Whether a server process works on a statement, or did a moment ago. Rejects with Unavailable while the pool
-   * connects.
-   */
-  isWorking(pid: number | undefined): Promise<boolean>;
-  /** Merges the pending list, as long as the server works on it. */
-  merge(): Promise<void>;
-  /** Citus plans per term which shards to ask, and rejects a generic plan. */
-  planEachSearch(): void;
-  /** Waits for statements in flight, `timeoutMs` at most. */
-  close(): Promise<void>;
-};
+export type Connections = ReturnType<typeof openConnections>;
 
 const idleS = 1; // closing frees the memory of a merge
 const replicaShare = 1 / 5; // of timeoutMs
@@ -50,7 +26,8 @@ const workingStatement = `
     and (state = 'active' or state_change > clock_timestamp() - $2::float8 * interval '1 ms')`;
 const workingShare = 1 / 4; // of timeoutMs
 
-export function openConnections({ url, readUrl, timeoutMs, searches }: ConnectionOptions): Connections {
+/** Separate pools, so neither a slow search nor a burst of reads delays a create. */
+export function openConnections({ url, readUrl, timeoutMs, searches }: ConnectionOptions) {
   const timeout = (ms: number) => ({ statement_timeout: String(ms) });
   // A lost client's transaction must not keep its rows locked.
   const storing = { idle_in_transaction_session_timeout: String(timeoutMs) };
@@ -62,10 +39,12 @@ export function openConnections({ url, readUrl, timeoutMs, searches }: Connectio
       max: 1,
       settings: () => ({ ...timeout(workingFactor * timeoutMs), ...storing }),
     }),
+    /** Rare and slow statements: creates of huge persons, and counts. */
     slow: openPool({ url, max: 1, settings: () => ({ ...timeout(timeoutMs), ...storing }) }),
     merges: openPool({ url, max: 1, settings: () => timeout(0), idleS }),
     reads: openPool({ url, max: 1, settings: searching }),
     searches: openPool({ url, max: searches, settings: searching }),
+    /** Asks what the server does, never behind another statement. */
     watch: openPool({ url, max: 1, settings: () => timeout(timeoutMs), idleS }),
   };
   const replicaTimeoutMs = Math.ceil(timeoutMs * replicaShare);
@@ -74,7 +53,7 @@ export function openConnections({ url, readUrl, timeoutMs, searches }: Connectio
       ? undefined
       : openPool({ url: readUrl, max: 1, settings: () => timeout(replicaTimeoutMs) });
 
-  const batchOptions = (pool: Pool, batchSize: number, queueLimit: number) => ({
+  const batchOptions = (pool: Pool, batchSize: number, queueLimit: number): BatchOptions => ({
     connections: pool.max,
     batchSize,
     queueLimit,
@@ -93,6 +72,10 @@ export function openConnections({ url, readUrl, timeoutMs, searches }: Connectio
     batchOptions(primary.watch, 16, 16),
   );
 
+  /**
+   * Whether a server process works on a statement, or did a moment ago. Rejects with Unavailable while the pool
+   * connects.
+   */
   async function isWorking(pid: number | undefined): Promise<boolean> {
     if (pid === undefined) throw new Unavailable("connecting");
     return await working.submit(pid);
@@ -104,7 +87,8 @@ export function openConnections({ url, readUrl, timeoutMs, searches }: Connectio
     replicaTimeoutMs,
     count: Object.values(primary).reduce((sum, { max }) => sum + max, 0),
     batchOptions,
-    async merge() {
+    /** Merges the pending list, as long as the server works on it. */
+    async merge(): Promise<void> {
       const { merges } = primary;
       const merged = merges.query("select merge_pending_list()", []);
       try {
@@ -115,11 +99,13 @@ export function openConnections({ url, readUrl, timeoutMs, searches }: Connectio
       }
     },
     isWorking,
+    /** Citus plans per term which shards to ask, and rejects a generic plan. */
     planEachSearch() {
       planned = {};
       for (const pool of [primary.reads, primary.searches]) pool.reopen();
     },
-    async close() {
+    /** Waits for statements in flight, `timeoutMs` at most. */
+    async close(): Promise<void> {
       const pools = [...Object.values(primary), ...(replica ? [replica] : [])];
       await Promise.all(pools.map((pool) => pool.close(timeoutMs)));
     },

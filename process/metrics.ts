@@ -1,11 +1,7 @@
 import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { BatchStats } from "../database/batch.ts";
 
-export type Metrics = {
-  contentType: string;
-  /** Prometheus' text format. */
-  render(): Promise<string>;
-  observe(route: string, status: number, seconds: number): void;
-};
+export type Metrics = ReturnType<typeof metrics>;
 
 const blockSize = 256; // a quarter of a millisecond's work
 
@@ -13,22 +9,12 @@ type Sources = {
   cache(): { hits: number; misses: number; entries: number; bytes: number };
   memory(): { persons: number; bytes: number };
   /** By kind of statement. */
-  batches(): Record<string, Batches>;
+  batches(): Record<string, BatchStats>;
   /** Undefined without a replica. */
   replica(): { asked: number; found: number; up: boolean } | undefined;
 };
 
-type Batches = {
-  statements: number;
-  items: number;
-  waiting: number;
-  inFlight: number;
-  oldestMs: number;
-  connections: number;
-  busy: number;
-};
-
-export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
+export function metrics({ cache, memory, batches, replica }: Sources) {
   const registry = new Registry();
   const registers = [registry];
   // 250 ms: the default wakes an idle process a hundred times a second.
@@ -52,7 +38,7 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
   const statuses = new Uint16Array(blockSize);
   const times = new Float64Array(blockSize);
 
-  function note(route: string, status: number, seconds: number) {
+  function observe(route: string, status: number, seconds: number) {
     const at = routes.push(route) - 1;
     statuses[at] = status;
     times[at] = seconds;
@@ -96,7 +82,7 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
     );
   }
 
-  function batchGauge(name: string, help: string, read: (stats: Batches) => number) {
+  function batchGauge(name: string, help: string, read: (stats: BatchStats) => number) {
     new Gauge({
       name: `pessoas_batch_${name}`,
       help,
@@ -118,7 +104,8 @@ export function metrics({ cache, memory, batches, replica }: Sources): Metrics {
 
   return {
     contentType: registry.contentType,
+    /** Prometheus' text format. */
     render: () => registry.metrics(),
-    observe: note,
+    observe,
   };
 }
