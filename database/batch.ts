@@ -26,13 +26,6 @@ export type BatchOptions = {
   onAbandoned(): void;
 };
 
-export type Batches<I, O> = {
-  /** Rejects with Unavailable when the queue is full or the deadline passes, else with the error of `run`. */
-  submit(item: I): Promise<O>;
-  isFull(): boolean;
-  stats(): BatchStats;
-};
-
 export type BatchStats = {
   waiting: number;
   inFlight: number;
@@ -76,7 +69,7 @@ const minQueueToShed = 128; // items: rejecting costs validating the retry
  * statement takes up to `batchSize`. On a free connection an item is sent at once, unless others are likely to join it
  * within `windowMs`. `run` resolves with one answer per item, in order; its rejection rejects them all.
  */
-export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchOptions): Batches<I, O> {
+export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchOptions) {
   const { connections, batchSize, queueLimit, timeoutMs, isWorking, windowMs = 0, onAbandoned } = options;
   const askMs = isWorking ? timeoutMs * askShare : timeoutMs;
   const workingMs = Math.min(timeoutMs * workingShare, maxWorkingMs);
@@ -94,6 +87,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   let meanGapMs = idleGapMs;
   let meanFlightMs = 0;
 
+  /** Rejects with Unavailable when the queue is full or the deadline passes, else with the error of `run`. */
   function submit(item: I): Promise<O> {
     if (isFull()) return Promise.reject(new Unavailable("too many requests are waiting"));
     const now = performance.now();
@@ -207,7 +201,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   return {
     submit,
     isFull,
-    stats() {
+    stats(): BatchStats {
       const since = oldest();
       return {
         waiting: queue.length,

@@ -20,8 +20,8 @@ export function ignoredParameters(urls: Record<string, string | undefined>): str
  */
 export async function checkSessions(url: string, connections: number, gaveUp: AbortSignal): Promise<void> {
   gaveUp.throwIfAborted();
-  const first = connect(url, 1, "none");
-  const others = Array.from({ length: connections }, () => connect(url, 1, "none"));
+  const first = connect(url, 1);
+  const others = Array.from({ length: connections }, () => connect(url, 1));
   const end = () => Promise.all([first, ...others].map((sql) => sql.end({ timeout: 0 })));
   gaveUp.addEventListener("abort", end);
   const pidOf = async (sql: postgres.Sql) => {

@@ -151,7 +151,7 @@ async function startOn(folder: string, log: Log, gaveUp: AbortSignal): Promise<E
     void process.exited.then(() => running.delete(process.pid));
     const deadline = performance.now() + startTimeoutMs;
     for (;;) {
-      const owner = connect(urlIn(socketDir), 1, "none");
+      const owner = connect(urlIn(socketDir), 1);
       if (await claim(owner)) return { process, owner };
       await owner.end({ timeout: 0 });
       const ended = process.exitCode !== null || process.signalCode !== null;
@@ -278,7 +278,7 @@ async function takeOver(cluster: string, log: Log, gaveUp?: AbortSignal): Promis
       return;
     }
     if (!announced && socketDir) {
-      const sql = connect(urlIn(socketDir), 1, "none");
+      const sql = connect(urlIn(socketDir), 1);
       const owned = await claim(sql);
       await sql.end({ timeout: 0 });
       const isOurs = isFromBeforeReload(Number(pid));

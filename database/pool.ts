@@ -14,19 +14,9 @@ type PoolOptions = {
   idleS?: number;
 };
 
-export type Pool = {
-  max: number;
-  query: Query;
-  transaction<T>(run: (query: Query) => Promise<T>): Promise<T>;
-  /** The server process of the latest statement; undefined while it connects. */
-  pid(): number | undefined;
-  /** Closes all connections at once and, unless closed, opens new ones. Promises of the old ones may stay pending. */
-  reopen(): void;
-  /** Waits for statements in flight, `timeoutMs` at most. */
-  close(timeoutMs: number): Promise<void>;
-};
+export type Pool = ReturnType<typeof openPool>;
 
-export function openPool({ url, max, settings, idleS = 0 }: PoolOptions): Pool {
+export function openPool({ url, max, settings, idleS = 0 }: PoolOptions) {
   const open = () => connect(url, max, settings(), idleS);
   let latest: Sent | undefined;
   let closed = false;
@@ -41,13 +31,16 @@ export function openPool({ url, max, settings, idleS = 0 }: PoolOptions): Pool {
     async transaction<T>(run: (query: Query) => Promise<T>): Promise<T> {
       return (await sql.begin((own) => run(queryOn(own, note))).catch(rethrow)) as T;
     },
+    /** The server process of the latest statement; undefined while it connects. */
     pid: () => latest?.state?.setup?.at(-1)?.[0]?.pid,
+    /** Closes all connections at once and, unless closed, opens new ones. Promises of the old ones may stay pending. */
     reopen() {
       void sql.end({ timeout: 0 });
       latest = undefined;
       if (!closed) sql = open();
     },
-    close(timeoutMs) {
+    /** Waits for statements in flight, `timeoutMs` at most. */
+    close(timeoutMs: number) {
       closed = true;
       return sql.end({ timeout: timeoutMs / 1000 });
     },

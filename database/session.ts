@@ -21,11 +21,12 @@ const session = {
 // A 201 is flushed. All values but off flush; some also wait for replicas.
 const flushing = "coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')";
 
-/** "none" sends no setup, and its connections last. An idle connection closes after `idleS` seconds; 0: never. */
-export function connect(url: string, max: number, settings: Record<string, string> | "none", idleS = 0) {
+/**
+ * Without `settings` no setup is sent, and connections last. An idle connection closes after `idleS` seconds; 0: never.
+ */
+export function connect(url: string, max: number, settings?: Record<string, string>, idleS = 0) {
   const { options, searchPath } = addressOf(url);
-  const own = { ...session, ...(searchPath === undefined ? {} : { search_path: searchPath }) };
-  const pairs = Object.entries({ ...own, ...(settings === "none" ? {} : settings) });
+  const pairs = Object.entries({ ...session, ...(searchPath && { search_path: searchPath }), ...settings });
   const literal = (text: string) => `E'${text.replaceAll(/['\\]/g, "\\$&")}'`;
   const values = [...pairs.map(([name, value]) => [name, literal(value)]), ["synchronous_commit", flushing]];
   // First, because a role's own limit would hold for the rest.
@@ -42,10 +43,10 @@ export function connect(url: string, max: number, settings: Record<string, strin
     types,
     backoff: () => 0.1, // seconds; the default waits up to 20 s after an outage
     idle_timeout: idleS,
-    max_lifetime: settings === "none" ? null : 60 * (30 + Math.random() * 30),
+    max_lifetime: settings ? 60 * (30 + Math.random() * 30) : null,
     fetch_types: false,
     onnotice: () => {},
-    ...(settings === "none" ? {} : { setup }),
+    ...(settings && { setup }),
   });
 }
 

@@ -9,27 +9,20 @@ export type Service = {
   failed(error: Error): Response;
 };
 
-type Listening = {
-  url: string;
-  /** Sends new requests to the other instance. On a port there is none. */
-  leave(): Promise<void>;
-  /** Resolves when all requests in flight are answered. */
-  close(): Promise<void>;
-  kill(): Promise<void>;
-};
-
 const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.conf
 const idleTimeoutS = 75; // longer than nginx keeps an idle connection, so that nginx closes it
 
 /** RangeError, in one line, names the invalid setting. */
-export async function listen(settings: Settings, service: Service): Promise<Listening> {
+export async function listen(settings: Settings, service: Service) {
   const { SOCKET } = settings;
   const server = await (SOCKET === undefined ? onPort(settings, service) : onSocket(SOCKET, service));
   return {
     url: SOCKET ?? server.url.href,
+    /** Sends new requests to the other instance. On a port there is none. */
     async leave() {
       if (SOCKET !== undefined) await leave(server, service, SOCKET);
     },
+    /** Resolves when all requests in flight are answered. */
     close: () => server.stop(),
     kill: () => server.stop(true),
   };

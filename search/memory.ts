@@ -8,18 +8,10 @@ export type Hit = { id: string; ctid: string };
 /** `emptied` counts earlier calls of `clear`. */
 type End = { at: number; emptied: number };
 
-export type Memory = {
-  /** `stack` is JSON. */
-  add(person: Hit & { apelido: string; nome: string; stack: string | null }): void;
-  /** Up to 50 persons. `term`: lower case, without U+0000. `since`: only persons added later. */
-  find(term: string, since?: End): Hit[];
-  end(): End;
-  /** Whether 50 persons have `element`, exactly as sent. */
-  isCommon(element: string): boolean;
-  clear(): void;
-  persons(): number;
-  bytes(): number;
-};
+/** `stack` is JSON. */
+type Person = Hit & { apelido: string; nome: string; stack: string | null };
+
+export type Memory = ReturnType<typeof openMemory>;
 
 // As text: packing a UUID costs more than adding all the rest.
 const idBytes = 36;
@@ -31,7 +23,7 @@ const firstBytes = 64 * 1024;
  * One growing buffer of UTF-8; a zero byte ends each field. Scanning bytes is ten times as fast as scanning strings.
  * An element that 50 persons have is left out of later texts: those 50 are a full answer.
  */
-export function openMemory(): Memory {
+export function openMemory() {
   let text: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let hits: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let starts = new Uint32Array(1024);
@@ -74,7 +66,7 @@ export function openMemory(): Memory {
   }
 
   return {
-    add({ id, ctid, apelido, nome, stack }) {
+    add({ id, ctid, apelido, nome, stack }: Person): void {
       const fields = textOf(apelido, nome, stack);
       text = grown(text, used, 3 * fields.length);
       hits = grown(hits, persons * hitBytes, hitBytes);
@@ -91,7 +83,8 @@ export function openMemory(): Memory {
       used = end;
       persons++;
     },
-    find(term, since = { at: 0, emptied }) {
+    /** Up to 50 persons. `term`: lower case, without U+0000. `since`: only persons added later. */
+    find(term: string, since: End = { at: 0, emptied }): Hit[] {
       const needle = Buffer.from(term);
       const bits = bitsOf(needle);
       const start = since.emptied === emptied ? since.at : 0;
@@ -111,9 +104,10 @@ export function openMemory(): Memory {
       }
       return [...found.values()];
     },
-    isCommon: (element) => elements.isFull(element), // `clear` replaces them
-    end: () => ({ at: used, emptied }),
-    clear() {
+    /** Whether 50 persons have `element`, exactly as sent. */
+    isCommon: (element: string) => elements.isFull(element), // `clear` replaces them
+    end: (): End => ({ at: used, emptied }),
+    clear(): void {
       emptied++;
       [used, persons] = [0, 0];
       elements = counter(elementsKnown);

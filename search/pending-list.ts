@@ -4,17 +4,8 @@ export const maxPending = 65_536;
 export const maxRead = 250_000;
 const idleMs = 5000;
 
-/** Schedules merges of the GIN pending list. */
-type MergeSchedule = {
-  /** This instance stored `persons` more in the index. */
-  stored(persons: number): void;
-  /** A search has read the pending list. */
-  searched(): void;
-  stop(): void;
-};
-
-/** Calls `merge` for a long list, for one that searches have read much, and `afterMs` after the last create. */
-export function mergeSchedule(merge: () => void, afterMs = idleMs): MergeSchedule {
+/** Merges the GIN pending list: calls `merge` for a long list, for one that searches have read much, and `afterMs` after the last create. */
+export function mergeSchedule(merge: () => void, afterMs = idleMs) {
   let pending = 0;
   let read = 0;
   let timer: Timer | undefined;
@@ -27,12 +18,14 @@ export function mergeSchedule(merge: () => void, afterMs = idleMs): MergeSchedul
   }
 
   return {
-    stored(persons) {
+    /** This instance stored `persons` more in the index. */
+    stored(persons: number) {
       pending += persons;
       if (pending >= maxPending) begin();
       else if (timer) timer.refresh();
       else timer = setTimeout(begin, afterMs);
     },
+    /** A search has read the pending list. */
     searched() {
       read += pending;
       if (read >= maxRead) begin();

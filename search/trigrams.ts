@@ -1,9 +1,3 @@
-type TrigramSample = {
-  learn(text: string): void;
-  /** A LIKE pattern that every text with `term` matches, and few others. */
-  pattern(term: string): string;
-};
-
 const sampleSize = 2000;
 const wholeUpTo = 8; // letters
 const maxTrigrams = 6;
@@ -17,7 +11,7 @@ const trigramAt = (text: string, at: number) =>
  * GIN reads the rows of every trigram in a pattern, however frequent. So the pattern of a long term has only its
  * rarest trigrams, in their order. An incomplete sample costs time, never a match.
  */
-export function trigramSample(): TrigramSample {
+export function trigramSample() {
   let persons = 0;
   let counts = new Map<number, number>();
 
@@ -28,7 +22,7 @@ export function trigramSample(): TrigramSample {
   }
 
   return {
-    learn(text) {
+    learn(text: string) {
       persons++;
       const trigrams = new Set<number>();
       for (let at = 0; at + 3 <= text.length; at++) trigrams.add(trigramAt(text, at));
@@ -40,7 +34,8 @@ export function trigramSample(): TrigramSample {
         [...counts].map(([trigram, n]) => [trigram, n >> 1] as const).filter(([, n]) => n > 0),
       );
     },
-    pattern(term) {
+    /** A LIKE pattern that every text with `term` matches, and few others. */
+    pattern(term: string): string {
       if (term.length <= wholeUpTo) return `%${term}%`;
       const remaining = countsIn(term);
       const chosen: number[] = [];
