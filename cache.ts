@@ -1,12 +1,4 @@
-/** A least-recently-used cache of texts, bounded in bytes. */
-export type Cache = {
-  get(key: string): string | undefined;
-  /** `get` without an effect on recency and counts. */
-  peek(key: string): string | undefined;
-  set(key: string, text: string): void;
-  /** `bytes` includes the overhead of each entry. */
-  stats(): { hits: number; misses: number; entries: number; bytes: number };
-};
+export type Cache = ReturnType<typeof lru>;
 
 // Measured on the heap with 36-character keys: Map entry, key and string headers.
 const overheadBytes = 176;
@@ -15,8 +7,11 @@ const twoByteCharacter = /[^\0-\xff]/;
 /** JavaScriptCore stores one byte per UTF-16 unit, or two if any needs it. */
 const sizeOf = (text: string) => overheadBytes + text.length * (twoByteCharacter.test(text) ? 2 : 1);
 
-/** Throws RangeError unless `maxBytes` is a positive integer. A text larger than the whole cache is not kept. */
-export function lru(maxBytes: number): Cache {
+/**
+ * A least-recently-used cache of texts, bounded in bytes. Throws RangeError unless `maxBytes` is a positive integer. A
+ * text larger than the whole cache is not kept.
+ */
+export function lru(maxBytes: number) {
   if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) {
     throw new RangeError(`maxBytes: expected a positive integer, got ${maxBytes}`);
   }
@@ -31,7 +26,7 @@ export function lru(maxBytes: number): Cache {
   }
 
   return {
-    get(key) {
+    get(key: string): string | undefined {
       const text = entries.get(key);
       if (text === undefined) {
         misses++;
@@ -42,8 +37,9 @@ export function lru(maxBytes: number): Cache {
       entries.set(key, text);
       return text;
     },
-    peek: (key) => entries.get(key),
-    set(key, text) {
+    /** `get` without an effect on recency and counts. */
+    peek: (key: string) => entries.get(key),
+    set(key: string, text: string): void {
       const old = entries.get(key);
       if (old !== undefined) remove(key, old);
       const size = sizeOf(text);
@@ -55,6 +51,7 @@ export function lru(maxBytes: number): Cache {
         remove(coldest, its);
       }
     },
+    /** `bytes` includes the overhead of each entry. */
     stats: () => ({ hits, misses, entries: entries.size, bytes }),
   };
 }

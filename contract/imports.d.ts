@@ -4,11 +4,7 @@ declare module "*.sql" {
 }
 
 // Imported as files: the path beside the bundle or inside the executable.
-declare module "swagger-ui-dist/swagger-ui.css" {
-  const path: string;
-  export default path;
-}
-declare module "swagger-ui-dist/swagger-ui-bundle.js" {
+declare module "swagger-ui-dist/*" {
   const path: string;
   export default path;
 }

@@ -18,37 +18,7 @@ const bodies = {
   "without one": { value: { apelido: "josé", nome: "José Roberto", nascimento: "2000-10-01", stack: null } },
 };
 
-// Exactly what the server answers: a test compares them.
-const noTerm = "expected one search term, not empty, percent-encoded UTF-8";
-const problems = {
-  400: {
-    "a wrong type": invalid(400, { "stack[1]": "expected a string, got a number" }),
-    "not JSON": problem(400, "the body is not JSON in valid UTF-8"),
-  },
-  "400 without a term": { "no term": invalid(400, { t: noTerm }) },
-  404: {
-    "unknown id": problem(404, `there is no person with the id ${idOf("nobody")}`),
-    "not an id": problem(404, "there is no such person: expected a UUID after /pessoas/"),
-  },
-  413: { "too large": problem(413, "expected a body of at most 65536 bytes") },
-  415: {
-    "another type": problem(415, "expected Content-Type: application/json"),
-    compressed: problem(415, "expected Content-Encoding: identity, got gzip"),
-  },
-  422: {
-    taken: invalid(422, { apelido: "is already taken" }, `/pessoas/${anaStored.id}`),
-    "invalid values": invalid(422, {
-      nome: "expected a string, got nothing",
-      "stack[0]": "expected 1 to 32 characters",
-    }),
-  },
-  500: { "a bug in the server": problem(500, "a bug in the server; it is logged") },
-  503: {
-    "no database": problem(503, "the database cannot be reached; send the same request again"),
-    "too many wait": problem(503, "too many requests are waiting; send the same request again"),
-  },
-};
-
+/** Exactly what the server answers: a test compares them. */
 function problem(status: number, detail: string, more: object = {}) {
   return { value: { type: "about:blank", title: STATUS_CODES[status], status, detail, ...more } };
 }
@@ -165,11 +135,19 @@ function document() {
               headers: { Location: header("The path of the person", `/pessoas/${anaStored.id}`) },
               content: json(ref("schemas/Pessoa"), anaStored),
             },
-            400: failure("Not a JSON object in UTF-8, or a member of a wrong type", problems[400]),
-            413: failure("A body over 64 KiB", problems[413]),
+            400: failure("Not a JSON object in UTF-8, or a member of a wrong type", {
+              "a wrong type": invalid(400, { "stack[1]": "expected a string, got a number" }),
+              "not JSON": problem(400, "the body is not JSON in valid UTF-8"),
+            }),
+            413: failure("A body over 64 KiB", {
+              "too large": problem(413, "expected a body of at most 65536 bytes"),
+            }),
             415: failure(
               "A Content-Type that is not JSON, or a Content-Encoding other than identity",
-              problems[415],
+              {
+                "another type": problem(415, "expected Content-Type: application/json"),
+                compressed: problem(415, "expected Content-Encoding: identity, got gzip"),
+              },
               {
                 "Accept-Encoding": {
                   ...header("The accepted coding, if the Content-Encoding was wrong", "identity"),
@@ -177,7 +155,13 @@ function document() {
                 },
               },
             ),
-            422: failure("A missing or invalid value, or a taken apelido", problems[422]),
+            422: failure("A missing or invalid value, or a taken apelido", {
+              taken: invalid(422, { apelido: "is already taken" }, `/pessoas/${anaStored.id}`),
+              "invalid values": invalid(422, {
+                nome: "expected a string, got nothing",
+                "stack[0]": "expected 1 to 32 characters",
+              }),
+            }),
             ...outages,
           },
         },
@@ -203,7 +187,9 @@ function document() {
               description: "Up to 50 persons with the term",
               content: json({ type: "array", maxItems: 50, items: ref("schemas/Pessoa") }, [anaStored]),
             },
-            400: failure("No term, or more than one", problems["400 without a term"]),
+            400: failure("No term, or more than one", {
+              "no term": invalid(400, { t: "expected one search term, not empty, percent-encoded UTF-8" }),
+            }),
             ...outages,
           },
         },
@@ -233,7 +219,10 @@ function document() {
               },
               content: json(ref("schemas/Pessoa"), anaStored),
             },
-            404: failure("No person has this id, or it is no UUID", problems[404]),
+            404: failure("No person has this id, or it is no UUID", {
+              "unknown id": problem(404, `there is no person with the id ${idOf("nobody")}`),
+              "not an id": problem(404, "there is no such person: expected a UUID after /pessoas/"),
+            }),
             ...outages,
           },
         },
@@ -272,10 +261,15 @@ function document() {
     components: {
       schemas: schemas(),
       responses: {
-        Failed: failure("A bug in the server, never a problem of the request", problems[500]),
+        Failed: failure("A bug in the server, never a problem of the request", {
+          "a bug in the server": problem(500, "a bug in the server; it is logged"),
+        }),
         Unavailable: failure(
           "The database cannot be reached in time, or too many requests are waiting",
-          problems[503],
+          {
+            "no database": problem(503, "the database cannot be reached; send the same request again"),
+            "too many wait": problem(503, "too many requests are waiting; send the same request again"),
+          },
           { "Retry-After": header("Seconds", "1") },
         ),
       },

@@ -26,15 +26,7 @@ export type BatchOptions = {
   onAbandoned(): void;
 };
 
-export type BatchStats = {
-  waiting: number;
-  inFlight: number;
-  oldestMs: number;
-  statements: number;
-  items: number;
-  connections: number;
-  busy: number;
-};
+export type BatchStats = ReturnType<ReturnType<typeof batches>["stats"]>;
 
 type Entry<I, O> = {
   item: I;
@@ -201,7 +193,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   return {
     submit,
     isFull,
-    stats(): BatchStats {
+    stats() {
       const since = oldest();
       return {
         waiting: queue.length,

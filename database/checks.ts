@@ -70,6 +70,10 @@ const needsSession =
 
 /** Before anything is created. Resolves with warnings. */
 export async function checkServer(sql: Pick<postgres.Sql, "unsafe">): Promise<string[]> {
+  type Server = Record<"encoding" | "path" | "fsync" | "fullPageWrites", string> & {
+    home: string | null;
+    standby: boolean;
+  };
   const [server] = await sql.unsafe<Server[]>(`
     select current_setting('server_encoding') as encoding, current_setting('search_path') as path,
       pg_is_in_recovery() as standby, current_setting('fsync') as fsync,
@@ -120,15 +124,6 @@ export async function checkRecovery(sql: Pick<postgres.Sql, "unsafe">, log: Log)
   log.info(`citus.recover_2pc_interval was ${found.shown}; now it is 1s`);
   return [];
 }
-
-type Server = {
-  encoding: string;
-  path: string;
-  home: string | null;
-  standby: boolean;
-  fsync: string;
-  fullPageWrites: string;
-};
 
 const tables: Record<string, Record<string, string>> = {
   pessoas: {

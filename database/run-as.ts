@@ -1,31 +1,25 @@
 import { existsSync, readFileSync } from "node:fs";
 import { chown, stat } from "node:fs/promises";
 
-type Runner = {
-  prefix: string[];
-  /** Owner of the command's files. */
-  uid: number;
-  give(folder: string): Promise<void>;
-};
-
 /**
  * PostgreSQL refuses to run as root. Root runs it as the owner of the cluster, or without one as postgres or nobody
  * (setpriv). If that user cannot enter a folder such as /root, it runs without root's rights in a user namespace
  * (unshare). Both tools belong to util-linux. Rejects without such a user.
  */
-export async function postgresRunner(
-  cluster: string,
-  paths: string[],
-  uid = process.getuid?.() ?? -1,
-): Promise<Runner> {
-  const asMyself = { prefix: [], uid, async give() {} };
+export async function postgresRunner(cluster: string, paths: string[], uid = process.getuid?.() ?? -1) {
+  /** `prefix` of a command, and `uid` of the owner of its files. */
+  const asMyself = { prefix: [] as string[], uid, give: async (_folder: string) => {} };
   if (uid !== 0) return asMyself;
   const owner = await stat(cluster).catch(() => undefined);
   const account = owner?.uid ? owner : accountFor(["postgres", "nobody"]);
   const drop = ["setpriv", `--reuid=${account.uid}`, `--regid=${account.gid}`, "--clear-groups"];
   const reaches = (path: string) => Bun.spawnSync([...drop, "test", "-x", path]).success;
   if (owner?.uid !== 0 && paths.every(reaches)) {
-    return { prefix: drop, uid: account.uid, give: (folder) => chown(folder, account.uid, account.gid) };
+    return {
+      prefix: drop,
+      uid: account.uid,
+      give: (folder: string) => chown(folder, account.uid, account.gid),
+    };
   }
   const numbers = [`--map-user=${account.uid}`, `--map-group=${account.gid}`];
   return { ...asMyself, prefix: ["unshare", "--user", ...numbers, "--"] };

@@ -18,9 +18,22 @@ export async function listen(settings: Settings, service: Service) {
   const server = await (SOCKET === undefined ? onPort(settings, service) : onSocket(SOCKET, service));
   return {
     url: SOCKET ?? server.url.href,
-    /** Sends new requests to the other instance. On a port there is none. */
+    /**
+     * Sends new requests to the other instance: nginx uses it when this file is gone. nginx has to close each
+     * connection: it might just be writing a POST, which it cannot repeat. On a port there is no other instance.
+     */
     async leave() {
-      if (SOCKET !== undefined) await leave(server, service, SOCKET);
+      if (SOCKET === undefined) return;
+      rmSync(SOCKET, { force: true });
+      server.reload({
+        ...options(service),
+        async fetch(request) {
+          const response = await service.handle(request);
+          response.headers.set("Connection", "close");
+          return response;
+        },
+      });
+      await Bun.sleep(upstreamKeepAliveMs * 1.5);
     },
     /** Resolves when all requests in flight are answered. */
     close: () => server.stop(),
@@ -46,12 +59,7 @@ async function onSocket(path: string, service: Service) {
   try {
     await removeStaleSocket(path);
     const server = Bun.serve({ ...options(service), unix: path });
-    try {
-      chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
-    } catch (error) {
-      await server.stop(true);
-      throw error;
-    }
+    chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
     return server;
   } catch (error) {
     if (error instanceof RangeError) throw error;
@@ -76,27 +84,6 @@ async function cannotListen(error: NodeJS.ErrnoException, host: string, port: nu
   const holder = listenerOf(port);
   const by = holder ? ` by ${holder.name} (pid ${holder.pid})` : "";
   return new RangeError(`PORT: port ${port} is in use${by}; stop that, or set another PORT`);
-}
-
-/**
- * nginx has to close each connection: it might just be writing a POST, which it cannot repeat. Without the file it
- * uses the other instance.
- */
-async function leave(
-  server: Bun.Server<undefined>,
-  { handle, failed }: Service,
-  socket: string,
-): Promise<void> {
-  rmSync(socket, { force: true });
-  server.reload({
-    async fetch(request) {
-      const response = await handle(request);
-      response.headers.set("Connection", "close");
-      return response;
-    },
-    error: failed,
-  });
-  await Bun.sleep(upstreamKeepAliveMs * 1.5);
 }
 
 /** A killed server's file blocks the next one. */
