@@ -1,6 +1,7 @@
 import { type Pessoa, toJson } from "./contract/pessoa.ts";
+import { addressOf } from "./database/address.ts";
 import { batches, Unavailable } from "./database/batch.ts";
-import { checkSessions, ignoredParameters } from "./database/checks.ts";
+import { checkSessions } from "./database/checks.ts";
 import { type ConnectionOptions, openConnections } from "./database/connections.ts";
 import { type Outcome, openInserts, probe, type Row, readStatement } from "./database/inserts.ts";
 import { migrate } from "./database/migration.ts";
@@ -42,8 +43,10 @@ export type Db = ReturnType<typeof openDb>;
 export function openDb(options: DbOptions) {
   const { url, readUrl, timeoutMs, searches: maxSearches, windowMs = 0, batchSize = 128 } = options;
   const { queueLimit = 4096, maxInMemory, cached = () => undefined } = options;
-  for (const warning of ignoredParameters({ DATABASE_URL: url, DATABASE_URL_READ: readUrl }))
-    log.warn(warning);
+  for (const [name, text] of Object.entries({ DATABASE_URL: url, DATABASE_URL_READ: readUrl })) {
+    const ignored = text === undefined ? [] : addressOf(text).ignored;
+    if (ignored.length > 0) log.warn(`${name}: ignored: ${ignored.join(", ")}`);
+  }
   const connections = openConnections({ url, readUrl, timeoutMs, searches: maxSearches });
   const { reads, searches, slow, isWorking, batchOptions } = connections;
   const closing = new AbortController();

@@ -6,14 +6,6 @@ import { within } from "./within.ts";
 
 export type Log = { info(message: string): void; warn(message: string): void };
 
-/** `urls`: by setting. */
-export function ignoredParameters(urls: Record<string, string | undefined>): string[] {
-  return Object.entries(urls).flatMap(([name, url]) => {
-    const { ignored } = url === undefined ? { ignored: [] } : addressOf(url);
-    return ignored.length > 0 ? [`${name}: ignored: ${ignored.join(", ")}`] : [];
-  });
-}
-
 /**
  * Rejects a pooler that keeps no session: there the process that answers is not the one that the driver knows. Rejects
  * with Unavailable after `gaveUp`.

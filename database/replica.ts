@@ -32,8 +32,9 @@ export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions) {
     return answer;
   }
 
-  function leaveOut(why: Error) {
-    if (up && !closed) report(`the replica is left out: ${reason(why)}`);
+  function leaveOut({ message, cause }: Error) {
+    const reason = cause instanceof Error ? cause.message : message;
+    if (up && !closed) report(`the replica is left out: ${reason}`);
     up = false;
     if (!closed) probe ??= setTimeout(tryAgain, probeMs);
   }
@@ -65,8 +66,4 @@ export function replica({ ask, timeoutMs, abandon, report }: ReplicaOptions) {
       clearTimeout(probe);
     },
   };
-}
-
-function reason({ message, cause }: Error): string {
-  return cause instanceof Error ? cause.message : message;
 }

@@ -2,8 +2,6 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 
-type Link = { source: string; target: string };
-
 /**
  * Creates missing links to PostgreSQL's shared libraries: the npm package's postinstall would, but Bun without
  * trustedDependencies skips it. Rejects with a message for people when `folder` is not writable.
@@ -11,7 +9,7 @@ type Link = { source: string; target: string };
 export async function linkLibraries(folder: string): Promise<void> {
   const list = join(folder, "native", "pg-symlinks.json");
   if (!existsSync(list)) return;
-  const links = JSON.parse(await readFile(list, "utf8")) as Link[];
+  const links = JSON.parse(await readFile(list, "utf8")) as { source: string; target: string }[];
   for (const { source, target } of links) {
     const path = join(folder, target);
     if (existsSync(path)) continue;

@@ -74,11 +74,9 @@ export async function main(
 
 /** Not SIGHUP where it is ignored, as under nohup. */
 function endingSignals(): NodeJS.Signals[] {
-  const status = "/proc/self/status";
-  const [, ignored = "0"] = existsSync(status)
-    ? (/^SigIgn:\s+(\w+)$/m.exec(readFileSync(status, "utf8")) ?? [])
-    : [];
-  return BigInt(`0x${ignored}`) & 1n
-    ? ["SIGTERM", "SIGINT", "SIGQUIT"]
-    : ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"];
+  const file = "/proc/self/status";
+  const status = existsSync(file) ? readFileSync(file, "utf8") : "";
+  const [, ignored = "0"] = /^SigIgn:\s+(\w+)$/m.exec(status) ?? [];
+  const isIgnored = (BigInt(`0x${ignored}`) & 1n) === 1n; // SIGHUP is number 1
+  return ["SIGTERM", "SIGINT", "SIGQUIT", ...(isIgnored ? [] : ["SIGHUP" as const])];
 }
