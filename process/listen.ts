@@ -59,7 +59,12 @@ async function onSocket(path: string, service: Service) {
   try {
     await removeStaleSocket(path);
     const server = Bun.serve({ ...options(service), unix: path });
-    chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
+    try {
+      chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
+    } catch (error) {
+      await server.stop(true);
+      throw error;
+    }
     return server;
   } catch (error) {
     if (error instanceof RangeError) throw error;

@@ -138,7 +138,7 @@ async function requireVersionOf(url: string, pgDump: string): Promise<void> {
 }
 
 async function serverVersion(url: string): Promise<number> {
-  const sql = connect(url, 1, "none");
+  const sql = connect(url, 1);
   try {
     const [row] = await sql<{ version: number }[]>`
       select current_setting('server_version_num')::int / 10000 as version`;
