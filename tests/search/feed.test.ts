@@ -138,6 +138,13 @@ test("persons are found although a crashed server reuses transaction ids", async
     for (const registry of both) expect(await registry.search("ninguem")).toEqual([]);
     const before = BigInt((await last())[0]?.tx);
     await signal("KILL", lost);
+    // Else the WAL writer would flush before the server ends it.
+    const answers = () =>
+      cluster.sql("select").then(
+        () => true,
+        () => false,
+      );
+    while (await answers());
     await signal("CONT", walWriter);
     const isGone = () =>
       cluster.sql(`select from pg_stat_activity where pid = ${lost}`).then(
