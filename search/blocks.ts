@@ -1,13 +1,12 @@
 /*
- * Blocks of the texts in memory. A search scans only blocks whose Bloom filter has all pieces, of two or four bytes,
- * of its term: of 350 blocks about ten for a whole apelido, one for an unknown term.
+ * Blocks of the texts in memory. A search scans only blocks whose Bloom filter has all pieces of its term, of two and of
+ * four bytes: the blocks with the term, and hardly any other one.
  */
 
 /** A block ends with the person that reaches this size. */
 export const blockBytes = 8192;
 const fourBits = 2 ** 14; // for pieces of four bytes: a full block sets three in ten
 const twoBits = 2 ** 13; // after them, for pieces of two bytes
-export const filterBytes = (fourBits + twoBits) / 8;
 
 function bitOfFour(piece: number): number {
   const mixed = Math.imul(piece, 0x9e3779b1);
@@ -19,43 +18,42 @@ function bitOfTwo(piece: number): number {
   return fourBits + ((mixed ^ (mixed >>> 15)) & (twoBits - 1));
 }
 
-/** Adds the pieces of `bytes` between `from` and `to` to the filter at offset `filter`. */
-export function addPieces(
-  filters: Uint8Array,
-  filter: number,
-  bytes: Uint8Array,
-  from: number,
-  to: number,
-): void {
+/** Calls `use` with the bit of each piece of `bytes` between `from` and `to`. */
+function eachBit(bytes: Uint8Array, from: number, to: number, use: (bit: number) => void) {
   let last = 0; // the last four bytes
   for (let at = from; at < to; at++) {
     last = (last << 8) | (bytes[at] as number);
-    if (at > from) set(filters, filter, bitOfTwo(last));
-    if (at >= from + 3) set(filters, filter, bitOfFour(last));
+    if (at > from) use(bitOfTwo(last));
+    if (at >= from + 3) use(bitOfFour(last));
   }
 }
 
-function set(filters: Uint8Array, filter: number, bit: number): void {
-  const at = filter + (bit >> 3);
-  filters[at] = (filters[at] as number) | (1 << (bit & 7));
-}
-
-/** The bits of the longest pieces of `term`, which every block with the term has set. Empty for a single byte. */
-export function bitsOf(term: Uint8Array): number[] {
-  const [length, bitOf] = term.length < 4 ? [2, bitOfTwo] : [4, bitOfFour];
-  const bits: number[] = [];
-  let last = 0;
-  for (let at = 0; at < term.length; at++) {
-    last = (last << 8) | (term[at] as number);
-    if (at >= length - 1) bits.push(bitOf(last));
-  }
-  return bits;
-}
-
-/** False when the block of the filter at offset `filter` cannot contain the term of `bits`. */
-export function mayContain(filters: Uint8Array, filter: number, bits: number[]): boolean {
-  for (const bit of bits) {
-    if (!((filters[filter + (bit >> 3)] as number) & (1 << (bit & 7)))) return false;
-  }
-  return true;
+/** Filters of 32 blocks share an array with one word for each bit: one read answers for all of them. */
+export function blockFilters() {
+  let groups: Uint32Array[] = [];
+  return {
+    /** Adds the pieces of `bytes` between `from` and `to`. */
+    add(block: number, bytes: Uint8Array, from: number, to: number): void {
+      groups[block >> 5] ??= new Uint32Array(fourBits + twoBits);
+      const words = groups[block >> 5] as Uint32Array;
+      const own = 1 << (block & 31);
+      eachBit(bytes, from, to, (bit) => {
+        words[bit] = (words[bit] as number) | own;
+      });
+    },
+    /** The blocks from `first` on that may contain `term`, in order. For a single byte also some that do not exist. */
+    *blocksOf(term: Uint8Array, first: number): Generator<number> {
+      const bits: number[] = []; // none for a single byte
+      eachBit(term, 0, term.length, (bit) => bits.push(bit));
+      for (let group = first >> 5; group < groups.length; group++) {
+        const words = groups[group] as Uint32Array;
+        let found = group === first >> 5 ? -1 << (first & 31) : -1;
+        for (const bit of bits) found &= words[bit] as number;
+        for (; found !== 0; found &= found - 1) yield group * 32 + 31 - Math.clz32(found & -found);
+      }
+    },
+    clear(): void {
+      groups = [];
+    },
+  };
 }

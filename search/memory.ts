@@ -1,4 +1,4 @@
-import { addPieces, bitsOf, blockBytes, filterBytes, mayContain } from "./blocks.ts";
+import { blockBytes, blockFilters } from "./blocks.ts";
 import { counter } from "./counter.ts";
 import { maxFound } from "./limits.ts";
 
@@ -27,8 +27,8 @@ export function openMemory() {
   let text: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let hits: Buffer = Buffer.allocUnsafeSlow(firstBytes);
   let starts = new Uint32Array(1024);
-  let filters: Buffer = Buffer.alloc(firstBytes);
-  let blocks: number[] = [];
+  let blocks: number[] = []; // where each begins
+  const filters = blockFilters();
   let used = 0;
   let persons = 0;
   let emptied = 0;
@@ -51,15 +51,6 @@ export function openMemory() {
   const personAt = (at: number) => lastUpTo(starts, persons, at);
   const blockAt = (at: number) => lastUpTo(blocks, blocks.length, at);
 
-  /** Offset of the filter for a text that begins at `at`. */
-  function filterFor(at: number): number {
-    if (blocks.length === 0 || at >= (blocks.at(-1) as number) + blockBytes) {
-      filters = grown(filters, blocks.length * filterBytes, filterBytes);
-      blocks.push(at);
-    }
-    return (blocks.length - 1) * filterBytes;
-  }
-
   function hitOf(person: number): Hit {
     const hit = hits.toString("latin1", person * hitBytes, (person + 1) * hitBytes);
     return { id: hit.slice(0, idBytes), ctid: hit.slice(idBytes).trimEnd() };
@@ -78,19 +69,18 @@ export function openMemory() {
       starts[persons] = used;
       hits.write(id + ctid.padEnd(hitBytes - idBytes), persons * hitBytes, "latin1");
       const end = used + text.write(fields, used);
-      const filter = filterFor(used); // before `addPieces`: it may replace `filters`
-      addPieces(filters, filter, text, used, end);
+      if (used >= (blocks.at(-1) ?? Number.NEGATIVE_INFINITY) + blockBytes) blocks.push(used);
+      filters.add(blocks.length - 1, text, used, end);
       used = end;
       persons++;
     },
     /** Up to 50 persons. `term`: lower case, without U+0000. `since`: only persons added later. */
     find(term: string, since: End = { at: 0, emptied }): Hit[] {
       const needle = Buffer.from(term);
-      const bits = bitsOf(needle);
       const start = since.emptied === emptied ? since.at : 0;
       const found = new Map<string, Hit>(); // a person may be in memory twice (feed.ts)
-      for (let block = blockAt(start); block < blocks.length; block++) {
-        if (!mayContain(filters, block * filterBytes, bits)) continue;
+      for (const block of filters.blocksOf(needle, blockAt(start))) {
+        if (block >= blocks.length) break;
         const all = text.subarray(0, blocks[block + 1] ?? used);
         for (let from = Math.max(start, blocks[block] as number); from < all.length; ) {
           const at = all.indexOf(needle, from);
@@ -112,7 +102,7 @@ export function openMemory() {
       [used, persons] = [0, 0];
       elements = counter(elementsKnown);
       blocks = [];
-      filters.fill(0);
+      filters.clear();
     },
     persons: () => persons,
     bytes: () => used,

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { addPieces, bitsOf, blockBytes, filterBytes, mayContain } from "../../search/blocks.ts";
+import { blockBytes, blockFilters } from "../../search/blocks.ts";
 import { maxFound } from "../../search/limits.ts";
 import { openMemory } from "../../search/memory.ts";
 import { lowerCased } from "../../search/text.ts";
@@ -82,15 +82,20 @@ test("after a clear no element is common", () => {
 });
 
 test("a block's filter accepts every piece of its texts, and under 1 % of other terms", () => {
-  const filters = new Uint8Array(2 * filterBytes);
+  const filters = blockFilters();
   const texts = Array.from({ length: blockBytes / 64 }, () => Buffer.from(crypto.randomUUID().slice(0, 32)));
-  for (const text of texts) addPieces(filters, filterBytes, text, 0, text.length);
+  const block = 37;
+  for (let earlier = 0; earlier < block; earlier++) filters.add(earlier, Buffer.of(), 0, 0);
+  for (const text of texts) filters.add(block, text, 0, text.length);
+  const blocksOf = (term: Buffer, first = 0) => [...filters.blocksOf(term, first)];
   for (const text of texts)
-    for (let length = 1; length <= 32; length++)
-      expect(mayContain(filters, filterBytes, bitsOf(text.subarray(32 - length)))).toBe(true);
-  expect(mayContain(filters, 0, bitsOf(Buffer.from("ab")))).toBe(false); // the other block is empty
-  const others = Array.from({ length: 1000 }, () => bitsOf(Buffer.from(crypto.randomUUID())));
-  expect(others.filter((bits) => mayContain(filters, filterBytes, bits)).length).toBeLessThan(10);
+    for (let length = 2; length <= 32; length++)
+      expect(blocksOf(text.subarray(32 - length))).toEqual([block]);
+  const [text = Buffer.of()] = texts;
+  expect([blocksOf(text, block), blocksOf(text, block + 1)]).toEqual([[block], []]);
+  expect(blocksOf(Buffer.from("a"), 31)).toEqual(Array.from({ length: 33 }, (_, i) => 31 + i));
+  const others = Array.from({ length: 1000 }, () => Buffer.from(crypto.randomUUID()));
+  expect(others.filter((term) => blocksOf(term).length > 0).length).toBeLessThan(10);
 });
 
 test("a search over many blocks finds every person, and since a mark only later ones", () => {
