@@ -43,33 +43,7 @@ export function topology(
     ...more,
   };
 
-  /** Resolves with the output of the command, rejects with its errors. `input` is its standard input. */
-  async function run(
-    args: string[],
-    options: { signal?: AbortSignal } = {},
-    input?: Iterable<string>,
-  ): Promise<string> {
-    const child = Bun.spawn(["docker", ...args], {
-      ...options,
-      cwd: root,
-      env,
-      stdin: input ? "pipe" : "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-    });
-    let fault = "";
-    const written =
-      child.stdin &&
-      input &&
-      write(child.stdin, input).catch((error: Error) => {
-        fault = error.message; // the process has ended early, or `input` has failed
-        child.kill();
-      });
-    const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text(), written]);
-    if ((await child.exited) !== 0)
-      throw new Error(`docker ${args.join(" ")}: ${problems.trim() || out.trim() || fault}`);
-    return out.trim();
-  }
+  const run = (args: string[], more: RunOptions = {}) => runDocker(args, { cwd: root, env, ...more });
   const docker = (...args: string[]) => {
     abandoned.throwIfAborted();
     return run(args, { signal: abandoned });
@@ -93,7 +67,7 @@ export function topology(
     /** Inserts these lines by COPY. */
     copyInto(table: string, lines: Iterable<string>): Promise<string> {
       abandoned.throwIfAborted();
-      return run([...psql, "-c", `copy ${table} from stdin`], { signal: abandoned }, lines);
+      return run([...psql, "-c", `copy ${table} from stdin`], { signal: abandoned, input: lines });
     },
     /** Runs `store`, which inserts persons directly, with more CPU than the limit. */
     async fill(store: () => Promise<unknown>): Promise<void> {
@@ -144,6 +118,38 @@ export function topology(
   };
 }
 
+type RunOptions = {
+  cwd?: string;
+  env?: Record<string, string | undefined>;
+  signal?: AbortSignal;
+  /** Whether the terminal's Ctrl-C does not reach it. */
+  detached?: boolean;
+  /** Its standard input. */
+  input?: Iterable<string>;
+};
+
+/** Runs docker. Resolves with its output, rejects with its errors. */
+export async function runDocker(args: string[], { input, ...options }: RunOptions): Promise<string> {
+  const child = Bun.spawn(["docker", ...args], {
+    ...options,
+    stdin: input ? "pipe" : "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  let fault = "";
+  const written =
+    child.stdin &&
+    input &&
+    write(child.stdin, input).catch((error: Error) => {
+      fault = error.message; // the process has ended early, or `input` has failed
+      child.kill();
+    });
+  const [out, problems] = await Promise.all([child.stdout.text(), child.stderr.text(), written]);
+  if ((await child.exited) !== 0)
+    throw new Error(`docker ${args.join(" ")}: ${problems.trim() || out.trim() || fault}`);
+  return out.trim();
+}
+
 async function write(sink: Bun.FileSink, lines: Iterable<string>): Promise<void> {
   let waiting = 0;
   for (const line of lines) {
@@ -153,9 +159,9 @@ async function write(sink: Bun.FileSink, lines: Iterable<string>): Promise<void>
   await sink.end();
 }
 
-/** A free port, on all addresses. */
-export function freePort(): number {
-  const listener = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
+/** A free port, on all addresses: this one, if given. Throws where it is taken. */
+export function freePort(wanted = 0): number {
+  const listener = Bun.listen({ hostname: "0.0.0.0", port: wanted, socket: { data() {} } });
   const { port } = listener;
   listener.stop(true);
   return port;
