@@ -1,18 +1,10 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { numberOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
+import { namedOf, numberOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { judgeDurability, judgeRace, judgeRules } from "./judge/checks.ts";
-import { runLoad } from "./judge/load.ts";
-import { type Options, type Project, project } from "./judge/project.ts";
-import {
-  costOf,
-  type Judged,
-  renderMarkdown,
-  renderReport,
-  type SectionName,
-  scoreOf,
-  sections,
-} from "./judge/report.ts";
+import { limitsOf, runLoad, scoreOf } from "./judge/load.ts";
+import { project } from "./judge/project.ts";
+import { type Judged, renderMarkdown, renderReport, type SectionName, sections } from "./judge/report.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 
 const usage = `Usage: bun run judge [OPTIONS] [DIR ...]
@@ -33,7 +25,7 @@ volumes. Prints a table in Markdown, and leaves report.html, result.json and tab
   --only LIST        these sections (default: all); rules, race and durable run in the first round only
   --rounds N         the load N times, in alternation: A B A B; the table has medians (default 1)
   --budget CPUS      the load once more with less CPU
-  --gatling DIR      the load by the Gatling that install-gatling.sh put there
+  --gatling DIR      the load by this Gatling: DIR/gatling-3.9.5 after install-gatling.sh DIR
   --port N           where the API listens (default 9999)
   --direct           the load goes past docker-proxy, to the container that publishes the port
   --project NAME     name of the compose project while it is judged (default judge-<process>)
@@ -46,26 +38,26 @@ volumes. Prints a table in Markdown, and leaves report.html, result.json and tab
 
 Exit code: 0 judged, and as expected; 1 not as expected; 2 an entry could not be judged. Needs Docker with Compose.`;
 
-const namesOf = (option: string, list: string): SectionName[] =>
-  list.split(",").map((name) => {
-    const section = sections.find((each) => each === name.trim());
-    if (section) return section;
-    throw new RangeError(`--${option}: expected ${sections.join(", ")}, got "${name}"`);
-  });
+const composeFiles = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
-async function main(): Promise<void> {
+/** The names of sections in a list. */
+const namesOf = (option: string, list: string | undefined): SectionName[] =>
+  namedOf(option, sections, list?.split(",") ?? []).map(({ name }) => name);
+
+function readOptions() {
   const text = { type: "string" } as const;
   const texts = { type: "string", multiple: true, default: [] as string[] } as const;
-  const given = readArguments(
+  const flag = { type: "boolean", default: false } as const;
+  return readArguments(
     usage,
     {
-      short: { type: "boolean", default: false },
-      only: { ...text, default: sections.join() },
+      short: flag,
+      only: text,
       rounds: { ...text, default: "1" },
       budget: text,
       gatling: text,
-      direct: { type: "boolean", default: false },
       port: { ...text, default: "9999" },
+      direct: flag,
       project: text,
       file: texts,
       env: texts,
@@ -74,148 +66,109 @@ async function main(): Promise<void> {
       expect: text,
       out: text,
     },
-    ({ direct, port, project, file, env, api, db, ...values }, folders) => {
-      const isPair = (pair: string) => /^\w+=/.test(pair);
-      const wrong = env.find((pair) => !isPair(pair));
+    ({ only, expect, rounds, budget, port, gatling, env, ...values }, given) => {
+      const wrong = env.find((pair) => !/^\w+=/.test(pair));
       if (wrong !== undefined) throw new RangeError(`--env: expected NAME=VALUE, got "${wrong}"`);
-      const missing = folders.find((folder) => !existsSync(folder));
-      if (missing !== undefined) throw new RangeError(`there is no folder ${missing}`);
-      const pairs = env.map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]);
-      const options: Options = {
-        port: wholeOf("port", port, 1, 65_535),
-        direct,
-        project,
-        files: file,
-        env: Object.fromEntries(pairs),
-        api,
-        db,
-      };
+      const folders = (given.length > 0 ? given : [join(import.meta.dir, "..")]).map((each) => resolve(each));
+      // Compose would go on to look for them in the folders above.
+      const files = values.file.length > 0 ? values.file : composeFiles;
+      const bare = folders.find((folder) => !files.some((file) => existsSync(resolve(folder, file))));
+      if (bare !== undefined) throw new RangeError(`there is no compose file in ${bare}`);
+      if (gatling !== undefined && !existsSync(join(gatling, "bin", "gatling.sh")))
+        throw new RangeError(`--gatling: there is no bin/gatling.sh in ${gatling}`);
       return {
-        options,
-        folders: (folders.length > 0 ? folders : [join(import.meta.dir, "..")]).map((folder) =>
-          resolve(folder),
-        ),
-        only: namesOf("only", values.only),
-        expect: values.expect === undefined ? [] : namesOf("expect", values.expect),
-        rounds: wholeOf("rounds", values.rounds, 1, 100),
-        budget: values.budget === undefined ? undefined : numberOf("budget", values.budget, 0.01, 100),
-        gatling: values.gatling && resolve(values.gatling),
-        short: values.short,
-        out: values.out,
+        ...values,
+        folders,
+        only: only === undefined ? sections.map(({ name }) => name) : namesOf("only", only),
+        expect: namesOf("expect", expect),
+        rounds: wholeOf("rounds", rounds, 1, 100),
+        budget: budget === undefined ? undefined : numberOf("budget", budget, 0.01, 100),
+        port: wholeOf("port", port, 1, 65_535),
+        gatling: gatling && resolve(gatling),
+        env: Object.fromEntries(env.map((pair) => pair.split(/=(.*)/s, 2))) as Record<string, string>,
       };
     },
     100,
   );
-  const { folders, only, rounds, budget, short } = given;
-  const load = { scale: short ? 45 / 205 : 1, gatling: given.gatling };
-  const rule = `The contest's load${short ? ", shortened to 45 s" : ""}, by ${given.gatling ? "Gatling" : "the generator of stress-test/load"}: each valid person is stored, and no request fails.`;
-  const abandoned = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.on(signal, () => abandoned.abort(new Error(`interrupted by ${signal}`)));
-  }
-  const { signal } = abandoned;
-  const entries: Judged[] = folders.map((folder) => ({ name: basename(folder), sections: {}, loads: [] }));
+}
+export type Options = ReturnType<typeof readOptions>;
 
-  /** One start of an entry: up, `judge`, down. */
-  async function once(
-    nth: number,
-    step: string,
-    judge: (made: Project, entry: Judged) => Promise<void>,
-    scaled?: number,
-  ) {
-    const [entry, folder] = [entries[nth] as Judged, folders[nth] as string];
+async function main(): Promise<void> {
+  const options = readOptions();
+  const { folders, only, rounds, budget, short, gatling, expect } = options;
+  const wants = (...names: SectionName[]) => names.some((name) => only.includes(name));
+  const rule = `The contest's load${short ? ", shortened to 45 s" : ""}, by ${gatling ? "Gatling" : "the generator of stress-test/load"}: each valid person is stored, and no request fails.`;
+  const abandoned = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.on(signal, () => {
+      console.error(`interrupted by ${signal}: what was started is removed first`);
+      abandoned.abort(new Error(`interrupted by ${signal}`));
+    });
+  process.on("uncaughtException", (error) => abandoned.abort(error));
+  const { signal } = abandoned;
+  const entries = folders.map((folder): Judged => ({ name: basename(folder), sections: {}, loads: [] }));
+
+  const judges = Object.entries({ race: judgeRace, durable: judgeDurability, rules: judgeRules });
+
+  /** One start of one entry: up, judged, down. */
+  async function once(nth: number, round: number, cpus?: number): Promise<void> {
+    const entry = entries[nth] as Judged;
     if (entry.error !== undefined || signal.aborted) return;
-    const made = project(folder, given.options, signal);
-    let started = false;
-    tell(entry, step);
+    const tell = (text: string) => console.error(`${emphasised(entry.name)}: ${text}`);
+    const made = project(folders[nth] as string, options, signal);
     try {
-      await made.up(scaled, () => {
-        started = true;
-      });
-      await judge(made, entry);
+      tell(
+        cpus ? `starting, for ${cpus} CPUs` : `starting${rounds > 1 ? `, round ${round} of ${rounds}` : ""}`,
+      );
+      await made.up();
+      if (cpus) await made.limit(cpus);
+      if (wants("score", "cost") || cpus) {
+        tell(`the contest's load, ${short ? 45 : 205} s`);
+        const run = await runLoad(made, options);
+        if (cpus)
+          entry.sections.budget = scoreOf([run], `${rule} All containers together have ${cpus} CPUs.`);
+        else entry.loads.push(run);
+      }
+      for (const [name, judge] of judges as [keyof Judged["sections"], typeof judgeRace][]) {
+        if (round > 1 || cpus || !wants(name)) continue;
+        tell(name);
+        entry.sections[name] = await judge(made);
+        tell(`${name}: ${entry.sections[name].figure}`);
+      }
     } catch (error) {
       // Of a container that has ended, everything else is only a consequence.
-      const reason = signal.aborted
-        ? error
-        : await made.failing().then(
-            () => error,
-            (failed: unknown) => failed,
-          );
-      entry.error = (reason as Error).message;
-      tell(entry, entry.error);
+      const reason = await (signal.aborted ? undefined : made.failing().catch((failed) => failed));
+      entry.error = ((reason ?? error) as Error).message;
+      tell(entry.error);
     } finally {
-      if (started) await made.down();
+      await made.down();
     }
   }
-  const wants = (name: SectionName) => only.includes(name);
-  for (let round = 1; round <= rounds; round++) {
-    for (const nth of entries.keys()) {
-      await once(
-        nth,
-        rounds > 1 ? `round ${round} of ${rounds}, starting` : "starting",
-        async (made, entry) => {
-          if (wants("score") || wants("cost")) {
-            tell(entry, `the contest's load, ${short ? 45 : 205} s`);
-            entry.loads.push(await runLoad(made, load, signal));
-          }
-          if (round > 1) return;
-          for (const [name, judge] of [
-            ["race", judgeRace],
-            ["durable", judgeDurability],
-            ["rules", judgeRules],
-          ] as const) {
-            if (!wants(name)) continue;
-            tell(entry, name);
-            entry.sections[name] = await judge(made, signal);
-            tell(entry, `${name}: ${entry.sections[name].figure}`);
-          }
-        },
-      );
-    }
-  }
-  for (const [nth, { loads, sections }] of entries.entries()) {
-    if (loads.length > 0 && wants("score")) sections.score = scoreOf(loads, rule);
-    if (loads.length > 0 && wants("cost")) sections.cost = costOf(loads);
-    if (budget === undefined || !wants("budget")) continue;
-    const step = `the contest's load with ${budget} CPUs`;
-    await once(
-      nth,
-      step,
-      async (made) => {
-        sections.budget = scoreOf(
-          [await runLoad(made, load, signal)],
-          `${rule} All containers together have ${budget} CPUs.`,
-        );
-      },
-      budget,
-    );
+  const times = wants("score", "cost") ? rounds : wants("rules", "race", "durable") ? 1 : 0;
+  for (let round = 1; round <= times; round++) for (const nth of entries.keys()) await once(nth, round);
+  if (budget && wants("budget")) for (const nth of entries.keys()) await once(nth, 1, budget);
+  for (const { loads, sections } of entries) {
+    if (loads[0] && wants("score")) sections.score = scoreOf(loads, rule);
+    if (loads[0] && wants("cost")) sections.cost = limitsOf(loads[0]);
   }
   signal.throwIfAborted();
 
   const at = new Date().toISOString();
-  const out =
-    given.out ??
-    join(import.meta.dir, "user-files", "results", `judge-${at.replaceAll(/\W/g, "").slice(0, 15)}`);
+  const name = `judge-${at.replaceAll(/\W/g, "").slice(0, 15)}`;
+  const out = options.out ?? join(import.meta.dir, "user-files", "results", name);
   const machine = describeMachine();
-  const command = `bun run judge ${process.argv.slice(2).join(" ")}`.trim();
-  const json = entries.map(({ loads, ...entry }) => ({
-    ...entry,
-    loads: loads.map(({ requests, samples, ...run }) => run),
-  }));
-  const markdown = renderMarkdown(entries);
-  await Bun.write(
-    join(out, "report.html"),
-    renderReport(entries, { at, machine: nameMachine(machine), command }),
-  );
-  await Bun.write(
-    join(out, "result.json"),
-    `${JSON.stringify({ at, machine, command, entries: json }, null, 2)}\n`,
-  );
-  await Bun.write(join(out, "table.md"), `${markdown}\n`);
-  console.log(markdown);
+  const meta = { at, command: `bun run judge ${process.argv.slice(2).join(" ")}`.trim() };
+  const json = entries.map(({ loads, ...entry }) => {
+    return { ...entry, loads: loads.map(({ requests, samples, ...run }) => run) };
+  });
+  const page = renderReport(entries, { ...meta, machine: nameMachine(machine) });
+  await Bun.write(join(out, "report.html"), page);
+  await Bun.write(join(out, "result.json"), JSON.stringify({ ...meta, machine, entries: json }, null, 2));
+  await Bun.write(join(out, "table.md"), `${renderMarkdown(entries)}\n`);
+  console.log(renderMarkdown(entries));
   console.error(`\nReport: ${join(out, "report.html")}`);
   const unexpected = entries.flatMap(({ name, sections }) =>
-    given.expect
+    expect
       .filter((section) => sections[section]?.verdict !== "right")
       .map((section) => `${name}: ${section} is not right`),
   );
@@ -224,9 +177,7 @@ async function main(): Promise<void> {
   process.exit(entries.some(({ error }) => error !== undefined) ? 2 : unexpected.length > 0 ? 1 : 0);
 }
 
-function tell({ name }: Judged, text: string) {
-  const paint = process.stderr.isTTY && process.env.NO_COLOR === undefined;
-  console.error(`${paint ? `\x1b[1m${name}\x1b[0m` : name}: ${text}`);
-}
+const isColored = process.stderr.isTTY && process.env.NO_COLOR === undefined;
+const emphasised = (text: string) => (isColored ? `\x1b[1m${text}\x1b[0m` : text);
 
 if (import.meta.main) await runScript(main);

@@ -1,211 +1,146 @@
-import { join } from "node:path";
-import { expectedFor, type Row } from "../data/contract.ts";
+import { cpus } from "node:os";
+import { expectedFor } from "../data/contract.ts";
 import { generate, randomFrom } from "../data/payloads.ts";
-import { ramp } from "../load/arrivals.ts";
+import type { Options } from "../judge.ts";
+import { contestArrivals } from "../load/arrivals.ts";
 import { generator } from "../load/generator.ts";
 import { contestUsers, searchWithoutTerm } from "../load/requests.ts";
 import { faultsOf, latenciesOf } from "../load/results.ts";
-import { get } from "../measure/audit.ts";
-import { readLog } from "../measure/gatling.ts";
-import { type Latency, round, type Timed } from "../measure/statistics.ts";
+import { mebibytes, number } from "../measure/format.ts";
+import { type ContestLoad, type LoadResult, runGatling } from "../measure/gatling.ts";
+import { busySeconds, proxySeconds } from "../measure/machine.ts";
+import { round, spreadOf } from "../measure/statistics.ts";
 import { peakOfAll, type Sample, type ServiceUse, startSampling, sumUsage } from "../measure/usage.ts";
-import type { Verdict } from "../measure/verdict.ts";
-import { busySeconds, type Project, proxySeconds, within } from "./project.ts";
+import type { Project } from "./project.ts";
+import { type Evidence, type Section, sectionOf } from "./section.ts";
+
+// The contest's own simulation takes these for any payload. The count says who was right.
+const accept = [201, 400, 422];
 
 /** One run of the contest's load. */
-export type LoadRun = {
-  seconds: number;
-  /** Persons stored, and the maximum for what was sent. */
-  stored: number;
-  maximum: number;
-  /** Persons that the count lacked when the last answer was there, and seconds until it was complete. */
-  late: { persons: number; seconds: number };
-  failed: number;
-  /** What was wrong with answers, and how often. */
-  faults: Record<string, number>;
-  /** Milliseconds, by kind. */
-  latencies: Record<string, Latency>;
-  /** Null where the cgroups cannot be read. */
-  cost: Cost | null;
-  requests: Timed[];
-  samples: Sample[];
-};
-export type Cost = {
-  /** All containers together. */
-  cpuS: number;
-  throttledS: number;
-  peakBytes: number;
-  services: Record<string, ServiceUse>;
-  proxyS: number;
-  /** CPU-seconds of what was neither the entry nor what loads it, in % of all CPUs: a busy neighbour, and the kernel. */
-  othersPercent: number;
-};
+export type LoadRun = Awaited<ReturnType<typeof runLoad>>;
 
-/** The contest's shape, every duration times `scale`: creates, searches, and searches without t. */
-function usersOf(rows: readonly Row[], terms: readonly string[], scale: number) {
-  // The contest's own simulation takes 201, 400 and 422 for any payload. The count says who was right.
-  const anyAnswer = rows.map(({ payload }) => ({ payload, accept: [201, 400, 422] }));
-  const makers = contestUsers(anyAnswer, terms, randomFrom(1), () => "");
-  const phases = (...all: [from: number, to: number, seconds: number][]) => {
-    let startMs = 0;
-    return all.flatMap(([from, to, seconds]) => {
-      const at = startMs;
-      startMs += seconds * scale * 1000;
-      return ramp(from, to, seconds * scale).map((ms) => at + ms);
-    });
+/** Runs the contest's load on an empty store, by Gatling or by the generator. */
+export async function runLoad(made: Project, { short, gatling, port }: Options) {
+  const { signal } = made;
+  const scale = short ? 45 / 205 : 1;
+  const { rows, terms } = generate(1, 54_700, 5000);
+  const load = {
+    url: await made.loadUrl(),
+    rows: rows.map(({ payload }) => ({ payload, accept })),
+    terms,
+    scale,
+    signal,
   };
-  const due = {
-    create: phases([2, 2, 10], [5, 5, 15], [6, 600, 180]),
-    search: phases([2, 2, 25], [6, 100, 180]),
-    "search without t": phases([2, 2, 25], [6, 40, 180]),
-  };
-  const users = Object.entries(due)
-    .flatMap(([kind, times]) => times.map((ms) => ({ ms, kind: kind as keyof typeof due })))
-    .sort((a, b) => a.ms - b.ms);
-  return {
-    arrivals: users.map(({ ms }) => ms),
-    requests: users.map(({ kind }) => makers[kind]()),
-    creates: due.create.length,
-  };
-}
-
-/** Runs the load on an empty store, by Gatling in `gatling` or by the generator; `scale` shortens it. */
-export async function runLoad(
-  made: Project,
-  { scale, gatling }: { scale: number; gatling: string | undefined },
-  signal: AbortSignal,
-): Promise<LoadRun> {
-  const { name, port } = made;
-  const url = await made.loadUrl();
+  await warmUp(load.url);
+  const before = await made.count();
   const samples: Sample[] = [];
-  await warmUp(url, signal);
-  const countBefore = await countOf(url);
-  const sampling = await startSampling(name, 1000, (sample) => samples.push(sample)).catch((error: Error) => {
-    console.error(`CPU and memory are not measured: ${error.message}`);
-    return undefined;
-  });
-  const [busy, own, proxy, startMs] = [
-    busySeconds(),
-    process.cpuUsage(),
-    await proxySeconds(port),
-    performance.now(),
-  ];
-  const sent = await (gatling === undefined
-    ? byGenerator(url, scale, signal)
-    : byGatling(url, scale, gatling, signal));
-  const atEnd = (await countOf(url)) - countBefore;
-  const endMs = performance.now();
+  const sampling = await startSampling(made.name, 1000, (sample) => samples.push(sample)).catch(
+    ({ message }: Error) => console.error(`CPU and memory are not measured: ${message}`),
+  );
+  const [busyS, proxyS, startMs] = [busySeconds(), await proxySeconds(port), performance.now()];
+  const { requests, faults, cpuS } = await (gatling ? runGatling(gatling, load) : runGenerator(load));
+  const seconds = (performance.now() - startMs) / 1000;
+  const used = { all: busySeconds() - busyS, proxy: (await proxySeconds(port)) - proxyS };
+  const atEnd = await made.count();
   await sampling?.stop();
-  const services = sumUsage(samples);
-  const sum = (key: "userS" | "systemS" | "throttledS") =>
-    Object.values(services).reduce((all, use) => all + use[key], 0);
-  const cpuS = sum("userS") + sum("systemS");
-  const proxyS = (await proxySeconds(port)) - proxy;
-  const { user, system } = process.cpuUsage(own);
-  const others = busySeconds() - busy - cpuS - proxyS - (user + system) / 1e6 - sent.generatorS;
-  const seconds = (endMs - startMs) / 1000;
 
-  let [stored, sinceMs] = [atEnd, endMs];
-  await within(120_000, signal, async () => {
-    const now = (await countOf(url)) - countBefore;
-    if (now !== stored) [stored, sinceMs] = [now, performance.now()];
-    return now >= sent.maximum || performance.now() - sinceMs > 12_000 || undefined;
-  });
-  const { requests, maximum, faults, latencies } = sent;
+  const maximum = expectedFor(rows, requests.filter(({ kind }) => kind === "create").length)[201];
+  const { count, ms } = await made.counted(before + maximum);
+  const services = sumUsage(samples);
+  const sum = (of: (use: ServiceUse) => number) =>
+    Object.values(services).reduce((all, use) => all + of(use), 0);
+  const entryS = sum(({ userS, systemS }) => userS + systemS);
+  const othersS = Math.max(0, used.all - used.proxy - entryS - cpuS);
   return {
     seconds,
-    stored,
+    stored: count - before,
     maximum,
+    /** Persons that the count lacked when the last answer was there, and seconds until it was complete. */
+    late: { persons: count - atEnd, seconds: round(ms / 1000, 1) },
+    failed: requests.filter(({ failed }) => failed).length,
     faults,
-    latencies,
+    latencies: latenciesOf(requests),
+    /** Null where the cgroups cannot be read. */
+    cost: sampling
+      ? {
+          services,
+          cpuS: entryS,
+          throttledS: sum(({ throttledS }) => throttledS),
+          peakBytes: peakOfAll(samples) ?? 0,
+          proxyS: used.proxy,
+          /** Of all CPUs, what neither the entry nor its load used: a busy neighbour, and the kernel. */
+          othersPercent: (100 * othersS) / (seconds * cpus().length),
+        }
+      : null,
     requests,
     samples,
-    failed: requests.filter(({ failed }) => failed).length,
-    late: { persons: stored - atEnd, seconds: round((sinceMs - endMs) / 1000, 1) },
-    cost:
-      sampling === undefined
-        ? null
-        : {
-            cpuS,
-            services,
-            proxyS,
-            throttledS: sum("throttledS"),
-            peakBytes: peakOfAll(samples) ?? 0,
-            othersPercent: Math.max(0, (100 * others) / (seconds * navigator.hardwareConcurrency)),
-          },
   };
 }
 
 /** The same for each entry: two seconds of requests that store nothing, and one of rest. */
-async function warmUp(url: string, signal: AbortSignal) {
+async function warmUp(url: string): Promise<void> {
   const load = generator({ url, connections: 8 });
   await load.closed({ users: 8, seconds: 2, next: () => searchWithoutTerm() }).answered;
   load.close();
-  signal.throwIfAborted();
   await Bun.sleep(1000);
 }
 
-async function countOf(url: string): Promise<number> {
-  const { status, body } = await get(url, "/contagem-pessoas");
-  if (status < 200 || status > 299) throw new Error(`GET /contagem-pessoas answers ${status || body}`);
-  return Number(body);
-}
-
-type Sent = Pick<LoadRun, "requests" | "maximum" | "faults" | "latencies"> & { generatorS: number };
-
-async function byGenerator(url: string, scale: number, signal: AbortSignal): Promise<Sent> {
-  const { rows, terms } = generate(1, 54_700, 5000);
-  const { arrivals, requests, creates } = usersOf(rows, terms, scale);
+async function runGenerator({ url, rows, terms, scale, signal }: ContestLoad): Promise<LoadResult> {
+  const users = contestUsers(rows, terms, randomFrom(1), () => "");
   const load = generator({ url, connectionPerUser: true, timeoutMs: 60_000 });
-  const stop = () => load.close();
-  signal.addEventListener("abort", stop);
+  signal.addEventListener("abort", load.close);
   await load.warm();
-  let nth = 0;
+  const before = process.cpuUsage();
+  const arrivals = contestArrivals(scale);
+  const kinds = arrivals.map(({ kind }) => kind).values();
   const { answered, results } = load.open({
-    arrivals,
-    next: () => requests[nth++] as (typeof requests)[number],
+    arrivals: arrivals.map(({ ms }) => ms),
+    next: () => users[kinds.next().value as keyof typeof users](),
   });
   await answered;
-  signal.removeEventListener("abort", stop);
+  const { user, system } = process.cpuUsage(before);
+  signal.removeEventListener("abort", load.close);
   load.close();
   signal.throwIfAborted();
-  const timed = results.map(({ kind, dueMs, ms, fault }): Timed => {
+  const requests = results.map(({ kind, dueMs, ms, fault }) => {
     return { kind, startMs: performance.timeOrigin + dueMs, ms, failed: fault !== "" };
   });
-  return {
-    requests: timed,
-    maximum: expectedFor(rows, creates)[201],
-    faults: faultsOf(results),
-    latencies: latenciesOf(results),
-    generatorS: 0, // in this process
-  };
+  return { requests, faults: faultsOf(results), cpuS: (user + system) / 1e6 };
 }
 
-/** By run-test.sh, whose verdict and log are read. */
-async function byGatling(url: string, scale: number, gatling: string, signal: AbortSignal): Promise<Sent> {
-  const child = Bun.spawn(
-    [join(import.meta.dir, "..", "run-test.sh"), "--not-empty", "--seconds-scale", String(scale), gatling],
-    {
-      env: { ...process.env, BASE_URL: url, READY_PATH: "/contagem-pessoas", COMPOSE_PROJECT_NAME: "" },
-      signal,
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-    },
-  );
-  const [, said] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-  const [, folder] = /Gatling's report: (.*)\/index\.html/.exec(said) ?? [];
-  if (folder === undefined) throw new Error(`run-test.sh: ${said.trim().split("\n").at(-1)}`);
-  const { requests, failures } = readLog(await Bun.file(join(folder, "simulation.log")).text());
-  const verdict = (await Bun.file(join(folder, "verdict.json")).json()) as Verdict;
-  const { cpuTime } = child.resourceUsage() as { cpuTime: { total: bigint | number } };
-  return {
-    requests,
-    maximum: verdict.count.maximum,
-    faults: Object.fromEntries(
-      failures.map(({ request, message, times }) => [`${request}: ${message}`, times]),
-    ),
-    latencies: verdict.requests,
-    generatorS: Number(cpuTime.total) / 1e6,
-  };
+/** Whether all persons are stored, and no request failed. */
+export function scoreOf(runs: readonly LoadRun[], rule: string): Section {
+  const evidence = runs.map(({ stored, maximum, failed, requests, faults, late }, nth): Evidence => {
+    const reasons = Object.entries(faults).map(([fault, times]) => `${number(times)} × ${fault}`);
+    if (late.persons > 0) reasons.unshift(`${number(late.persons)} counted ${late.seconds} s late`);
+    return {
+      rule: `round ${nth + 1}`,
+      outcome: stored === maximum && failed === 0 ? "right" : "wrong",
+      request: `${number(requests.length)} requests`,
+      expected: `${number(maximum)} persons, nothing failed`,
+      got: [`${number(stored)} persons, ${number(failed)} failed`, ...reasons.slice(0, 5)].join("; "),
+    };
+  });
+  const share = spreadOf(runs.map(({ stored, maximum }) => (100 * stored) / maximum)).median;
+  const failed = spreadOf(runs.map(({ failed }) => failed)).median;
+  return sectionOf(rule, evidence, `${share.toFixed(1)} %, ${number(failed)} failed`);
+}
+
+/** Whether the limits are the contest's. */
+export function limitsOf({ cost }: LoadRun): Section {
+  const rule = "All containers together may use 1.5 CPUs and 3 GB.";
+  if (!cost) return { verdict: "not judged", figure: "not measured", rule, evidence: [] };
+  const services = Object.entries(cost.services);
+  const sum = (key: "cpuLimit" | "memoryLimitBytes") =>
+    services.reduce((all, [, use]) => all + (use[key] ?? Number.POSITIVE_INFINITY), 0);
+  const [cpus, bytes] = [sum("cpuLimit"), sum("memoryLimitBytes")];
+  const outcome = cpus <= 1.5 + 1e-6 && bytes <= 3 * 2 ** 30 ? "right" : "wrong";
+  const unlimited = services.filter(([, use]) => use.cpuLimit === null || use.memoryLimitBytes === null);
+  const got =
+    unlimited.length > 0
+      ? `none for ${unlimited.map(([name]) => name).join(", ")}`
+      : `${cpus.toFixed(2)} CPUs, ${mebibytes(bytes)} MiB`;
+  const expected = "1.5 CPUs, 3072.0 MiB";
+  return sectionOf(rule, [{ rule: "limits", outcome, request: "", expected, got }], got);
 }

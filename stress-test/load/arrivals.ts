@@ -27,3 +27,22 @@ export function ramp(from: number, to: number, seconds: number): number[] {
     return (growth === 0 ? nth / from : (2 * nth) / (from + root)) * 1000;
   });
 }
+
+/** The contest's users in the order of their arrival, every duration times `scale`. */
+export function contestArrivals(scale: number) {
+  const phases = (...all: [from: number, to: number, seconds: number][]) => {
+    let startMs = 0;
+    return all.flatMap(([from, to, seconds]) => {
+      const at = startMs;
+      startMs += seconds * scale * 1000;
+      return ramp(from, to, seconds * scale).map((ms) => at + ms);
+    });
+  };
+  const due = {
+    create: phases([2, 2, 10], [5, 5, 15], [6, 600, 180]),
+    search: phases([2, 2, 25], [6, 100, 180]),
+    "search without t": phases([2, 2, 25], [6, 40, 180]),
+  };
+  const kinds = Object.keys(due) as (keyof typeof due)[];
+  return kinds.flatMap((kind) => due[kind].map((ms) => ({ kind, ms }))).sort((a, b) => a.ms - b.ms);
+}

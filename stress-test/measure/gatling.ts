@@ -1,3 +1,7 @@
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { payloadsFile, termsFile } from "../data/payloads.ts";
 import type { Timed } from "./statistics.ts";
 
 /** Requests of one kind that failed for the same reason, with one message in full. */
@@ -65,4 +69,58 @@ export function readCreated(text: string): Created[] {
     const [row, location = ""] = line.split("\t");
     return { row: Number(row), location };
   });
+}
+
+/** What a run of the contest's load needs. `scale`: every duration times that. */
+export type ContestLoad = {
+  url: string;
+  rows: readonly { payload: string; accept: readonly number[] }[];
+  terms: readonly string[];
+  scale: number;
+  signal: AbortSignal;
+};
+/** `faults`: what was wrong with answers, and how often. `cpuS`: CPU-seconds of the generator. */
+export type LoadResult = { requests: Timed[]; faults: Record<string, number>; cpuS: number };
+
+/** Runs the contest's simulation by the Gatling in `home`, and nothing after it. */
+export async function runGatling(
+  home: string,
+  { url, rows, terms, scale, signal }: ContestLoad,
+): Promise<LoadResult> {
+  const folder = await mkdtemp(join(tmpdir(), "gatling-"));
+  try {
+    const payloads = rows.map(({ payload, accept }) => `${payload}\t${accept.join()}\n`);
+    await Bun.write(join(folder, payloadsFile), `payload\taccept\n${payloads.join("")}`);
+    await Bun.write(join(folder, termsFile), `t\n${terms.join("\n")}\n`);
+    const simulations = join(import.meta.dir, "..", "user-files", "simulations");
+    const options = [
+      "-nr",
+      "-s",
+      "RinhaBackendSimulation",
+      "-sf",
+      simulations,
+      "-rsf",
+      folder,
+      "-rf",
+      folder,
+    ];
+    const child = Bun.spawn([join(home, "bin", "gatling.sh"), ...options], {
+      env: { ...process.env, BASE_URL: url, SECONDS_SCALE: String(scale), CREATED_FILE: undefined },
+      signal,
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [said, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    const code = await child.exited;
+    signal.throwIfAborted();
+    const [run] = (await readdir(folder, { withFileTypes: true })).filter((each) => each.isDirectory());
+    if (code !== 0 || !run) throw new Error(`Gatling: ${(problems || said).trim().split("\n").at(-1)}`);
+    const { requests, failures } = readLog(await readFile(join(folder, run.name, "simulation.log"), "utf8"));
+    const faults = failures.map(({ request, message, times }) => [`${request}: ${message}`, times]);
+    const { cpuTime } = child.resourceUsage() as { cpuTime: { total: bigint } };
+    return { requests, faults: Object.fromEntries(faults), cpuS: Number(cpuTime.total) / 1e6 };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }

@@ -34,7 +34,7 @@ export function renderFiles(page: Page): Record<string, string> {
   return files;
 }
 
-const html = (value: string) => Bun.escapeHTML(value);
+export const html = (value: string) => Bun.escapeHTML(value);
 
 /** The page. */
 export function renderPage({ title, at, machine, command, runs }: Page): string {
@@ -133,11 +133,11 @@ function renderChart(chart: Chart, heading: "h2" | "h3"): string {
 </figure>`;
 }
 
-/** The first cell of a row is HTML, all others are text. */
-function htmlTable(caption: string, [head = [], ...body]: readonly (readonly string[])[]): string {
+/** Cells are HTML. */
+export function htmlTable(caption: string, [head = [], ...body]: readonly (readonly string[])[]): string {
   const first = (cell: string) => (cell === "" ? "<td></td>" : `<th scope="row">${cell}</th>`);
   const row = ([name = "", ...cells]: readonly string[], tag: string) =>
-    `<tr>${first(name)}${cells.map((cell) => `<${tag}>${html(cell)}</${tag}>`).join("")}</tr>`;
+    `<tr>${first(name)}${cells.map((cell) => `<${tag}>${cell}</${tag}>`).join("")}</tr>`;
   return `<div class="scroll"><table><caption>${html(caption)}</caption><thead>${row(head, "th")}</thead><tbody>${body.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`;
 }
 
@@ -218,9 +218,9 @@ figcaption { font-size: 12.5px; line-height: 1.4; margin-top: 4px; }
   body { padding: 16px 10px 32px; } figure { padding: 12px 10px; } h1 { font-size: 22px; }
   dl { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; } dl > div { padding: 8px 10px; } dd { font-size: 15px; }
   .scroll { padding: 10px; } table { font-size: 12px; } th, td { padding-left: 6px; } th { white-space: normal; } }
-td.cell { text-align: left; white-space: normal; vertical-align: top; min-width: 128px; }
+.judged td { text-align: left; white-space: normal; vertical-align: top; min-width: 128px; }
+.judged th { text-align: left; vertical-align: top; white-space: normal; } .judged thead th { padding-left: 12px; }
 details { overflow-wrap: anywhere; } summary { cursor: pointer; } details > ul { padding-left: 16px; margin: 6px 0; max-height: 420px; overflow-y: auto; }
-td.cell, tr:has(td.cell) > th { vertical-align: top; }
 .right { color: var(--ok); } .wrong { color: var(--failed); } .lenient, .strict { color: var(--muted); }
 @media print { body { background: none; } figure { break-inside: avoid; } }
 `;

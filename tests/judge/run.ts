@@ -47,13 +47,13 @@ try {
   assert.deepEqual(verdicts(bad), { ...right, rules: "wrong", durable: "wrong" });
   assert.deepEqual(wrong(bad), [
     "everything (api, db)",
-    "lengths: apelido of 32 characters, 26 of them ã",
-    "lengths: apelido of 32 characters, 26 of them 李",
-    "lengths: element of 32 times ã",
-    "lengths: nome of 100 times é",
+    'lengths: apelido "uniqueã×26"',
+    'lengths: apelido "unique李×26"',
+    'lengths: nome "é×100"',
+    'lengths: stack ["ã×32"]',
+    "search across elements: um9 9dois",
     "search across fields: começo um9",
     "search across fields: fim7 8",
-    "search across fields: um9 9dois",
     "the application (api)",
   ]);
   console.log("both verdicts are right");
