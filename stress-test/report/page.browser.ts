@@ -6,6 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { launch } from "../../tests/helpers/browser.ts";
+import { judgedEntries } from "../judge/fixture.ts";
+import { renderReport } from "../judge/report.ts";
 import { contestPage } from "./fixture.ts";
 import { type Page, writeReport } from "./page.ts";
 
@@ -41,6 +43,13 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
+/** The judge's page. Returns its path. */
+async function writeJudged(): Promise<string> {
+  const report = join(folder, "judge", "report.html");
+  await Bun.write(report, renderReport(judgedEntries(), pages.contest as Page));
+  return report;
+}
+
 /** What page.inspect.js finds in a page. */
 type Seen = {
   charts: {
@@ -63,14 +72,19 @@ describe.each([
   ["contest", "dark", 768],
   ["bench", "light", 1200],
   ["bench", "light", 390],
+  ["judge", "light", 1200],
+  ["judge", "dark", 1200],
+  ["judge", "light", 390],
 ] as const)("%s, %s, %d pixels wide", (name, scheme, width) => {
   let seen: Seen;
   let events: string[];
   let barriers: string[];
 
   beforeAll(async () => {
-    const report = await writeReport(join(folder, name), pages[name] as Page);
+    const report =
+      name === "judge" ? await writeJudged() : await writeReport(join(folder, name), pages[name] as Page);
     const tab = await browser.open(pathToFileURL(report).href, { scheme, width });
+    await tab.run('for (const cell of document.querySelectorAll("details")) cell.open = true; true');
     seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "page.inspect.js")).text());
     events = tab.events;
     barriers = await tab.barriers();
@@ -78,10 +92,12 @@ describe.each([
   });
 
   test("all charts are drawn", () => {
-    const usage = name === "contest" ? ["CPU", "Memory", "Reads answered", "Requests per database"] : [];
-    const expected = ["Latency over time", "Throughput", "Latency histogram", ...usage];
-    const found = seen.charts.map(({ title }) => expected.find((start) => title.startsWith(start)));
-    expect(found).toEqual(expected);
+    const few = ["Latency over time", "Throughput", "Latency histogram"];
+    const all = [...few, "CPU", "Memory", "Reads answered", "Requests per database"];
+    const expected = { contest: all, bench: few, judge: [...all, ...few] }[name];
+    expect(seen.charts.map(({ title }) => expected.find((start) => title.startsWith(start)))).toEqual(
+      expected,
+    );
     for (const { svgs, drawn, title } of seen.charts)
       expect([title, svgs, drawn > 2]).toEqual([title, 1, true]);
   });
@@ -113,9 +129,25 @@ describe.each([
   test("what could not be measured is told, and a text is never taken for HTML", () => {
     if (name === "contest") return expect(seen.text).not.toContain("not measured");
     expect(seen.text).toContain("CPU and memory: not measured");
+    if (name === "judge") return expect(seen.text).toContain("got: <script>alert(1)</script>");
     expect(seen.text).toContain("no request was answered");
     expect(seen.text).toContain("lost: <script>alert(1)</script>");
   });
+});
+
+test("a cell of the judge's table unfolds to its evidence, what is wrong first", async () => {
+  const tab = await browser.open(pathToFileURL(await writeJudged()).href, { scheme: "light", width: 390 });
+  const found = await tab.run<string[]>(`
+    [...document.querySelectorAll("details")].map((cell) => {
+      const list = cell.querySelector("ul");
+      const before = list.checkVisibility();
+      cell.querySelector("summary").click();
+      return [cell.querySelector("summary").textContent, before, list.checkVisibility(), list.textContent].join();
+    })`);
+  await tab.close();
+  expect(found).toHaveLength(4);
+  expect(found[0]).toStartWith("✓ 201,false,true,lenient dates: other");
+  expect(found[1]).toStartWith("✗ <script>alert(1)</script>,false,true,wrong dates: other");
 });
 
 test("the table of all scenarios is on the first screen, and its links lead to their sections", async () => {

@@ -1,0 +1,55 @@
+import { expect, test } from "bun:test";
+import { readPessoa } from "../data/contract.ts";
+import { createRules, readRules, sameness, searched } from "./rules.ts";
+
+test("what is valid and what is not is what the contract says, and no two rules have one name", () => {
+  const rules = createRules.filter(({ rule }) => !rule.startsWith("duplicates: "));
+  for (const { rule, ruling, payload } of rules) {
+    const isValid = typeof readPessoa(payload) === "object";
+    if (ruling !== "open") expect([rule, isValid]).toEqual([rule, ruling === "valid"]);
+  }
+  const names = [...rules, ...readRules].map(({ rule }) => rule);
+  expect(names.filter((name, nth) => names.indexOf(name) !== nth)).toEqual([]);
+});
+
+test("a search is judged by the persons that it finds", () => {
+  const outcomes = (name: string, ...answers: [status: number, apelidos: string[] | string][]) => {
+    const { judge } = readRules.find(({ rule }) => rule === name) as (typeof readRules)[number];
+    return answers.map(([status, found]) =>
+      judge(
+        status,
+        typeof found === "string" ? found : JSON.stringify(found.map((apelido) => ({ apelido }))),
+      ),
+    );
+  };
+  const [s1, s2] = ["s1 maçã7", "s2 cem7%"];
+  const many = searched.map(({ apelido }) => apelido).filter((apelido) => apelido.startsWith("m"));
+  expect(
+    outcomes("search: zebu7", [200, [s1]], [200, []], [200, [s1, s2]], [200, "{}"], [500, "[]"]),
+  ).toEqual(["right", "wrong", "wrong", "wrong", "wrong"]);
+  expect(outcomes("search without accents: maca7", [200, []], [200, [s1]])).toEqual(["strict", "lenient"]);
+  expect(outcomes("search: uitos7", [200, many.slice(0, 50)], [200, many.slice(0, 49)], [200, many])).toEqual(
+    ["right", "wrong", "lenient"],
+  );
+  expect(outcomes("search: t is empty", [400, ""], [200, "[]"], [500, ""])).toEqual([
+    "right",
+    "lenient",
+    "wrong",
+  ]);
+  expect(outcomes("count: digits alone", [200, "12"], [200, "12\n"], [200, '"12"'])).toEqual([
+    "right",
+    "lenient",
+    "wrong",
+  ]);
+});
+
+test("a stack without elements may come back as null, as [], or not at all", () => {
+  const person = { id: "1", apelido: "a", nome: "b", nascimento: "2000-01-01" };
+  const judged = (stack: string[] | null, got: unknown) => sameness(got, { ...person, stack });
+  expect(judged(null, { ...person, stack: null })).toBe("right");
+  expect(judged(null, { ...person, stack: [] })).toBe("lenient");
+  expect(judged([], person)).toBe("lenient");
+  expect(judged(["Go"], { ...person, stack: [] })).toBe("wrong");
+  expect(judged(["Go"], { ...person, stack: ["Go", "Go"] })).toBe("wrong");
+  expect(judged(null, { ...person, stack: null, more: 1 })).toBe("wrong");
+});
