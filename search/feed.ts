@@ -41,12 +41,13 @@ const start: Position = {
 
 const storeName = "pg_postmaster_start_time() || ' ' || pg_relation_filenode('pessoas')";
 
-/** SQL: whether a memory has all persons of this moment. `first`: the number of its first parameter, of three. */
+/**
+ * SQL: whether a memory has all persons of this moment. False also while rows that it has may come again. `first`: the
+ * number of its first parameter, of two.
+ */
 export const isCurrent = (first: number) => `
   $${first}::text = ${storeName}
-    and not exists (select from pessoas where busca is null and tx = any ($${first + 1}::xid8[]))
-    and not exists (select from pessoas where busca is null and tx >= $${first + 2}::xid8
-      and tx < pg_snapshot_xmax(pg_current_snapshot()))`;
+    and not exists (select from pessoas where busca is null and tx >= $${first + 1}::xid8)`;
 
 /**
  * Each row has the number of its transaction. A row that became visible since a snapshot is of a transaction that was
@@ -125,7 +126,7 @@ export function openFeed(memory: Memory, query: Query): Feed {
     isLoaded: () => loaded,
     mark() {
       const { store, from, open, snapshot } = position;
-      return [snapshot === undefined ? store : "", `{${open.join()}}`, String(from)];
+      return [snapshot === undefined ? store : "", String(open[0] ?? from)];
     },
     hasIndexed: () => indexed,
   };

@@ -74,13 +74,11 @@ export const columns = "id, apelido, nome, nascimento, stack";
 export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
 /** `$1`: a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
-/** Adds the rows of persons in memory, and an empty row unless the memory is current. `count`: of its parameters. */
-const withMemory = (statement: string, count: number) => `
-  (${statement})
-  union all select ${columns} from pessoas where id = any ($${count + 1}::uuid[])
-  union all select null, null, null, null, null where not (${isCurrent(count + 2)})`;
-const textWithMemory = withMemory(textStatement, 2);
-const shortWithMemory = withMemory(shortStatement, 1);
+/** Adds an empty row unless the memory is current. `count`: of its parameters. */
+const withCheck = (statement: string, count: number) => `
+  (${statement}) union all select null, null, null, null, null where not (${isCurrent(count + 1)})`;
+const textWithCheck = withCheck(textStatement, 2);
+const shortWithCheck = withCheck(shortStatement, 1);
 export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
 const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
 
@@ -147,42 +145,43 @@ export function openSearch(options: SearchOptions): Search {
       for (const [id, text] of texts) found.set(id, text);
     };
     const addNew = () => refresh().then(async () => add(await read(memory.find(term, end))));
-    const answer = () => [...found.values()].slice(0, maxFound);
-    if (hits.length >= maxFound) {
-      add(await read(hits));
-      // Unless some persons are gone: then it is another database.
-      if (found.size >= maxFound) return answer();
+    const known = read(hits).then(add);
+    if (hits.length >= maxFound) await known;
+    // A full answer, unless some persons are gone: then it is another database.
+    if (found.size < maxFound) {
+      const isIndexed = maxPersons === 0 || feed.hasIndexed();
+      if (isIndexed) {
+        const [indexed] = await Promise.all([findInIndex(term, mark), known]);
+        add(indexed.texts);
+        if (!indexed.isCurrent && found.size < maxFound) await addNew();
+      } else {
+        await Promise.all([known, addNew()]);
+      }
+      if (memory.end().emptied !== end.emptied) return await find(given);
+      if (!isIndexed && feed.hasIndexed() && found.size < maxFound)
+        add((await findInIndex(term, mark)).texts);
     }
-    const isIndexed = maxPersons === 0 || feed.hasIndexed();
-    if (isIndexed) {
-      const { texts, isCurrent } = await findInIndex(term, hits, mark);
-      add(texts);
-      if (!isCurrent && found.size < maxFound) await addNew();
-    } else {
-      await Promise.all([read(hits).then(add), addNew()]);
-    }
-    if (memory.end().emptied !== end.emptied) return await find(given);
-    if (!isIndexed && feed.hasIndexed() && found.size < maxFound)
-      add((await findInIndex(term, [], mark)).texts);
-    return answer();
+    return [...found.values()].slice(0, maxFound);
   }
 
-  /** Also reads `hits`. `isCurrent`: no person is new since `mark`. */
-  async function findInIndex(term: string, hits: Hit[], mark: string[]) {
-    let [inIndex, withMemory, parameters] = [shortStatement, shortWithMemory, [term]];
-    if (!isShort(term)) {
-      merges.searched();
-      const text = encode(term);
-      [inIndex, withMemory, parameters] = [textStatement, textWithMemory, [text, trigrams.pattern(text)]];
+  /** `isCurrent`: no person is new since `mark`. */
+  async function findInIndex(term: string, mark: string[]) {
+    const check = maxPersons > 0;
+    if (isShort(term)) {
+      return await (check
+        ? searchIndex(shortWithCheck, [term, ...mark])
+        : searchIndex(shortStatement, [term]));
     }
-    if (maxPersons === 0) return await searchIndex(inIndex, parameters);
-    const [texts, others] = fromCache(hits);
-    const ids = others.map(({ id }) => id).join();
-    const found = await searchIndex(withMemory, [...parameters, `{${ids}}`, ...mark]);
-    return { ...found, texts: new Map([...texts, ...found.texts]) };
+    merges.searched();
+    const text = encode(term);
+    const parameters = [text, trigrams.pattern(text)];
+    return await (check
+      ? searchIndex(textWithCheck, [...parameters, ...mark])
+      : searchIndex(textStatement, parameters));
   }
 
-  function fromCache(hits: Hit[]): [texts: Texts, others: Hit[]] {
+  /** Removed persons are left out. */
+  async function read(hits: Hit[]): Promise<Texts> {
     const texts: Texts = new Map();
     const others: Hit[] = [];
     for (const hit of hits) {
@@ -190,12 +189,6 @@ export function openSearch(options: SearchOptions): Search {
       if (text === undefined) others.push(hit);
       else texts.set(hit.id, text);
     }
-    return [texts, others];
-  }
-
-  /** Removed persons are left out. */
-  async function read(hits: Hit[]): Promise<Texts> {
-    const [texts, others] = fromCache(hits);
     if (others.length === 0) return texts;
     const found = await options.read(others);
     for (const { id } of others) {
