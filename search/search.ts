@@ -12,7 +12,7 @@ import { trigramSample } from "./trigrams.ts";
  * How a term finds a person.
  *
  * Every instance has the first 50,000 persons in memory: their fields in lower case, as UTF-8 (memory.ts). A search
- * scans these bytes. With fewer than 50 matches it first loads the persons that any instance has stored since
+ * scans these bytes. With fewer than 50 matches it also asks for the persons that any instance has stored since
  * (feed.ts), so it finds every person whose 201 was sent. Their rows have no `busca`, only an index of transaction
  * numbers.
  *
