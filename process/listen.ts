@@ -56,17 +56,14 @@ async function onPort({ HOST, PORT }: Settings, service: Service) {
 }
 
 async function onSocket(path: string, service: Service) {
+  let server: ReturnType<typeof Bun.serve> | undefined;
   try {
     await removeStaleSocket(path);
-    const server = Bun.serve({ ...options(service), unix: path });
-    try {
-      chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
-    } catch (error) {
-      await server.stop(true);
-      throw error;
-    }
+    server = Bun.serve({ ...options(service), unix: path });
+    chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
     return server;
   } catch (error) {
+    await server?.stop(true);
     if (error instanceof RangeError) throw error;
     throw new RangeError(`SOCKET: ${(error as Error).message}; set a path in a folder that is writable`);
   }
