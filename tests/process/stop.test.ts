@@ -21,6 +21,7 @@ import {
   server,
   spawnServer,
   temporaryFolder,
+  until,
 } from "../helpers/support.ts";
 
 const quiet = () => {};
@@ -208,7 +209,8 @@ describe.concurrent("a running server", () => {
     const databaseUrl = await newDatabase();
     const env = { SOCKET, DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: "30000" };
     const registry = await serve(env, { drainMs: 1 });
-    const { post } = client("http://localhost", { unix: SOCKET });
+    const { post, get } = client("http://localhost", { unix: SOCKET });
+    await until(async () => (await get("/readyz")).status === 200);
     const sql = connect(databaseUrl);
     await sql`begin`;
     await sql`lock table pessoas in exclusive mode`;
