@@ -78,7 +78,7 @@ describe.skipIf(!coordinator)(title, () => {
       throw new Error("CITUS_URL: expected an empty database, because the tests remove its persons");
     }
     // A table from before Citus, with persons.
-    const [plain = ""] = schema.split(/^-- On Citus only/m);
+    const plain = schema.slice(0, schema.lastIndexOf("do $$", schema.indexOf("create_distributed_table")));
     const rows = stored.map((person) => `(${valuesOf(person, 0)})`);
     await query(coordinator, "drop table if exists pessoas, short_terms");
     await query(coordinator, plain);
