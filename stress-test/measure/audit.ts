@@ -12,7 +12,8 @@ export function isSame(
 ): boolean {
   const { id: gotId, ...others } = Object(got);
   return (
-    String(gotId).toLowerCase() === id.toLowerCase() &&
+    typeof gotId === "string" &&
+    gotId.toLowerCase() === id.toLowerCase() &&
     isDeepStrictEqual(others, { apelido, nome, nascimento, stack })
   );
 }
