@@ -5,11 +5,11 @@ import type { Options } from "../judge.ts";
 import { contestArrivals } from "../load/arrivals.ts";
 import { generator } from "../load/generator.ts";
 import { contestUsers, searchWithoutTerm } from "../load/requests.ts";
-import { faultsOf, latenciesOf } from "../load/results.ts";
+import { faultsOf } from "../load/results.ts";
 import { mebibytes, number } from "../measure/format.ts";
 import { type ContestLoad, type LoadResult, runGatling } from "../measure/gatling.ts";
 import { busySeconds, proxySeconds } from "../measure/machine.ts";
-import { round, spreadOf } from "../measure/statistics.ts";
+import { round, spreadOf, summariseKinds } from "../measure/statistics.ts";
 import { peakOfAll, type Sample, type ServiceUse, startSampling, sumUsage } from "../measure/usage.ts";
 import type { Project } from "./project.ts";
 import { type Evidence, type Section, sectionOf } from "./section.ts";
@@ -60,7 +60,7 @@ export async function runLoad(made: Project, { short, gatling, port }: Options) 
     late: { persons: count - atEnd, seconds: round(ms / 1000, 1) },
     failed: requests.filter(({ failed }) => failed).length,
     faults,
-    latencies: latenciesOf(requests),
+    latencies: summariseKinds(requests),
     /** Null where the cgroups cannot be read. */
     cost: sampling
       ? {

@@ -18,7 +18,7 @@ export function poisson(random: Random, perSecond: number, seconds: number): num
 }
 
 /** The milliseconds at which users arrive within `seconds`. The rate grows evenly from `from` to `to` per second. */
-export function ramp(from: number, to: number, seconds: number): number[] {
+function ramp(from: number, to: number, seconds: number): number[] {
   const growth = (to - from) / seconds;
   const total = Math.floor(((from + to) / 2) * seconds);
   // User n arrives at the t that solves from × t + growth × t² / 2 = n.

@@ -1,4 +1,4 @@
-import { type Latency, percentile, summariseKinds, type Timed } from "../measure/statistics.ts";
+import { type Latency, percentile, summariseKinds } from "../measure/statistics.ts";
 
 /** What became of one request. Times in ms of performance.now(). */
 export type Result = {
@@ -14,10 +14,8 @@ export type Result = {
 };
 
 /** Milliseconds, by kind of request in alphabetical order. */
-export function latenciesOf(results: readonly (Result | Timed)[]): Record<string, Latency> {
-  return summariseKinds(
-    results.map((each) => ({ ...each, failed: "failed" in each ? each.failed : each.fault !== "" })),
-  );
+export function latenciesOf(results: readonly Result[]): Record<string, Latency> {
+  return summariseKinds(results.map(({ kind, ms, fault }) => ({ kind, ms, failed: fault !== "" })));
 }
 
 /** The latency at nearest rank in whole ms, Infinity where there is no result. */
