@@ -71,8 +71,11 @@ export function openDb(options: DbOptions) {
   });
 
   const inserts = openInserts({
-    ...{ connections, search, insertTermsStatement, timeoutMs },
+    connections,
+    search,
+    insertTermsStatement,
     isCitus: () => isCitus,
+    timeoutMs,
   });
   const creates = batches(inserts.insertBatch, {
     ...batchOptions(connections.creates, batchSize, queueLimit),
@@ -148,7 +151,10 @@ export function openDb(options: DbOptions) {
       const gaveUp = AbortSignal.any([closing.signal, AbortSignal.timeout(2 * timeoutMs)]);
       await checkSessions(url, connections.count, gaveUp);
       await migrate({
-        ...{ url, timeoutMs, isWorking, log },
+        url,
+        timeoutMs,
+        isWorking,
+        log,
         closing: closing.signal,
         indexSome: indexer(),
         async use(query, onCitus) {

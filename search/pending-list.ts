@@ -4,7 +4,10 @@ export const maxPending = 65_536;
 export const maxRead = 250_000;
 const idleMs = 5000;
 
-/** Merges the GIN pending list: calls `merge` for a long list, for one that searches have read much, and `afterMs` after the last create. */
+/**
+ * Merges the GIN pending list: calls `merge` for a long list, for one that searches have read much, and `afterMs` after
+ * the last create.
+ */
 export function mergeSchedule(merge: () => void, afterMs = idleMs) {
   let pending = 0;
   let read = 0;

@@ -74,11 +74,14 @@ export const columns = "id, apelido, nome, nascimento, stack";
 export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
 /** `$1`: a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
-/** Adds an empty row unless the memory is current. `count`: of its parameters. */
-const withCheck = (statement: string, count: number) => `
-  (${statement}) union all select null, null, null, null, null where not (${isCurrent(count + 1)})`;
-const textWithCheck = withCheck(textStatement, 2);
-const shortWithCheck = withCheck(shortStatement, 1);
+/** `checked` adds an empty row unless the memory is current. `count`: of the parameters of `plain`. */
+const inIndex = (plain: string, count: number) => ({
+  plain,
+  checked: `
+  (${plain}) union all select null, null, null, null, null where not (${isCurrent(count + 1)})`,
+});
+const textInIndex = inIndex(textStatement, 2);
+const shortInIndex = inIndex(shortStatement, 1);
 export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
 const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
 
@@ -164,20 +167,14 @@ export function openSearch(options: SearchOptions): Search {
     return [...found.values()].slice(0, maxFound);
   }
 
-  /** `isCurrent`: no person is new since `mark`. */
+  /** `isCurrent`: no person is new since `mark`. On Citus, where no person is in memory, that is always so. */
   async function findInIndex(term: string, mark: string[]) {
-    const check = maxPersons > 0;
-    if (isShort(term)) {
-      return await (check
-        ? searchIndex(shortWithCheck, [term, ...mark])
-        : searchIndex(shortStatement, [term]));
-    }
+    const ask = ({ plain, checked }: typeof textInIndex, parameters: string[]) =>
+      maxPersons === 0 ? searchIndex(plain, parameters) : searchIndex(checked, [...parameters, ...mark]);
+    if (isShort(term)) return await ask(shortInIndex, [term]);
     merges.searched();
     const text = encode(term);
-    const parameters = [text, trigrams.pattern(text)];
-    return await (check
-      ? searchIndex(textWithCheck, [...parameters, ...mark])
-      : searchIndex(textStatement, parameters));
+    return await ask(textInIndex, [text, trigrams.pattern(text)]);
   }
 
   /** Removed persons are left out. */
