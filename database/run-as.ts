@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { chown, stat } from "node:fs/promises";
 
 /**
@@ -31,8 +31,12 @@ export function nameOf(uid: number): string | undefined {
 }
 
 function accounts(): string[][] {
-  const text = existsSync("/etc/passwd") ? readFileSync("/etc/passwd", "utf8") : "";
-  return text.split("\n").map((line) => line.split(":"));
+  try {
+    const lines = readFileSync("/etc/passwd", "utf8").split("\n");
+    return lines.map((line) => line.split(":"));
+  } catch {
+    return []; // not every container has the file, or lets every user read it
+  }
 }
 
 function accountFor(names: string[]): { uid: number; gid: number } {
