@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { chmod, mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { postgresRunner } from "../../database/run-as.ts";
+import { nameOf, postgresRunner } from "../../database/run-as.ts";
 import { temporaryFolder } from "../helpers/support.ts";
 
 const root = process.getuid?.() === 0;
@@ -25,6 +25,23 @@ test("root runs PostgreSQL as an unprivileged user and gives it the folders", as
     expect(prefix[0]).toBe("unshare");
     await give(folder.path);
   }
+});
+
+test("a user has the name that the file of accounts gives", async () => {
+  await using folder = await temporaryFolder();
+  const file = join(folder.path, "passwd");
+  await Bun.write(file, "root:x:0:0:root:/root:/bin/sh\nana:x:1001:1002::/home/ana:/bin/sh\n");
+  expect([nameOf(0, file), nameOf(1001, file), nameOf(7, file)]).toEqual(["root", "ana", undefined]);
+});
+
+test("without accounts nobody has a name, and root learns which user is missing", async () => {
+  await using folder = await temporaryFolder();
+  const file = join(folder.path, "passwd"); // is not there, as in some containers
+  const missing = "PostgreSQL does not run as root: add a user named postgres, or start as another user";
+  expect(nameOf(0, file)).toBeUndefined();
+  await expect(postgresRunner("/nowhere", ["/"], 0, file)).rejects.toThrow(missing);
+  await Bun.write(file, "root:x:0:0:root:/root:/bin/sh\n");
+  await expect(postgresRunner("/nowhere", ["/"], 0, file)).rejects.toThrow(missing);
 });
 
 test("root runs it in a user namespace, without capabilities, if that user cannot reach the folder", async () => {
