@@ -47,7 +47,7 @@ const Each = z.object({
   DB_TIMEOUT_MS: whole(50, 60_000)
     .default(1500)
     .describe(
-      "deadline of a request, 50 to 60000. A create's doubles while the database still answers pings",
+      "deadline of a request, 50 to 60000. The deadline of a create doubles while the database still answers pings",
     ),
   BATCH_WINDOW_MS: whole(0, 100)
     .default(5)
