@@ -6,7 +6,7 @@ import { type Registry, runScript, serve, temporaryFolder } from "../tests/helpe
 const folder = await temporaryFolder();
 afterAll(() => folder[Symbol.asyncDispose]());
 
-/** `out` is a folder that is not there yet. */
+/** `out`: a folder that does not exist yet. */
 async function bench(args: string[], env?: Record<string, string>) {
   const out = join(folder.path, crypto.randomUUID());
   return { out, ...(await runScript("stress-test/bench.ts", ["--json", "--out", out, ...args], env)) };
@@ -44,7 +44,7 @@ describe("against the registry", () => {
     expect(await Bun.file(join(out, "result.json")).json()).toEqual(json);
   });
 
-  test("open loop sends what the rate says, whatever the answers take", async () => {
+  test("open loop sends at the given rate, however slow the answers are", async () => {
     const { code, json } = await bench([
       ...brief,
       "--url",
@@ -57,7 +57,7 @@ describe("against the registry", () => {
   });
 });
 
-test("without --url and with nothing there, it starts the server itself and leaves nothing of it", async () => {
+test("without --url and without a server on the port, it starts a server and removes it with its data", async () => {
   const free = Bun.serve({ port: 0, fetch: () => new Response() });
   const port = String(free.port);
   await free.stop(true);
@@ -102,7 +102,7 @@ function faulty(
   });
 }
 
-// One connection: few creates, so that the sample that is read back holds the one with the fault.
+// One connection makes few creates, so the sample that is read back includes the faulty one.
 const few = ["--duration", "0.3", "--warmup", "0", "--connections", "1", "--timeout", "1", "--scenario"];
 
 test.each([
@@ -120,7 +120,7 @@ test.each([
 
 test("exit 1 against a server that changes one (get)", async () => {
   await using server = faulty("changes one");
-  // On a busy machine 0.3 s are too short for the 20 reads up to the changed person.
+  // On a busy machine 0.3 s are too short for 20 reads, and the 20th person is the changed one.
   const { code, json } = await bench([...few, "get", "--duration", "2", "--url", server.url.href]);
   expect(code).toBe(1);
   expect(json.results[0]).toMatchObject({ passed: false, audit: { wrong: 1 } });

@@ -30,23 +30,23 @@ const giveUpAfter = 100; // requests without an answer
 
 const usage = `Usage: bun run bench [OPTIONS]
 
-Measures a people registry, checks every answer, and audits what it has stored: the count has to grow by exactly
-the 201s that were seen, and persons that got one have to be read back as they were sent. Prints a table; leaves
-report.html with pictures in a folder of its own. Nobody else may create persons meanwhile.
+Measures a people registry, checks every answer, and audits the stored persons: the count has to grow by exactly the
+number of 201s, and each person with a 201 that is read back has to be as it was sent. Prints a table, and leaves
+report.html with charts in a new folder. No other client may create persons meanwhile.
 
   --scenario NAME    create   valid persons
                      get      persons by id
-                     search   terms of the contest's kind, and some that find persons
+                     search   terms like the contest's, and some that match
                      mixed    the contest's shares: 40 % creates, 40 % reads of the newest, 9 % searches, 11 % invalid
-                     invalid  what has to be refused: wrong types and values, taken apelidos, searches without t
+                     invalid  requests to be rejected: wrong types and values, taken apelidos, searches without t
                      all      one after the other (default)
-  --url URL          the registry (default http://127.0.0.1:9999; where nothing listens there, bun run server.ts is
-                     started on an empty embedded database, and removed afterwards)
+  --url URL          the registry (default http://127.0.0.1:9999; if nothing listens there, bun run server.ts is started
+                     on an empty embedded database, which is removed afterwards)
   --connections N    requests in flight, 1 to 1000 (default 32); closed loop only
-  --rate N           open loop: N requests/s, 1 to 20000, sent when they are due, whether the earlier ones are answered
-                     or not. Latency counts from when a request was due (default: closed loop, as fast as answers come)
-  --duration S       seconds measured of each scenario, 0.1 to 3600 (default 10)
-  --warmup S         seconds before that which are checked but not measured, 0 to 600 (default 2)
+  --rate N           open loop: N requests/s, 1 to 20000. Each is sent when it is due, without waiting for earlier
+                     answers, and its latency counts from that time (default: closed loop, as fast as answers come)
+  --duration S       measured seconds of each scenario, 0.1 to 3600 (default 10)
+  --warmup S         seconds before them, checked but not measured, 0 to 600 (default 2)
   --timeout S        seconds until a request counts as failed, 1 to 60 (default 10)
   --project NAME     docker compose project of the registry: measures CPU and memory of its services
   --out DIR          folder for report.html, *.svg and result.json
@@ -64,7 +64,7 @@ type Options = {
   timeoutS: number;
 };
 
-/** Null where the registry could not be asked any more. */
+/** `countAfter`: null if the registry did not answer. */
 type Audit = {
   countBefore: number;
   countAfter: number | null;
@@ -83,19 +83,19 @@ type Summary = {
   requestsPerSecond: number;
   /** Milliseconds, by kind of request. */
   requests: Record<string, Latency>;
-  /** Answers by status, of the warm-up too. */
+  /** Number of answers by status, with the warm-up. */
   statuses: Record<string, number>;
   audit: Audit;
 };
 
-/** Sends requests for `seconds`. Resolves when all answers that are still to come are there. */
+/** Sends requests for `seconds`. Resolves when no answer is outstanding. */
 async function send(options: Options, seconds: number, next: () => Request): Promise<Result[]> {
   const { url, connections, rate, timeoutS } = options;
   const common = { url, timeoutMs: timeoutS * 1000, giveUpAfter };
   if (rate === undefined) return await closedLoop({ ...common, connections, seconds }, next);
-  // Not by autocannon: its overallRate gives each connection a quota that it sends as fast as answers come at the start
-  // of every second, and its correction for coordinated omission then assumes 1 ms between requests at any rate
-  // (lib/run.js of 9.0.0: Math.ceil(1 / rate), in ms), which makes up samples that never were.
+  // Not autocannon: its overallRate sends each connection's quota in a burst at the start of every second. Then its
+  // correction for coordinated omission assumes 1 ms between requests at any rate (lib/run.js of 9.0.0), and so adds
+  // samples that were not measured.
   const load = generator(common);
   const { answered, results } = load.open({ arrivals: evenly(rate, seconds), next });
   await answered;
@@ -104,12 +104,12 @@ async function send(options: Options, seconds: number, next: () => Request): Pro
 }
 
 type World = {
-  /** Everyone that got 201 in this scenario, newest last. */
+  /** Persons with a 201 in this scenario, newest last. */
   stored: Stored[];
   next(scenario: Scenario): Request;
 };
 
-/** Makes requests with the contest's kind of data. Each apelido is new. */
+/** Makes requests with data like the contest's. Each apelido is new. */
 function world(): World {
   const { rows, terms } = generate(1, 4000, 1000);
   const refused = rows.flatMap(({ payload }) => {
@@ -132,7 +132,7 @@ function world(): World {
     },
     get: () => readOf(pick(stored, asked++)),
     search() {
-      // Every fourth term is a piece of a name in another case, because the contest's terms find hardly anybody.
+      // Every fourth term is a piece of a name in another case, because the contest's terms match few persons.
       const piece = pick(stored, asked).nome.slice(0, 5).toUpperCase();
       const term = asked++ % 4 === 0 && piece.trim() !== "" ? piece : pick(terms, asked);
       return search(term, ({ body }) => {
@@ -174,7 +174,7 @@ function world(): World {
 
 type Watch = { samples: Sample[]; stop(): Promise<void> };
 
-/** Samples CPU, memory and metrics: of the compose project, else of the process that answers at the URL. */
+/** Samples CPU, memory and metrics of the compose project, or else of the process that answers at the URL. */
 async function watch(options: Options, project: string | undefined): Promise<Watch> {
   const samples: Sample[] = [];
   if (project !== undefined) {
@@ -209,7 +209,7 @@ function serverUsage(metrics: Metrics): Sample["services"] {
 
 type Measured = { result: Summary; requests: Timed[]; samples: Sample[] };
 
-/** Seeds, warms up, measures and audits one scenario. Throws when the registry cannot be asked at all. */
+/** Seeds, warms up, measures and audits one scenario. Throws if the registry does not answer before it. */
 async function measure(
   options: Options,
   scenario: Scenario,
@@ -244,7 +244,7 @@ async function measure(
     ({ status }) => status,
   );
   const created = before.length + (answered.get(201)?.length ?? 0);
-  // Creates without an answer: nobody knows whether these persons are stored.
+  // A create without an answer may have been stored or not.
   const unknown = all.filter(({ kind, status }) => kind === "create" && status === 0).length;
   const audit = await auditStored(options.url, { countBefore, created, unknown, stored }, problems);
 
@@ -272,7 +272,7 @@ async function measure(
   return { result, requests, samples: watching.samples };
 }
 
-/** Creates persons to ask for. Throws unless each of them gets 201. */
+/** Creates persons that requests can name. Throws unless each gets 201. */
 async function seed({ url, timeoutS }: Options, next: () => Request): Promise<Result[]> {
   const load = generator({ url, timeoutMs: timeoutS * 1000, giveUpAfter: 1 });
   let left = seeded;
@@ -280,7 +280,7 @@ async function seed({ url, timeoutS }: Options, next: () => Request): Promise<Re
   await answered;
   load.close();
   const wrong = results.find(({ fault }) => fault !== "");
-  if (wrong) throw new Error(`persons to ask for could not be created: ${wrong.fault}`);
+  if (wrong) throw new Error(`a person to read could not be created: ${wrong.fault}`);
   return results;
 }
 
@@ -311,7 +311,7 @@ function growth({ countBefore, countAfter }: Audit): string {
   return countAfter === null ? "unknown" : number(countAfter - countBefore);
 }
 
-/** The registry of this folder on an empty embedded database. Rejects with what it said when it does not start. */
+/** This checkout's server on an empty embedded database. Rejects with its output if it does not start. */
 async function startServer(): Promise<{ url: string; stop(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), "pessoas-bench-"));
   const { DATABASE_URL, SOCKET, HOST, ...env } = process.env as Record<string, string>;

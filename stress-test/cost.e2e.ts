@@ -3,7 +3,7 @@ import { type Registry, runScript, serve } from "../tests/helpers/support.ts";
 import { startGenerator } from "./cost.ts";
 import type { Load, Sent } from "./load/contest.ts";
 
-/** One slice of each load, one after the other, by a generator of their own. */
+/** Sends one slice of each load, one after the other, from a new generator. */
 async function send(port: number, loads: Load[], seconds = 0.5): Promise<Sent[]> {
   const { order, report, stop } = startGenerator({
     url: `http://127.0.0.1:${port}`,
@@ -33,7 +33,7 @@ describe("against the registry", () => {
   });
   afterAll(() => registry.stop());
 
-  test("every load is answered as expected, and the count is what got 201", async () => {
+  test("every load is answered as expected, and the count is the number of 201s", async () => {
     const { port } = new URL(registry.url);
     const loads: Load[] = ["official", "saturation", "reads", "official"];
     const [official, saturation, reads, again] = await send(Number(port), loads);
@@ -52,7 +52,7 @@ describe("against the registry", () => {
   });
 });
 
-/** A registry without memory, with a fault at every 20th request. */
+/** A registry that stores nothing, with a fault at every 20th request. */
 function faulty(
   fault: "503" | "hangs up" | "another person" | "no HTTP" | "no Location" | "silence" | "accepts all",
 ) {
@@ -107,7 +107,7 @@ test.each([
   }
 });
 
-test("a generator that nobody answers ends, and that is told", async () => {
+test("a generator without any answer ends, and the error says so", async () => {
   const free = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
   free.stop(true);
   await expect(send(free.port, ["saturation"])).rejects.toThrow("the load generator has ended");

@@ -17,7 +17,7 @@ describe("answers", () => {
     ["with its length", plain, [201, "/pessoas/1"], '{"id": 1}'],
     ["in chunks", chunked, [200, undefined], `[1,\r\n${"2".repeat(26)}`],
     ["empty", "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", [400, undefined], ""],
-  ])("%s: read when it is complete, and not before", (_, text, expected, body) => {
+  ])("%s: an answer is read only when it is complete", (_, text, expected, body) => {
     const bytes = Buffer.from(text);
     for (let end = 0; end < bytes.length; end++) expect(readAnswer(bytes.subarray(0, end))).toBeUndefined();
     const answer = readAnswer(bytes) as Answer;
@@ -36,7 +36,7 @@ describe("answers", () => {
 });
 
 describe("what is sent", () => {
-  test("users arrive in order and within the time, as many as asked for, in gaps of an exponential distribution", () => {
+  test("users arrive in order and in time, at the given rate, with exponentially distributed gaps", () => {
     const times = poisson(randomFrom(7), 500, 40);
     expect(times).toEqual(poisson(randomFrom(7), 500, 40));
     expect(times).not.toEqual(poisson(randomFrom(8), 500, 40));
@@ -48,7 +48,7 @@ describe("what is sent", () => {
     expect(longer).toBeCloseTo(Math.exp(-1), 1);
   });
 
-  test("persons are valid, each has an apelido of its own, and none of the contest's payloads has it", () => {
+  test("persons are valid, and their apelidos are unique and in none of the contest's payloads", () => {
     const next = persons(3, 50, "0");
     const apelidos = Array.from({ length: 500 }, () => {
       const person = readPessoa(JSON.stringify(next()));
@@ -63,13 +63,13 @@ describe("what is sent", () => {
 });
 
 describe("what is computed", () => {
-  test("the spread: the middle one, or the mean of both", () => {
+  test("the median is the middle value, or the mean of the two middle ones", () => {
     expect(spreadOf([3, 1, 10])).toEqual({ median: 3, min: 1, max: 10 });
     expect(spreadOf([4, 1, 10, 2])).toEqual({ median: 3, min: 1, max: 10 });
     expect(() => spreadOf([])).toThrow(RangeError);
   });
 
-  test("ratios pair by pair: a machine that gets slower for both changes nothing", () => {
+  test("ratios are of pairs, so a machine that gets slower for both sides changes nothing", () => {
     expect(ratiosOf([1, 2, 4], [2, 4, 8])).toEqual({ median: 0.5, min: 0.5, max: 0.5, error: 0 });
     expect(ratiosOf([1, 6], [2, 4])).toEqual({ median: 1, min: 0.5, max: 1.5, error: 0.5 });
     expect(ratiosOf([1], [2])).toEqual({ median: 0.5, min: 0.5, max: 0.5, error: null });
@@ -78,7 +78,7 @@ describe("what is computed", () => {
     expect(ratiosOf([], [])).toBeNull();
   });
 
-  test("the cost is the difference, for 1,000 requests; a counter that began anew is no cost", () => {
+  test("the cost is the difference for 1,000 requests; a counter that restarted is an error", () => {
     const before = new Map([
       ["api1", 10],
       ["db", 5],
@@ -88,8 +88,8 @@ describe("what is computed", () => {
       ["db", 5.5],
     ]);
     expect(costOf(before, after, 2000)).toEqual({ api1: 0.5, db: 0.25, all: 0.75 });
-    expect(() => costOf(after, before, 2000)).toThrow("api1 was started anew");
-    expect(() => costOf(new Map(), after, 2000)).toThrow("api1 was started anew");
+    expect(() => costOf(after, before, 2000)).toThrow("api1 restarted");
+    expect(() => costOf(new Map(), after, 2000)).toThrow("api1 restarted");
   });
 
   const slice = (side: string, round: number, cost: number, p50: number): Slice => ({
@@ -114,7 +114,7 @@ describe("what is computed", () => {
   const named = (sides: string[]) =>
     new Map(measuresOf(slices, sides).map((measure) => [`${measure.of}: ${measure.name}`, measure]));
 
-  test("two sides: each measure of each, and the pairs' ratios", () => {
+  test("two sides: every measure of both sides, and the ratios of their pairs", () => {
     const measures = named(["here", "against"]);
     expect(measures.get("CPU-s per 1,000 requests: all")).toEqual({
       load: "reads",
@@ -153,7 +153,7 @@ describe("what is computed", () => {
       problems,
     });
 
-  test("the screen tells costs, ratios, memory and the outcome", () => {
+  test("the output has costs, ratios, memory and the outcome", () => {
     const text = run(["here", "against"], []);
     expect(text).toStartWith("here     /src at abc, 10,000 persons before\nagainst  /src at abc\n");
     expect(text).toMatch(/^ {2}here .* 2\.000 \(1\.000–3\.000\) +0\.333$/m);

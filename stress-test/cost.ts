@@ -13,28 +13,28 @@ import { findServices } from "./measure/usage.ts";
 
 const usage = `Usage: bun run bench:cost [OPTIONS]
 
-What a request costs: CPU-seconds of every service for 1,000 requests, from the cgroups, with latencies and memory.
-Brings up docker-compose.yml as a project of its own on a free port, with its limits, and removes it afterwards. With
---against or --against-… a second one is up meanwhile, idle while the other is measured; the slices alternate (A B, B A,
-A B, …), and each pair gives a ratio. What differs from 1 by less than two standard errors is noise, and more rounds narrow
-it. Checks every answer, and the count after each slice. CPU counts from a slice's start to its end, health checks included.
+Measures the CPU-seconds of every service for 1,000 requests (from the cgroups), latencies and memory. Starts
+docker-compose.yml with its limits as a new project on a free port, and removes it afterwards. With --against or
+--against-… a second project runs, too; each is idle while the other is measured. Slices alternate (A B, B A, A B, …),
+and each pair gives a ratio. A ratio within two standard errors of 1 is noise; more rounds make the error smaller. Every
+answer is checked, and the count after each slice. The CPU of a slice includes health checks.
 
   --against DIR            another checkout of this project to compare with
   --override FILE          a compose file that changes the one of this checkout
-  --against-override FILE  the same for the other (without --against: this checkout again)
-  --people N               how many are in the registry before: 10k, 300k, 1m … up to 10m, by COPY (default 0). Beyond 50k
-                           saturation needs slices of half a minute: the index merges 65,536 persons at once
-  --against-people N       the same for the other (without --against: this checkout again)
-  --only NAME              official    the contest's peak, open loop: every user a connection of its own that creates
-                                       (invalid ones, too), waits 1 to 30 ms and reads; or searches, with t or without
-                           saturation  valid persons over 64 connections, as fast as answers come
-                           reads       reads of the 1,000 newest, likewise
-                           (default: one after the other)
+  --against-override FILE  the same for the other side (without --against: this checkout again)
+  --people N               people in the registry at the start, stored by COPY: 10k, 300k, 1m … up to 10m (default 0).
+                           Beyond 50k saturation needs slices of 30 s, because the index merges 65,536 people at once
+  --against-people N       the same for the other side (without --against: this checkout again)
+  --only NAME              official    the contest's peak, open loop. Each user has one connection: it creates a person
+                                       (or an invalid one), waits 1 to 30 ms and reads it; or it searches, with t or not
+                           saturation  creates of valid persons over 64 connections, as fast as answers come
+                           reads       reads of the 1,000 newest persons over 64 connections, as fast as answers come
+                           (default: all three, one after the other)
   --rounds N               slices of each load (default 6)
-  --seconds S              of each slice, 1 to 120 (default 2.5)
-  --rate N                 users a second that create in the open loop, 1 to 2000; searches 1/6, without t 1/15
-                           of it (default 300, half of the contest's)
-  --seed N                 of payloads and arrivals (default 1)
+  --seconds S              duration of a slice, 1 to 120 (default 2.5)
+  --rate N                 creates a second in the open loop, 1 to 2000. Searches are 1/6 of it, searches without t 1/15
+                           (default 300, half of the contest's)
+  --seed N                 seed of payloads and arrivals (default 1)
   --json                   JSON instead of the tables
   -h, --help               this text
 
@@ -56,7 +56,7 @@ export type Slice = Sent & {
   cost: Record<string, number>;
 };
 
-/** Something that was measured in every slice of a load: a column of the tables. */
+/** A number that every slice of a load has: a column of the tables. */
 type Measure = {
   load: Load;
   /** "CPU-s per 1,000 requests", or a kind of request. */
@@ -67,11 +67,11 @@ type Measure = {
   ratio: Ratio | null;
 };
 
-/** What one side runs, and how many people are in its registry before. */
+/** `people`: in the registry at the start. */
 type Setup = { name: string; root: string; override: string | undefined; people: number };
 
 type Side = Setup & {
-  /** Its root, and the commit there. */
+  /** The root and its commit. */
   checkout: string;
   made: Topology;
   services: ReturnType<typeof findServices>;
@@ -102,14 +102,14 @@ export function costOf(
   let all = 0;
   for (const [service, seconds] of after) {
     const used = seconds - (before.get(service) ?? Number.NaN);
-    if (!(used >= 0)) throw new Error(`${service} was started anew while it was measured`);
+    if (!(used >= 0)) throw new Error(`${service} restarted while it was measured`);
     cost[service] = (used / requests) * 1000;
     all += cost[service];
   }
   return { ...cost, all };
 }
 
-/** As bench:growth makes them. No payload of a load has an apelido that begins with "1". */
+/** The people of bench:growth. Their apelidos begin with "1", which no payload of a load does. */
 function* inhabitants(seed: number, count: number) {
   for (const person of people(seed)) {
     if (count-- === 0) return;
@@ -121,13 +121,13 @@ async function inhabit({ fill, copyInto, sql }: Topology, seed: number, count: n
   if (count === 0) return;
   await fill(async () => {
     await store(copyInto, inhabitants(seed, count));
-    await sql("vacuum (analyze) pessoas, short_terms"); // merges the later index, too
+    await sql("vacuum (analyze) pessoas, short_terms"); // also merges the pending list
   });
 }
 
 type Generator = ReturnType<typeof startGenerator>;
 
-/** load/contest.ts as a process. Its reports are taken in the order in which they come. */
+/** Starts load/contest.ts as a process. `report` returns its reports in order. */
 export function startGenerator(options: LoadOptions) {
   const reports: Report[] = [];
   let wake = () => {};
@@ -197,7 +197,7 @@ async function slice(
   const count = await settledCount(made.url, 20);
   if (count !== side.stored) {
     problems.push(
-      `${name}, ${load}: the count is ${number(count)}, not ${number(side.stored)} with every 201`,
+      `${name}, ${load}: the count is ${number(count)}, but ${number(side.stored)} persons got 201`,
     );
     side.stored = count;
   }
@@ -213,10 +213,10 @@ type Options = {
   seed: number;
 };
 
-/** Payloads for the open loop of one side: every create of the run has its own. */
+/** Number of payloads for the open loop of one side. Each is sent once. */
 function payloads({ chosen, rounds, seconds, rate }: Options): number {
   const mean = rate * (warmUp.official + (chosen.includes("official") ? rounds * seconds : 0));
-  return Math.ceil(mean + 6 * Math.sqrt(mean)); // a Poisson process strays no further
+  return Math.ceil(mean + 6 * Math.sqrt(mean)); // 6 standard deviations above the mean
 }
 
 async function measure(sides: readonly Side[], options: Options, problems: string[], signal: AbortSignal) {
@@ -336,7 +336,7 @@ export function render({ options, sides, slices, measures, problems }: Run): str
       const [p50, p99] = (["p50", "p99"] as const).map((name) =>
         spreadOf(late.map((one) => one[name])).median.toFixed(2),
       );
-      lines.push(`the generator was late by p50 ${p50} ms, p99 ${p99} ms; that is in these`);
+      lines.push(`these latencies include the generator's delay: p50 ${p50} ms, p99 ${p99} ms`);
     }
     lines.push("");
   }
@@ -373,7 +373,7 @@ function toJson({ options, sides, slices, measures, problems }: Run) {
   };
 }
 
-/** The commit of a checkout, and whether it was changed since. */
+/** The commit of a checkout, and whether its files differ from it. */
 async function describeCheckout(folder: string): Promise<string> {
   const git = Bun.spawn(["git", "describe", "--always", "--dirty"], {
     cwd: folder,

@@ -5,13 +5,13 @@ import { payloadsFile, renderFiles, termsFile } from "./data/payloads.ts";
 
 const usage = `Usage: generate.ts [--seed N] [--rows N] [--terms N] --out DIR
 
-Makes ${payloadsFile}, ${termsFile} and expected.json in the contest's distribution. The same
-numbers give the same bytes.
+Writes ${payloadsFile}, ${termsFile} and expected.json in the contest's distribution. The same
+options give the same bytes.
 
   --seed N           any whole number from 0 to 4294967295 (default 1)
   --rows N           number of payloads (default 54700: a run sends about 54,635)
   --terms N          number of search terms (default 5000)
-  --out DIR          folder for the files, made when it is missing
+  --out DIR          folder for the files, created if it is missing
   -h, --help         this text`;
 
 async function main(): Promise<void> {

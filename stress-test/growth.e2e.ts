@@ -6,7 +6,7 @@ import { newDatabase, query, runScript, temporaryFolder } from "../tests/helpers
 const folder = await temporaryFolder();
 afterAll(() => folder[Symbol.asyncDispose]());
 
-/** `out` is a folder that is not there yet. */
+/** `out`: a folder that does not exist yet. */
 async function growth(args: string[], env?: Record<string, string>) {
   const out = join(folder.path, crypto.randomUUID());
   return { out, ...(await runScript("stress-test/growth.ts", ["--json", "--out", out, ...args], env)) };
@@ -14,7 +14,7 @@ async function growth(args: string[], env?: Record<string, string>) {
 
 const brief = ["--samples", "5", "--seconds", "1"];
 
-test("an embedded database of its own grows, is measured, and grows on", async () => {
+test("a new embedded database grows and is measured; a second run continues it", async () => {
   const data = join(folder.path, "data");
   const own = { DATABASE_URL: "" };
   const first = await growth([...brief, "--to", "10k", "--data", data], own);
@@ -39,10 +39,10 @@ test("an embedded database of its own grows, is measured, and grows on", async (
     expect.any(Number),
     12_000,
   ]);
-  expect(on.json.sizes[0].persons).toBeGreaterThan(10_000); // with those who were created while it was measured
+  expect(on.json.sizes[0].persons).toBeGreaterThan(10_000); // with the persons of the measured creates
 }, 120_000);
 
-test("wrong answers fail it, and a database of others is left alone", async () => {
+test("wrong answers fail the run, and a database with other persons is not changed", async () => {
   const DATABASE_URL = await newDatabase();
   expect((await growth([...brief, "--to", "10k"], { DATABASE_URL })).code).toBe(0);
   await query(DATABASE_URL, "update pessoas set busca = 'x'");
@@ -57,7 +57,7 @@ test.each([
   [["--to", "5"], "--to: expected a number of persons"],
   [["--samples", "0"], "--samples: expected a number"],
   [["--unknown"], "--unknown"],
-])("%j is refused", async (args, message) => {
+])("%j is rejected", async (args, message) => {
   const { code, stderr, out } = await growth(args);
   expect([code, stderr, existsSync(out)]).toEqual([2, expect.stringContaining(message), false]);
 });

@@ -20,27 +20,27 @@ import { type Chart, logAxis, paint, panels, pictureOf, text } from "./report/ch
 
 const usage = `Usage: bun run bench:growth [OPTIONS]
 
-Measures how the cost of a create, a read and each class of search grows with the number of persons. Fills 10 k,
-100 k and 1 M of them with COPY; at each size asks through db.ts, as the server does, with nothing in between and
-no cache, and checks the answers. CPU is that of all of Postgres' processes, with Citus those of all its nodes; it
-is known where all of them run on this machine, on Linux. Prints two tables; leaves growth.json, growth.md (the tables, and what they would come to at
-up to 1,000 times the last size) and growth.svg.
+Measures how the cost of a create, a read and each class of search grows with the number of persons. Stores 10 k,
+100 k and 1 M persons with COPY. At each size it calls db.ts, as the server does, without HTTP and without the cache,
+and checks the answers. CPU is that of all processes of Postgres, on Citus of all nodes; it is measured only if all of
+them run on this machine, on Linux. Prints two tables. Leaves growth.json, growth.svg and growth.md, which has the
+tables and an extrapolation to 1,000 times the last size.
 
   --to N             persons at the end: 10k, 300k, 1m, 5m … (default 1m)
-  --samples N        of each operation at each size, at most (default 400)
-  --seconds S        for each operation at each size, at most (default 10)
-  --seed N           other persons and terms (default 1)
-  --data DIR         keeps the embedded database there. The next run with it goes on at the size that it has
-                     (default: a temporary one, removed at the end)
+  --samples N        most samples of each operation at each size (default 400)
+  --seconds S        most seconds for each operation at each size (default 10)
+  --seed N           seed of persons and terms (default 1)
+  --data DIR         folder that keeps the embedded database. The next run with it continues at the size it has
+                     (default: a temporary folder, removed at the end)
   --out DIR          folder for the three files (default stress-test/user-files/results/growth-<time>)
   --json             growth.json on standard output instead of the tables
   -h, --help         this text
 
-DATABASE_URL names another database: an empty one, which is left as it is then, full.
+DATABASE_URL names another database. It has to be empty, and its persons stay there.
 
 Exit code: 0 all answers were right, 1 some were wrong, 2 could not be run.`;
 
-/** Of one operation at one size. Times in ms; `cpuMs` is Postgres' for one operation, null where it is not known. */
+/** One operation at one size, in ms. `cpuMs`: of Postgres for one operation; null: not measured. */
 type Cost = {
   samples: number;
   p50: number;
@@ -52,7 +52,7 @@ type Cost = {
 };
 type Size = {
   persons: number;
-  /** Of the COPY that led here; null where they were there already. */
+  /** By COPY; null if the persons were already stored. */
   copiedPerSecond: number | null;
   tableBytes: number;
   indexBytes: Record<string, number>;
@@ -73,10 +73,10 @@ const together = 64;
 const warmUps = 10;
 const maxHits = 50;
 const maxProblems = 20;
-// Longer than any server would wait: what is too slow is to be seen, not to be cut off.
+// Longer than a server waits, so that a slow operation is measured, not cut off.
 const timeoutMs = 60_000;
 
-/** Fills the database at `url` in steps and measures it at each. It must hold nobody, or what an earlier run left. */
+/** Fills the database at `url` in steps and measures each. The database must be empty, or as an earlier run left it. */
 async function grow(url: string, options: Options, tell: (line: string) => void): Promise<Growth> {
   const open = async () => {
     const db = openDb({ url, timeoutMs, batchSize: 128, searches: 2, queueLimit: 4096 });
@@ -110,9 +110,9 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
     };
     const citus = server?.citus === true;
     const cpuS = await postgresCpu(sql, citus);
-    // Autovacuum would do it within a minute: not in the middle of a measurement.
+    // Otherwise autovacuum would start during a measurement.
     const vacuum = async () => void (await sql`vacuum (analyze) pessoas, short_terms`);
-    // What is there already is measured as it is.
+    // An earlier run's database is measured once before it grows.
     const sizes = options.sizes.filter((size) => size > already);
     if (already > 0) sizes.unshift(already);
     for (const persons of sizes) {
@@ -120,7 +120,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       const started = performance.now();
       if (missing > 0) {
         await copy(sql, missing, next, citus);
-        // It knows as much as one that starts now.
+        // A new one, as after a start of the server.
         await db.close();
         db = await open();
       }
@@ -132,7 +132,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
       await sql`checkpoint`.catch(() => {}); // only a superuser may
       const bytes = await bytesOf(sql, citus);
       const operations: Record<string, Cost> = {};
-      // The merge of what creates leave in the pending list is part of their cost.
+      // The merge of the rows that creates leave in the pending list is part of their cost.
       const merge = async () => void (await sql`select merge_pending_list()`);
       const creates = Math.max(options.samples, Math.min(maxPending, Math.floor(persons / 24)));
       for (const [name, lanes, run] of operationsOn(db, all, next, options.seed, growth.problems)) {
@@ -154,7 +154,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
   }
 }
 
-/** What is measured: its name, how many are in flight at once, and how to do it once. Resolves with the hits. */
+/** Each operation: its name, the number in flight, and a function that does it once and resolves with the hits. */
 function operationsOn(db: Db, all: Crowd, next: () => Pessoa, seed: number, problems: string[]) {
   const random = randomFrom(seed);
   const expectThat = (right: boolean, problem: () => string) => {
@@ -242,17 +242,17 @@ async function measure(
   };
 }
 
-/** Refuses a database with persons of somebody else: their number would be right and every answer wrong. */
+/** Rejects a database with persons of another seed: its count would fit, but every answer would be wrong. */
 async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
   const ids = all.sample.slice(0, 100).map(({ apelido }) => idOf(apelido));
   const [row] = await sql<{ n: string }[]>`select count(*) as n from pessoas where id = any (${ids}::uuid[])`;
   if (Number(row?.n) === ids.length) return;
   throw new RangeError(
-    "the database holds persons already: expected an empty one, or what a run with this --seed left",
+    "the database holds persons already: expected an empty one, or one that a run with this --seed filled",
   );
 }
 
-/** Stores so many persons. On Citus no person is in memory. */
+/** On Citus no person is in memory. */
 async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa, citus: boolean): Promise<void> {
   const terms = await sql.unsafe<{ term: string }[]>(completeTermsStatement);
   const [inMemory] = await sql<{ n: number }[]>`select count(*)::int as n from pessoas where busca is null`;
@@ -284,7 +284,7 @@ async function copyInto(sql: postgres.Sql, table: string, lines: Iterable<string
   await Promise.race([failed, finished]);
 }
 
-/** Citus keeps the rows in tables on its workers, and counts them there. */
+/** On Citus the rows are on the workers, so its own functions add up their sizes. */
 async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "tableBytes" | "indexBytes">> {
   const ask = async (what: "table" | "relation" | "total_relation", name: string) => {
     const [row] = await sql.unsafe<{ bytes: string }[]>(
@@ -301,8 +301,8 @@ async function bytesOf(sql: postgres.Sql, citus: boolean): Promise<Pick<Size, "t
 }
 
 /**
- * Reads the CPU-seconds of all processes of the server behind `sql`, with Citus of all its nodes, also of those that have ended.
- * Undefined where they cannot be seen: on another machine, in a container, or not on Linux.
+ * Reads the CPU-seconds of all processes of the server behind `sql`, with Citus of all its nodes. Processes that have
+ * ended are included. Undefined if the processes are on another machine, in a container, or not on Linux.
  */
 async function postgresCpu(sql: postgres.Sql, citus: boolean): Promise<() => number | undefined> {
   const stat = (pid: number | string) => {
@@ -343,7 +343,7 @@ async function postgresCpu(sql: postgres.Sql, citus: boolean): Promise<() => num
     return [...alive.map(running), ...(ended as number[])].reduce((sum, seconds) => sum + seconds, 0);
   };
 
-  /** The parent of these processes, of which some may have ended. Undefined where they are not Postgres' of this machine. */
+  /** The parent of these processes, of which some may have ended. Undefined if it is not a Postgres of this machine. */
   function postmasterOf(children: string[]): number | undefined {
     const there = children.flatMap((pid) => stat(pid) ?? []);
     const [parent, ...others] = new Set(there.map(({ name, parent }) => (name === "postgres" ? parent : 0)));
@@ -367,7 +367,7 @@ function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1);
 }
 
-/** What everything costs, and the space it takes: two tables, heads first. */
+/** The tables of costs and of space, each with its heading first. */
 function tablesOf({ sizes }: Growth): { costs: string[][]; space: string[][] } {
   const first = sizes[0] as Size;
   const last = sizes.at(-1) as Size;
@@ -413,8 +413,8 @@ function render(growth: Growth): string {
 }
 
 /**
- * What it would be at 10, 100 and 1,000 times the last size, each ten times multiplying by what the last ten times did:
- * Postgres' CPU of each operation (where it is not known, p50) in ms, and the space. Undefined after a single size.
+ * An extrapolation to 10, 100 and 1,000 times the last size: each factor of ten multiplies the cost as the last one
+ * did. The cost is Postgres' CPU of each operation in ms (p50 if CPU is unknown), and the space. Undefined for one size.
  */
 function outlookOf({ sizes }: Growth): string[][] | undefined {
   const [before, last] = sizes.slice(-2);
@@ -426,7 +426,7 @@ function outlookOf({ sizes }: Growth): string[][] | undefined {
     const factor = Math.max(1, (now / then) ** (1 / decades)); // less than 1 is noise
     return [1, 2, 3].map((power) => now * factor ** power);
   };
-  // What is there for the first ones already must not look like what each takes.
+  // The difference of two sizes, because an empty database already has some bytes.
   const bytesOfOne = (bytes(last) - bytes(before)) / (last.persons - before.persons);
   const bytesAt = (persons: number) => bytes(last) + (persons - last.persons) * bytesOfOne;
   const further = [10, 100, 1000].map((times) => last.persons * times);
@@ -452,7 +452,7 @@ export function renderMarkdown(growth: Growth): string {
   return [costs, space, ...(outlook ? [outlook] : [])].map(markdown).join("\n");
 }
 
-/** A panel for each operation, with one scale for all. */
+/** A panel for each operation, all with the same scale. */
 function costChart({ sizes }: Growth): Chart {
   const names = Object.keys(sizes[0]?.operations ?? {});
   const kinds = [
@@ -546,7 +546,9 @@ async function main(): Promise<void> {
   };
   const { DATABASE_URL: given } = process.env;
   if (given && values.data)
-    throw new RangeError("--data: is for the embedded database, and DATABASE_URL names another");
+    throw new RangeError(
+      "--data: expected no DATABASE_URL, because only the embedded database has a data folder",
+    );
 
   const folder = given ? undefined : (values.data ?? (await mkdtemp(join(tmpdir(), "pessoas-growth-"))));
   const embedded = folder === undefined ? undefined : await startEmbedded(folder, () => {});

@@ -3,17 +3,16 @@
 set -euo pipefail
 
 gatling_version=3.9.5
-scala_version=2.13.10 # the one Gatling 3.9.5 is built with: the compiler has to match its library
+scala_version=2.13.10 # as in Gatling 3.9.5, because the compiler has to match the library
 dependency_plugin=org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 
 usage() {
   cat <<END
 Usage: install-gatling.sh DIR
 
-Puts Gatling $gatling_version with all it needs (about 75 MB) into DIR/gatling-$gatling_version,
-by way of Maven. Needs java (8 to 20) and mvn. A second run does nothing; an interrupted one
-leaves nothing behind. Afterwards DIR/gatling-$gatling_version/bin/gatling.sh needs neither Maven nor
-the network.
+Installs Gatling $gatling_version and its dependencies (about 75 MB) into DIR/gatling-$gatling_version with Maven.
+Needs java (8 to 20) and mvn. A second run does nothing. An interrupted run leaves nothing behind.
+DIR/gatling-$gatling_version/bin/gatling.sh then needs neither Maven nor the network.
 
   -h, --help   this text
 END
@@ -29,14 +28,14 @@ case "${1:-}" in
 esac
 [[ $# -eq 1 && $1 != "" && $1 != -* ]] || fail "expected one DIR; see --help"
 
-mkdir -p -- "$1" || fail "cannot make the folder $1"
+mkdir -p -- "$1" || fail "cannot create the folder $1"
 dir=$(cd -- "$1" && pwd)
 home=$dir/gatling-$gatling_version
 if [ -x "$home/bin/gatling.sh" ]; then
   echo "Gatling $gatling_version is already in $home: nothing to do"
   exit 0
 fi
-[ ! -e "$home" ] || fail "$home is in the way: it holds no bin/gatling.sh. Move it away and run this again"
+[ ! -e "$home" ] || fail "$home exists without bin/gatling.sh: move it away and run this again"
 command -v java > /dev/null || fail "java is missing: install a Java runtime (8 to 20), such as OpenJDK 17"
 command -v mvn > /dev/null || fail "mvn is missing: install Apache Maven 3"
 
@@ -79,8 +78,8 @@ done
 
 cat > "$build/conf/gatling.conf" <<'END'
 gatling {
-  http.warmUpUrl = ""          # its default asks a public site before each run
-  data.enableAnalytics = false # its default reports each run to its makers
+  http.warmUpUrl = ""          # the default sends a request to a public site before each run
+  data.enableAnalytics = false # the default reports each run to Gatling's makers
 }
 END
 
@@ -100,8 +99,8 @@ cat > "$build/conf/logback.xml" <<'END'
 </configuration>
 END
 
-# Gatling asks for its latest release when its last check is older than a day, and keeps the time of
-# that check in a Java preference: a check that "failed" in the year 9999 is never repeated.
+# Gatling checks for a newer release once a day and keeps the time of the check in a Java preference. After a check that
+# "failed" in the year 9999 it never checks again.
 prefs=$build/conf/prefs/.java/.userPrefs/io/gatling/latestVersion
 mkdir -p "$prefs"
 cat > "$prefs/prefs.xml" <<'END'
@@ -149,7 +148,7 @@ if [ -n "$simulations" ]; then
       xargs -0 -r "$java" -Xss4M -XX:TieredStopAtLevel=1 -cp "$home/lib/*" scala.tools.nsc.Main \
         -encoding UTF-8 -deprecation -feature -usejavacp -d "$build" >&2 ||
       { echo "gatling.sh: the simulations in $simulations do not compile" >&2; exit 2; }
-    mv -T -- "$build" "$classes" 2> /dev/null || [ -d "$classes" ] # a run at the same time was first
+    mv -T -- "$build" "$classes" 2> /dev/null || [ -d "$classes" ] # another run was faster
     trap - EXIT
   fi
   classpath=$classes:$classpath

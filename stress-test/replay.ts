@@ -9,13 +9,12 @@ const usage = `Sends a file of payloads to POST /pessoas and compares every answ
 
   bun run stress-test/replay.ts FILE.tsv [options]
 
-  FILE.tsv            first line: "payload", alone or before further columns, as generate.ts writes it; then one body a
-                      line in that column, sent as it stands
+  FILE.tsv            as generate.ts writes it: the first column is "payload" and has a request body in each line
   --url URL           where the registry listens       (default http://127.0.0.1:9999)
   --concurrency N     requests in flight, 1 to 1000    (default 32)
   --json              the result as JSON on standard output
 
-The registry must be empty at the start. Exit status: 0 when all is as expected, 1 when not, 2 for wrong usage.`;
+The registry must be empty at the start. Exit code: 0 all was as expected, 1 something was not, 2 for wrong usage.`;
 
 const { file, url, concurrency, json } = readArguments(
   usage,
@@ -49,7 +48,7 @@ async function count(): Promise<number> {
   return Number(await response.text());
 }
 
-/** How often each answer occurs. */
+/** The number of each answer. */
 function tally(answers: readonly number[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const answer of answers) counts[answer] = (counts[answer] ?? 0) + 1;
@@ -92,14 +91,14 @@ try {
 
   const expected = expectAnswers(bodies).map(({ status }) => status);
   const differences: string[] = [];
-  if (before !== 0) differences.push(`the registry was not empty: it held ${before}`);
+  if (before !== 0) differences.push(`the registry was not empty: it had ${before} persons`);
   const [got, wanted] = [tally(answers), tally(expected)];
   for (const status of new Set([...Object.keys(got), ...Object.keys(wanted)])) {
     const [n, expectedN] = [got[status] ?? 0, wanted[status] ?? 0];
     const name = status === "0" ? "no answer" : status;
     if (n !== expectedN) differences.push(`${name}: expected ${expectedN}, got ${n}`);
   }
-  // With requests in flight side by side, any one of those who share an apelido may be the first.
+  // With several requests in flight, any of those with the same apelido may arrive first.
   if (concurrency === 1) {
     const wrong = answers.findIndex((answer, i) => answer !== expected[i]);
     if (wrong !== -1) {

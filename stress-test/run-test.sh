@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# One load test from payloads to verdict.
+# A load test, from payloads to verdict.
 set -euo pipefail
 
 usage() {
   cat <<'END'
 Usage: run-test.sh [OPTIONS] GATLING_DIR
 
-Makes the payloads, waits until the registry is ready, runs the contest's load with the Gatling that
-install-gatling.sh put into GATLING_DIR (such as DIR/gatling-3.9.5), and judges the run. The registry has to
-be empty. All of a run is left in stress-test/user-files/results/<run>: Gatling's report (index.html) and
-log (simulation.log), verdict.json, with --project usage.jsonl, and all of it in pictures: report.html and *.svg.
+Generates the payloads, waits until the registry is ready, runs the contest's load with Gatling, and judges the
+run. GATLING_DIR is the folder that install-gatling.sh created, such as DIR/gatling-3.9.5. The registry has to be
+empty. A run leaves in stress-test/user-files/results/<run>: Gatling's report (index.html) and log
+(simulation.log), verdict.json, report.html with its charts (*.svg), and usage.jsonl with --project.
 
-  --short             the shape shrunk to about 16 s, for CI (same as --seconds-scale 0.08)
-  --seconds-scale X   every duration times X, above 0 and up to 1 (default 1: 205 s); the rates stay
+  --short             about 16 s, for CI (same as --seconds-scale 0.08)
+  --seconds-scale X   multiplies every duration by X, above 0 and up to 1 (default 1: 205 s); rates stay the same
   --seed N            seed of the payloads (default 1)
   --project NAME      docker compose project of the registry: measures CPU and memory of its services
                       (default: $COMPOSE_PROJECT_NAME, if set)
   --against FILE      verdict.json of an earlier run to compare with
-  --not-empty         go on although persons are stored: they must share no apelido with this run
+  --not-empty         accept stored persons; their apelidos must not be among this run's
   -h, --help          this text
 
 Environment:
   BASE_URL            the registry (default http://127.0.0.1:9999)
-  READY_PATH          asked until it answers 200 (default /readyz)
-  READY_TIMEOUT_S     how long (default 120)
+  READY_PATH          polled until it answers 200 (default /readyz)
+  READY_TIMEOUT_S     longest wait for that (default 120)
   JAVA_HOME, JAVA_OPTS  for Gatling
 
 Exit code: 0 passed, 1 failed, 2 could not be run or judged. Needs bun, curl and java.
@@ -94,7 +94,7 @@ done
 count_before=$(get --fail "$BASE_URL/contagem-pessoas") || fail "GET /contagem-pessoas does not answer 200"
 [[ $count_before =~ ^[0-9]+$ ]] || fail "GET /contagem-pessoas answers no number: $count_before"
 if [ "$count_before" -gt 0 ] && [ -z "$not_empty" ]; then
-  fail "$count_before persons are stored already, whose apelidos this run may need: start from an empty registry"
+  fail "$count_before persons are stored already: start with an empty registry, because this run may need their apelidos"
 fi
 
 # In an empty folder, because Gatling chooses the name of the run's folder.
@@ -143,7 +143,7 @@ bun run "$here/measure/verdict.ts" --data "$data" --base-url "$BASE_URL" --count
   ${against:+--against "$against"} "$result" || code=$?
 command="./stress-test/run-test.sh --seed $seed --seconds-scale $scale${project:+ --project $project} GATLING_DIR"
 if [ "$code" -le 1 ]; then
-  bun run "$here/report/page.ts" --command "$command" "$result" || fail "no pictures; \"bun install\" gets what draws them"
+  bun run "$here/report/page.ts" --command "$command" "$result" || fail "no charts; \"bun install\" installs the library that draws them"
 fi
 echo >&2
 echo "Pictures: $result/report.html" >&2

@@ -3,7 +3,7 @@ import { runScript } from "../tests/helpers/support.ts";
 
 const start = (...args: string[]) => runScript("stress-test/start.ts", args);
 
-test("both kinds of start are measured, the first one apart", async () => {
+test("both kinds of start are measured, and the first start is shown separately", async () => {
   const { code, stdout } = await start("--times", "2", "--json");
   expect(code).toBe(0);
   const ms = expect.any(Number);

@@ -6,20 +6,21 @@ import { spreadOf } from "./measure/statistics.ts";
 
 const usage = `Usage: bun run bench:start [OPTIONS] [COMMAND...]
 
-Milliseconds from the start of a server until its /readyz answers 200: with a PostgreSQL that is there, and with the
-embedded one. Both databases are temporary; the first start finds them empty, or not there, and is told apart.
+Measures the milliseconds from the start of a server until its /readyz answers 200, with a PostgreSQL that is running
+("there") and with the embedded one. Both databases are temporary. The first start, which creates the schema or the
+embedded database, is shown separately.
 
-  COMMAND      what starts the server (default: bun run server.ts)
+  COMMAND      the command that starts the server (default: bun run server.ts)
   --only NAME  there, or embedded (default: both; an executable has no embedded one)
   --times N    starts of each kind after the first, 1 to 100 (default 7)
   --json       JSON instead of the table
   -h, --help   this text
 
-Exit code: 0 all have started, 2 one has not.`;
+Exit code: 0 all starts succeeded, 2 one failed.`;
 
 const kinds = ["there", "embedded"] as const;
 
-/** Of one start, in ms. */
+/** The duration of one start, in ms. */
 async function start(command: string[], env: Record<string, string>): Promise<number> {
   const began = performance.now();
   const { url, child, output } = await spawnServer(env, command);
