@@ -6,7 +6,7 @@ import { openApi } from "../contract/openapi.ts";
 import { readPositionals } from "./arguments.ts";
 
 readPositionals(
-  `bun run client   makes contract/client.d.ts anew from contract/openapi.ts; needs npm's registry`,
+  `bun run client   writes contract/client.d.ts from contract/openapi.ts; needs npm's registry`,
 );
 
 const target = join(import.meta.dir, "..", "contract", "client.d.ts");

@@ -12,8 +12,8 @@ import { readSettings } from "../process/settings.ts";
 
 const usage = `bun run db:shell [psql's options]   SQL in psql, on the embedded database or on DATABASE_URL
 bun run db:backup FILE              writes all data into FILE, also while servers run; a failure leaves FILE as it was
-bun run db:restore FILE             replaces all data by those in FILE, or changes nothing; no server may run
-bun run db:reset [--yes]            removes all data of the embedded database; asks first, unless --yes`;
+bun run db:restore FILE             replaces all data with that of FILE; a failure changes nothing; stop all servers first
+bun run db:reset [--yes]            removes all data of the embedded database; asks first, except with --yes`;
 
 const [command = "", ...args] = process.argv.slice(2);
 const commands: Record<string, (given: string | undefined, dataDir: string) => Promise<number>> = {
@@ -87,7 +87,7 @@ async function withDatabase(
   }
 }
 
-/** A name that cannot pass for a URL. */
+/** The name of a database in a form that psql does not read as a URL. */
 function quoted(database: string): string {
   return `dbname='${database.replaceAll(/['\\]/g, "\\$&")}'`;
 }
@@ -132,7 +132,7 @@ async function requireVersionOf(url: string, pgDump: string): Promise<void> {
   const own = Number(/ (\d+)/.exec(printed)?.[1] ?? 0);
   if (own < server) {
     throw new RangeError(
-      `pg_dump: expected version ${server} or newer, as the database has, got ${own || "none"} (${pgDump})`,
+      `pg_dump: expected version ${server} (the database's) or newer, got ${own || "none"} (${pgDump})`,
     );
   }
 }

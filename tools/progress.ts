@@ -1,6 +1,6 @@
 import { Presets, SingleBar } from "cli-progress";
 
-/** On standard error, if that is a terminal. `text` stands behind the bar. */
+/** On standard error, if that is a terminal. `text` is shown after the bar. */
 export function progressBar(total: number, label = "") {
   const format = `${label}{bar} {percentage} %  {text}`;
   const bar = new SingleBar({ stream: process.stderr, hideCursor: true, format }, Presets.shades_classic);

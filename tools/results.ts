@@ -9,7 +9,7 @@ Writes the numbers of docs/results/ and of the fault table in docs/reliability.m
 docs/results.md, between their markers.
 
   RUN           folder of a run of run-test.sh, with its verdict.json. These runs replace the recorded ones of the same
-                entry. Of this project, verdict.json and the charts of the run with the median CPU time are copied, too
+                entry. For this project, verdict.json and the charts of the run with the median CPU time are copied, too
   --entry NAME  the entry that was measured: this project (default), or another one, as owner/repository
   -h, --help    this text`;
 
@@ -157,7 +157,7 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
   };
 }
 
-/** Of sorted values. Of an even number the lower middle one, which was measured. */
+/** `sorted`: ascending. Of an even number of values the lower middle one, because it was measured. */
 function medianOf(sorted: number[]): number {
   return sorted[Math.floor((sorted.length - 1) / 2)] as number;
 }

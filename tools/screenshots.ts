@@ -9,8 +9,8 @@ import { launch, tryItOut } from "../tests/helpers/browser.ts";
 import { readPositionals } from "./arguments.ts";
 
 const usage = `bun run screenshots [REPORT]   docs/images/docs.png and docs/images/report.png
-  REPORT                        a report.html (without it: of a benchmark of 8 s)
-  CHROMIUM=chromium             the browser`;
+  REPORT                        a report.html (default: that of a new benchmark of 8 s)
+  CHROMIUM=chromium             the browser (environment variable)`;
 
 const images = join(import.meta.dir, "..", "docs", "images");
 // One size, because they stand side by side.
@@ -32,7 +32,7 @@ async function main(report: string | undefined) {
       tab,
       '{"apelido": "ana", "nome": "Ana Barbosa", "nascimento": "1985-09-23", "stack": ["Node", "Postgres"]}',
     );
-    // A low body box keeps the answer in the picture.
+    // The box of the body is low, so that the answer is in the picture.
     const y = await tab.run<number>(`
       document.querySelector(".opblock-post textarea").style.height = "50px";
       document.querySelector(".opblock-post textarea").style.minHeight = "0";

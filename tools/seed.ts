@@ -6,7 +6,7 @@ import { inParallel } from "./parallel.ts";
 const usage = `bun run seed [N]            creates N people (1000)
   --url http://127.0.0.1:9999   where the registry is
   --concurrency 8               requests in flight at once
-  --seed 1                      the same people every time; existing ones are not created again
+  --seed 1                      one seed gives the same people every time; existing ones are not created again
   --json                        the result as JSON`;
 
 const languages =
@@ -61,11 +61,11 @@ async function send(url: URL, body: string): Promise<Response> {
   try {
     return await fetch(url, request);
   } catch {
-    throw new Error(`no answer from ${url.origin}: start the registry, or name it with --url`);
+    throw new Error(`no answer from ${url.origin}: start the registry, or give its address with --url`);
   }
 }
 
-/** A body for POST /pessoas, decided by `faker.seed`. */
+/** A body for POST /pessoas, which follows from `faker.seed`. */
 export function somebody() {
   const [firstName, lastName] = [faker.person.firstName(), faker.person.lastName()];
   const stack = [

@@ -1,6 +1,6 @@
 /**
- * A second reading of the contract: what the server must answer. It shares no code with the server, so that tests and
- * measurements compare two independent readings.
+ * A second implementation of the contract's rules. It shares no code with the server, so that tests and measurements
+ * compare two independent implementations.
  */
 
 export type Status = 201 | 400 | 422;
@@ -8,19 +8,19 @@ export type Status = 201 | 400 | 422;
 /** Number of answers of each kind. */
 export type Answers = Record<Status, number>;
 
-/** One request body with what the contract answers to it. */
+/** A request body with its right answers. */
 export type Row = {
   /** JSON text, sent as it is. */
   payload: string;
   /** The answer when all rows are sent in order to an empty registry. */
   status: Status;
-  /** The right answers under load, where rows that share an apelido may arrive in any order. */
+  /** All right answers under load, where rows with the same apelido may arrive in any order. */
   accept: readonly Status[];
 };
 
 export type Pessoa = { apelido: string; nome: string; nascimento: string; stack: string[] | null };
 
-/** The answer to each payload, sent in this order to an empty registry. Payloads are JSON texts. */
+/** The right answers to payloads, which are JSON texts. */
 export function expectAnswers(payloads: readonly string[]): Row[] {
   const pessoas = payloads.map(readPessoa);
   const uses = new Map<string, number>();
@@ -41,8 +41,8 @@ export function expectAnswers(payloads: readonly string[]): Row[] {
 }
 
 /**
- * Number of answers of each kind to the first `k` rows. It is the same in any order, and so under load: each valid
- * apelido gets one 201. `expectedFor(rows, k)[201]` is the maximum count. Throws a RangeError when there are fewer rows.
+ * Number of answers of each kind to the first `k` rows. The order does not matter, because each valid apelido gets one
+ * 201. `expectedFor(rows, k)[201]` is the maximum count. Throws RangeError if there are fewer rows.
  */
 export function expectedFor(rows: readonly Pick<Row, "status">[], k: number = rows.length): Answers {
   if (!Number.isInteger(k) || k < 0 || k > rows.length) {
@@ -53,7 +53,7 @@ export function expectedFor(rows: readonly Pick<Row, "status">[], k: number = ro
   return answers;
 }
 
-/** The person in a payload; 400 or 422 where the contract rejects it, apart from taken apelidos. */
+/** The person in a payload; 400 or 422 if it is invalid. Taken apelidos are not checked. */
 export function readPessoa(payload: string): Pessoa | 400 | 422 {
   let body: unknown;
   try {
@@ -77,7 +77,7 @@ export function readPessoa(payload: string): Pessoa | 400 | 422 {
   return stack.every((entry) => isText(entry, 32)) ? { apelido, nome, nascimento, stack } : 422;
 }
 
-/** The first column of a TSV text without its header line. No quoting; a single column is the whole line. */
+/** The first column of a TSV text, without its header. Nothing is quoted. */
 export function readColumn(tsv: string): string[] {
   const [header = "", ...lines] = tsv.replace(/\r?\n$/, "").split(/\r?\n/);
   return header.includes("\t") ? lines.map((line) => line.split("\t", 1)[0] ?? "") : lines;

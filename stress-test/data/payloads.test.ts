@@ -9,7 +9,7 @@ describe("generate", () => {
   test("the same seed gives the same bytes, another seed others", () => {
     expect(renderFiles(7, 2000, 100)).toEqual(renderFiles(7, 2000, 100));
     expect(renderFiles(8, 2000, 100)[payloadsFile]).not.toBe(renderFiles(7, 2000, 100)[payloadsFile]);
-    // Also between versions and machines: results of one seed have to stay comparable.
+    // The hash is fixed, because results of one seed have to stay comparable between versions and machines.
     const bytes = Object.values(renderFiles(1, 1000, 100)).join("");
     expect(new Bun.CryptoHasher("sha256").update(bytes).digest("hex")).toBe(
       "62dda864d3c10854e0ee9b1b40a4b211b47635b9520593d53bf702dbe1dcfce7",
@@ -31,7 +31,7 @@ describe("generate", () => {
     expect(terms.every((term) => term.length >= 1 && term.length <= 50 && term.trim() === term)).toBe(true);
   });
 
-  test("payloads survive the file", () => {
+  test("payloads read from the file are those that were written", () => {
     const tsv = renderFiles(5, 3000, 10)[payloadsFile] ?? "";
     expect(readColumn(tsv)).toEqual(generate(5, 3000, 10).rows.map(({ payload }) => payload));
   });
@@ -44,8 +44,8 @@ describe("expectation", () => {
     stack: ["x".repeat(32)],
   };
   test.each([
-    ["the plain person", {}],
-    ["members at their longest, counted in code points", longest],
+    ["a typical person", {}],
+    ["members of the greatest length in code points", longest],
     ["an empty stack", { stack: [] }],
     ["spaces only", { nome: " " }],
     ["the first day", { nascimento: "0001-01-01" }],
@@ -91,13 +91,13 @@ describe("expectation", () => {
     [422, "29 February 1900", json({ nascimento: "1900-02-29" })],
     [422, "29 February 2001", json({ nascimento: "2001-02-29" })],
     [422, "the year 0", json({ nascimento: "0000-01-01" })],
-    [422, "a date with more behind it", json({ nascimento: "2000-01-01\n" })],
+    [422, "a date with a newline after it", json({ nascimento: "2000-01-01\n" })],
     [422, "digits that are not ASCII", json({ nascimento: "２０００-01-01" })],
   ])("%d for %s", (status, _, payload) => {
     expect(readPessoa(payload)).toBe(status);
   });
 
-  test("only valid rows take an apelido, and those that share one may answer either way", () => {
+  test("only valid rows take an apelido, and each of several rows with one apelido may get 201 or 422", () => {
     const rows = expectAnswers([
       json({ nome: 1 }),
       json({ nome: "" }),
@@ -112,7 +112,7 @@ describe("expectation", () => {
     expect(() => expectedFor(rows, 6)).toThrow(RangeError);
   });
 
-  test("the first k rows give these numbers in any order", () => {
+  test("the numbers for the first k rows do not depend on their order", () => {
     const { rows } = generate(11, 5000, 1);
     for (const k of [0, 1, 777, 5000]) {
       for (const order of [1, 1_000_003]) {

@@ -27,7 +27,7 @@ export function renderFiles(seed: number, rows: number, terms: number): Record<s
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-// C# twice: the contest's data holds it twice as often as any other.
+// C# is listed twice, because it is twice as frequent in the contest's data as any other language.
 const languages = [
   ..."C# C# C C++ CSS Clojure Go HTML Java Javascript Kotlin Matlab MySQL NoSQL PHP Perl".split(" "),
   ..."Postgres Python R Ruby Rust SQL Scala Swift TypeScript".split(" "),
@@ -45,7 +45,7 @@ export type Random = {
 function payload(random: Random): string {
   const apelido = random.text(letters, random.oneIn(100) ? 35 : random.int(1, 32));
   const nome = random.text(`${letters} `, random.oneIn(100) ? 120 : random.int(1, 100));
-  // With the spaces of the contest's file.
+  // Spaces as in the contest's file.
   return `{"apelido": "${apelido}", "nome": "${nome}", "nascimento": ${JSON.stringify(nascimento(random))}, "stack": ${stack(random)}}`;
 }
 
@@ -79,7 +79,7 @@ export function randomFrom(seed: number): Random {
     c = (((c << 21) | (c >>> 11)) + sum) | 0;
     return (sum >>> 0) / 2 ** 32;
   };
-  for (let warmUp = 0; warmUp < 16; warmUp++) next(); // spreads the seed over the whole state
+  for (let warmUp = 0; warmUp < 16; warmUp++) next(); // spreads the seed over all of the state
   const below = (n: number) => Math.floor(next() * n);
   return {
     oneIn: (n) => below(n) === 0,

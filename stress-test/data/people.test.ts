@@ -13,7 +13,7 @@ test("one seed gives one sequence of valid persons with distinct apelidos", () =
   expect(persons.map((person) => readPessoa(JSON.stringify(person)))).toEqual(persons);
 });
 
-test("what is said of an answer is what a look at everybody says", () => {
+test("the expected hits of a search are those of a scan of all persons", () => {
   const persons = first(4, 3_000);
   const all = crowd(4);
   for (const person of persons) all.add(person);

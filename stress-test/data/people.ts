@@ -8,8 +8,8 @@ const foreignNameEvery = 500; // Brazilians
 const chunk = 5000;
 
 /**
- * Endless persons with distinct apelidos: every second one in the contest's distribution (random letters), the others
- * plausible Brazilians; one name in a thousand is foreign. The same seed gives the same sequence.
+ * Persons without end, with distinct apelidos. Every second one is in the contest's distribution (random letters), the
+ * others are fictitious Brazilians. One name in a thousand is foreign. The same seed gives the same sequence.
  */
 export function* people(seed: number): Generator<Pessoa, never> {
   for (const [index, faker] of [fakerPT, ...abroad].entries()) faker.seed(seed + index);
@@ -34,7 +34,7 @@ export function* people(seed: number): Generator<Pessoa, never> {
   }
 }
 
-/** Samples and counts of all added persons, from which the right answer of a search follows. */
+/** A sample and counts of all added persons, from which the right answer to a search is known. */
 export type Crowd = {
   add(person: Pessoa): void;
   size(): number;
@@ -46,7 +46,7 @@ export type Crowd = {
 
 const sampleSize = 20_000;
 const fewPersons = 20;
-// Neither one of the contest's letters nor Portuguese: only foreign names have them.
+// Letters that are in foreign names only: neither Portuguese nor the contest's.
 const foreign = /[^\0-\x7fáàâãéêíóôõúüç]/u;
 const letters = /^\p{L}+$/u;
 
@@ -81,14 +81,14 @@ export function crowd(seed: number): Crowd {
   };
 }
 
-/** A search term with the number of its hits and the apelido of one hit, where they are known. */
+/** A search term, with the number of hits and the apelido of one hit if they are known. */
 export type Search = { term: string; hits?: number; finds?: string };
 
 const maxHits = 50;
 const commonWords = "java python postgres typescript silva santos oliveira maria carlos moreira".split(" ");
 const commonLetters = [..."aeiorsn"];
 
-/** By class of term, a function that makes the next term for the persons in `crowd`. */
+/** For each class of terms, a function that makes the next term for the persons in `crowd`. */
 export function searches(crowd: Crowd, seed: number): Record<string, () => Search> {
   const random = randomFrom(seed);
   const somebody = () => random.pick(crowd.sample);

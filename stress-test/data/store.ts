@@ -9,8 +9,8 @@ import type { Pessoa } from "./contract.ts";
 export type CopyInto = (table: string, lines: Iterable<string>) => Promise<unknown>;
 
 /**
- * Stores persons with COPY as the server would: the first 50,000 for the search in memory, later ones for the index, and
- * rows for their short terms. `there`: persons already stored for the memory, and short terms that need no more rows.
+ * Stores persons with COPY as the server would: the first 50,000 for the search in memory, later ones for the index,
+ * and rows for their short terms. `there`: number of persons already in memory, and short terms that need no more rows.
  */
 export async function store(
   copyInto: CopyInto,

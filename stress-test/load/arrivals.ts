@@ -1,12 +1,12 @@
 import type { Random } from "../data/payloads.ts";
 
-/** The milliseconds at which requests are due: `perSecond` in each second, evenly spaced from 0. */
+/** The times in ms at which requests are due: `perSecond` in each second, evenly spaced from 0. */
 export function* evenly(perSecond: number, seconds = Number.POSITIVE_INFINITY): Generator<number> {
   const total = Math.max(1, Math.round(perSecond * seconds));
   for (let nth = 0; nth < total; nth++) yield (nth * 1000) / perSecond;
 }
 
-/** The milliseconds at which users arrive within `seconds`, in a Poisson process. */
+/** The times in ms at which users arrive within `seconds`, in a Poisson process. */
 export function poisson(random: Random, perSecond: number, seconds: number): number[] {
   const times: number[] = [];
   const steps = 2 ** 30;
@@ -17,7 +17,7 @@ export function poisson(random: Random, perSecond: number, seconds: number): num
   }
 }
 
-/** The milliseconds at which users arrive within `seconds`. The rate grows evenly from `from` to `to` per second. */
+/** The times in ms at which users arrive within `seconds`. The rate grows evenly from `from` to `to` per second. */
 function ramp(from: number, to: number, seconds: number): number[] {
   const growth = (to - from) / seconds;
   const total = Math.floor(((from + to) / 2) * seconds);
@@ -28,7 +28,7 @@ function ramp(from: number, to: number, seconds: number): number[] {
   });
 }
 
-/** The contest's users in the order of their arrival, every duration times `scale`. */
+/** The contest's users in the order of their arrival. `scale` multiplies every duration. */
 export function contestArrivals(scale: number) {
   const phases = (...all: [from: number, to: number, seconds: number][]) => {
     let startMs = 0;

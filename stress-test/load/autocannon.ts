@@ -5,9 +5,9 @@ import type { Result } from "./results.ts";
 type Options = { url: string } & Record<"connections" | "seconds" | "timeoutMs" | "giveUpAfter", number>;
 
 /**
- * A closed loop by autocannon: every connection sends its next request when the one before is answered, for `seconds`.
- * Resolves with the results when all answers are there: a loop that stops listening while requests are in flight would
- * see fewer 201s than there are persons. It stops after `giveUpAfter` requests without an answer.
+ * A closed loop of `seconds` by autocannon: every connection sends its next request after the answer to the one before.
+ * Resolves when all answers have come, because with requests in flight there would be fewer 201s than stored persons.
+ * Stops after `giveUpAfter` requests without an answer.
  */
 export async function closedLoop(
   { url, connections, seconds, timeoutMs, giveUpAfter }: Options,
@@ -23,7 +23,7 @@ export async function closedLoop(
     url,
     connections,
     timeout: timeoutMs / 1000,
-    duration: seconds + timeoutMs / 1000 + 1, // in vain: each connection ends below, when it has its last answer
+    duration: seconds + timeoutMs / 1000 + 1, // never reached: each connection ends below, after its last answer
     bailout: giveUpAfter,
     sampleInt: 100,
     setupClient: (client) => void clients.push(client),
@@ -53,13 +53,13 @@ export async function closedLoop(
     ],
   });
   const timer = setTimeout(() => {
-    // What autocannon calls amount, per connection: it has sent that many, so it ends with the next answer. When the
-    // duration is over it would hang up with a request in flight.
+    // Each connection now ends with its next answer. At the end of its duration autocannon would disconnect with a
+    // request in flight. responseMax is autocannon's "amount" for one connection.
     for (const client of clients) (client as unknown as { responseMax: number }).responseMax = 1;
   }, seconds * 1000);
   const { timeouts } = await running;
   clearTimeout(timer);
-  // Also those whose connection ended or was reset: autocannon sends the next request and forgets this one.
+  // autocannon does not report a request whose connection ended or was reset.
   const reason = timeouts > 0 ? `no answer within ${timeoutMs / 1000} s` : "the connection was closed";
   for (const sent of inFlight) record(sent, 0, reason);
   return results;

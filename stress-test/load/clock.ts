@@ -1,6 +1,5 @@
-// A thread that wakes the load generator after a given number of milliseconds. It is precise to the microsecond, and
-// takes half the CPU time of polling. setTimeout would be late by half a millisecond on average, because it counts
-// whole ones.
+// A thread that wakes the load generator after a given number of milliseconds, precise to the microsecond, for half the
+// CPU time of polling. setTimeout counts whole milliseconds, so it would be late by half of one on average.
 import { readPositionals } from "../../tools/arguments.ts";
 
 declare const self: Worker;

@@ -3,19 +3,19 @@ import type { Result } from "./results.ts";
 
 export type ConnectionOptions = {
   url: string;
-  /** Most connections at once, kept alive. Requests queue for one. */
+  /** Most connections at once. They are kept alive, and requests queue for a free one. */
   connections?: number;
   /** Each user (a request and what follows it) has a connection of its own. */
   connectionPerUser?: boolean;
   timeoutMs?: number;
 };
 
-/** A request that is due. `record` is called once, and `done` after it; a request that follows comes between them. */
+/** A request that is due. `record` is called once. `done` is called after it, and after the request that follows. */
 type Job = { request: Request; dueMs: number; record(result: Result, answer?: Answer): void; done(): void };
 type Connection = { job: Job | undefined; received: Buffer | undefined; unsent: Buffer | undefined };
 type Socket = Bun.Socket<Connection>;
 
-const mostOpening = 64; // less than a backlog holds
+const mostOpening = 64; // below the usual listen backlog
 const sweepMs = 100;
 
 /** HTTP/1.1 over a bounded number of connections. Takes little CPU. */
@@ -34,7 +34,7 @@ export function connect({
   let opening = 0;
 
   function dispatch(job: Job) {
-    // At random, because the connections that became idle last are those of the slower instance.
+    // At random: the connections that became idle last are those of the slower instance.
     const [socket] = idle.splice(Math.floor(Math.random() * idle.length), 1);
     if (socket) return send(socket, job);
     queue.add(job);
@@ -47,7 +47,7 @@ export function connect({
     return job;
   }
 
-  /** Opens connections for queued requests. One that cannot be opened fails the oldest of them. */
+  /** Opens connections for queued requests. If one cannot be opened, the oldest queued request fails. */
   function grow() {
     while (opening < Math.min(mostOpening, queue.size, connections - open.size)) {
       openOne()
@@ -94,7 +94,7 @@ export function connect({
     socket.data.unsent = written < bytes.length ? bytes.subarray(Math.max(0, written)) : undefined;
   }
 
-  /** Records that there is no answer. */
+  /** Records a request without an answer. */
   function settle({ request: { kind }, dueMs, record, done }: Job, fault: string) {
     record({ kind, dueMs, ms: performance.now() - dueMs, status: 0, fault });
     done();
@@ -157,7 +157,7 @@ export function connect({
     error: (socket, error) => fail(socket, error.message),
   };
 
-  /** Fails requests that have waited too long for their answer or for a connection. */
+  /** Fails requests that waited too long for an answer or a connection. */
   const sweeping = setInterval(() => {
     const oldestMs = performance.now() - timeoutMs;
     const fault = `no answer within ${timeoutMs / 1000} s`;
@@ -171,7 +171,7 @@ export function connect({
 
   return {
     dispatch,
-    /** Opens so many connections in advance. Rejects when nobody listens. */
+    /** Opens `n` connections in advance. Rejects if nothing listens. */
     async open(n: number): Promise<void> {
       await Promise.all(Array.from({ length: n }, openOne));
     },

@@ -1,4 +1,4 @@
-// A process of its own: it sends the loads of cost.ts and reports what came back, over IPC.
+// Runs as a separate process: sends the loads of cost.ts, and reports the results over IPC.
 import { readPositionals } from "../../tools/arguments.ts";
 import { expectedFor } from "../data/contract.ts";
 import { generate, randomFrom } from "../data/payloads.ts";
@@ -12,7 +12,7 @@ import { faultsOf, latenciesOf } from "./results.ts";
 export const loads = ["official", "saturation", "reads"] as const;
 export type Load = (typeof loads)[number];
 
-/** How one slice went. */
+/** The result of one slice. */
 export type Sent = {
   /** From the first request to the last answer. */
   seconds: number;
@@ -20,9 +20,9 @@ export type Sent = {
   cpuS: number;
   /** Milliseconds, by kind of request. */
   requests: Record<string, Latency>;
-  /** 201s. */
+  /** Number of 201s. */
   created: number;
-  /** What was wrong with answers, and how often. */
+  /** The number of each fault of answers. */
   faults: Record<string, number>;
   /** Milliseconds by which the open loop sent requests later than due. The latencies include them. */
   late: { p50: number; p99: number } | null;
@@ -30,7 +30,7 @@ export type Sent = {
 
 /** A message to this process: first prepare a slice, then go. */
 export type Order = { prepare: Load; seconds: number } | "go";
-/** Its answers: the slice is ready; the last answer has come, so the server's CPU time can be read; the outcome. */
+/** In this order: the slice is prepared; the last answer has come, so CPU time can be read; the result. */
 export type Report = "ready" | "ended" | Sent;
 
 export type LoadOptions = {
@@ -43,20 +43,20 @@ export type LoadOptions = {
 };
 
 const connections = 64;
-const shapes = 10_000; // different persons in the closed loop, apart from their apelido
-const newest = 1000; // persons that are read again and again: they fit into the cache of an instance
-// Without reads, because each follows its create.
+const shapes = 10_000; // distinct persons in the closed loop, not counting the apelido
+const newest = 1000; // persons that are read repeatedly: they fit into the cache of an instance
+// Reads are left out, because each follows its create.
 const { read: _, ...shares } = contestShares;
 const usersPerCreate = Object.values(shares).reduce((sum, share) => sum + share, 0) / shares.create;
 
 type Slice = {
   load: Generator;
   start(): Run;
-  /** The number of 201s that the slice must get, if it is known. */
+  /** The right number of 201s, if it is known. */
   expected?: number;
 };
 
-/** The loads. They share their payloads, each of which is sent once, and the created persons, which can be read. */
+/** The loads. They share the payloads, each sent once, and the created persons, which `reads` reads. */
 function slices({
   url,
   seed,
@@ -95,14 +95,14 @@ function slices({
       return {
         load,
         start: () => load.open({ arrivals, next: () => requests[nth++] as Request }),
-        // Exact, because each valid apelido gets one 201 in any order.
+        // Known, because each valid apelido gets one 201 in any order.
         expected: expectedFor(rows, sent)[201] - first,
       };
     },
     saturation: (seconds) => closed(seconds, () => create(JSON.stringify(person()), [201], created)),
     async reads(seconds) {
       const requests = locations.slice(-newest).map((location) => read(location));
-      if (requests.length === 0) throw new Error("nobody was created who could be read");
+      if (requests.length === 0) throw new Error("there is no created person to read");
       let asked = 0;
       return await closed(seconds, () => requests[asked++ % requests.length] as Request);
     },

@@ -4,7 +4,7 @@ import { type GeneratorOptions, generator } from "./generator.ts";
 import type { Request } from "./http.ts";
 import { mix, read } from "./requests.ts";
 
-/** A server that answers when `answer` resolves with the bytes, and a generator for it. */
+/** A server that answers with the bytes of `answer`, and a generator for it. */
 function peer(answer: (nth: number) => string | Promise<string>, options: Partial<GeneratorOptions> = {}) {
   let [requests, connections, most] = [0, 0, 0];
   const listener = Bun.listen({
@@ -38,7 +38,7 @@ const ok = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]";
 const request = (): Request => read("/pessoas/1");
 const times = (n: number) => () => (n-- > 0 ? request() : undefined);
 
-test("a closed loop sends what there is, over no more connections than users, and ends", async () => {
+test("a closed loop sends all requests over at most as many connections as users, and ends", async () => {
   using server = peer(() => ok, { connections: 3 });
   const { answered, results } = server.load.closed({ users: 3, next: times(50) });
   await answered;
@@ -46,7 +46,7 @@ test("a closed loop sends what there is, over no more connections than users, an
   expect(results.map(({ kind, status, fault }) => [kind, status, fault])).toContainEqual(["read", 200, ""]);
 });
 
-test("an open loop sends each request when it is due, though none is answered, and queues for a connection", async () => {
+test("an open loop sends each request when it is due, without waiting for answers; requests queue for a connection", async () => {
   const { promise, resolve } = Promise.withResolvers<string>();
   using server = peer(() => promise, { connections: 2 });
   const { sent, answered, results } = server.load.open({ arrivals: evenly(1000, 0.05), next: request });
@@ -56,12 +56,12 @@ test("an open loop sends each request when it is due, though none is answered, a
   resolve(ok);
   await answered;
   expect([results.length, server.requests(), server.mostConnections()]).toEqual([50, 50, 2]);
-  // Latency counts from when a request was due: the first one's contains the time until it was answered.
+  // The first latency includes the wait for the answer, because it counts from when the request was due.
   const [first] = results;
   expect((first?.dueMs ?? 0) + (first?.ms ?? 0)).toBeGreaterThanOrEqual(sentMs);
 });
 
-test("a user with a connection of its own sends what follows on the same one, and closes it", async () => {
+test("with a connection per user, the following request uses the same connection, which then closes", async () => {
   using server = peer(() => ok, { connectionPerUser: true });
   const next = (): Request => ({ ...request(), follow: () => ({ request: request(), afterMs: 0 }) });
   const { answered, results } = server.load.open({ arrivals: [0, 0, 0], next });
@@ -69,14 +69,14 @@ test("a user with a connection of its own sends what follows on the same one, an
   expect([results.length, server.mostConnections()]).toEqual([6, 3]);
 });
 
-test("an answer that says so ends its connection, and the next request opens another one", async () => {
+test("an answer with Connection: close ends its connection, and the next request opens another one", async () => {
   using server = peer(() => ok.replace("Content", "Connection: close\r\nContent"), { connections: 1 });
   const { answered, results } = server.load.closed({ users: 1, next: times(5) });
   await answered;
   expect(results.map(({ fault }) => fault)).toEqual(["", "", "", "", ""]);
 });
 
-test("a request without an answer is a fault, and after so many of them the loop gives up", async () => {
+test("a request without an answer is a fault, and the loop gives up after a number of them", async () => {
   using server = peer((nth) => (nth > 2 ? "" : ok), { connections: 1, giveUpAfter: 2 });
   const { answered, results } = server.load.closed({ users: 1, next: request });
   await answered;
@@ -84,7 +84,7 @@ test("a request without an answer is a fault, and after so many of them the loop
   expect(results.at(-1)?.fault).toBe("the connection was closed");
 });
 
-test("what takes too long is given up, on a connection or in the queue for one", async () => {
+test("a request that takes too long is given up, on a connection or in the queue", async () => {
   using server = peer(() => new Promise<string>(() => {}), { connections: 1, timeoutMs: 50 });
   const { answered, results } = server.load.open({ arrivals: [0, 0, 0], next: request });
   await answered;
@@ -93,7 +93,7 @@ test("what takes too long is given up, on a connection or in the queue for one",
   );
 });
 
-test("closing it ends its loops and fails what is not answered", async () => {
+test("closing the generator ends its loops and fails requests in flight", async () => {
   using server = peer(() => new Promise<string>(() => {}));
   const { sent, answered, results } = server.load.open({ arrivals: evenly(1000), next: request });
   const asked = server.load.ask(request());
@@ -103,7 +103,7 @@ test("closing it ends its loops and fails what is not answered", async () => {
   expect(results.every(({ status }) => status === 0)).toBe(true);
 });
 
-test("a mix has its shares, and begins with the first kind", () => {
+test("a mix has the given shares, and begins with the first kind", () => {
   const next = mix({ create: 6, read: 3, search: 1 });
   const kinds = Array.from({ length: 10_000 }, next);
   const shares = Object.entries(Object.groupBy(kinds, (kind) => kind)).map(([kind, all]) => [

@@ -1,8 +1,7 @@
 /**
- * The load generator. In a closed loop a request follows an answer; in an open loop a request is sent when it is due,
- * whether earlier ones are answered or not. Latency counts from when a request was due. So it includes the wait for a
- * connection and a late start, and there is no coordinated omission. The generator takes little CPU, because it shares
- * the machine with the server.
+ * The load generator. In a closed loop a request follows an answer. In an open loop a request is sent when it is due,
+ * without waiting for earlier answers. Latency counts from the due time, so it includes the wait for a connection and a
+ * late start (no coordinated omission).
  */
 import { type ConnectionOptions, connect } from "./connections.ts";
 import type { Answer, Request } from "./http.ts";
@@ -10,49 +9,49 @@ import type { Result } from "./results.ts";
 
 /** One loop. */
 export type Run = {
-  /** Requests so far, without those that follow others. */
+  /** Requests so far, without those of `follow`. */
   readonly started: number;
   readonly stopped: boolean;
-  /** In the order of the answers; grows until all are there. */
+  /** In the order of the answers. Grows until the run has ended. */
   readonly results: Result[];
   /** Milliseconds by which an open loop sent each request later than due. */
   readonly lateMs: number[];
-  /** Resolves when no request follows. */
+  /** Resolves after the last request was sent. */
   readonly sent: Promise<void>;
-  /** Resolves when moreover each request has its answer or was given up. */
+  /** Resolves when each request also has its answer or was given up. */
   readonly answered: Promise<void>;
-  /** Sends no more. */
+  /** No request is sent after it. */
   stop(): void;
 };
 
 export type GeneratorOptions = ConnectionOptions & {
-  /** A loop stops after so many requests without an answer. */
+  /** Number of requests without an answer after which a loop stops. */
   giveUpAfter?: number;
 };
 export type ClosedOptions = {
   users: number;
-  /** No end, if not given. */
+  /** Default: without end. */
   seconds?: number;
-  /** The next request; undefined: there is none. */
+  /** The next request; undefined ends the loop. */
   next(): Request | undefined;
 };
 export type OpenOptions = {
-  /** Milliseconds from the start, ascending. */
+  /** In ms from the start, ascending. */
   arrivals: Iterable<number>;
-  /** Requests of so many milliseconds are sent together, which takes less CPU. */
+  /** Requests that are due within this time are sent together, which takes less CPU. */
   tickMs?: number;
   next(): Request;
 };
 
 export type Generator = ReturnType<typeof generator>;
 
-/** `close` it: it keeps the process alive. */
+/** It keeps the process alive until `close`. */
 export function generator({ giveUpAfter = Number.POSITIVE_INFINITY, ...options }: GeneratorOptions) {
   const { dispatch, open, close } = connect(options);
   const runs = new Set<Run>();
   let clock: Worker | undefined;
 
-  /** Resolves when the thread runs: it answers its first message then. */
+  /** Resolves when the thread has answered its first message. */
   async function startClock(): Promise<Worker> {
     clock ??= new Worker(new URL("clock.ts", import.meta.url));
     const worker = clock;
@@ -63,7 +62,7 @@ export function generator({ giveUpAfter = Number.POSITIVE_INFINITY, ...options }
     return worker;
   }
 
-  /** A run, and what sends the first request of a user in it. */
+  /** A run, and a function that sends a user's first request. */
   function begin() {
     const [sent, answered] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     let [pending, unanswered] = [0, 0];
@@ -100,11 +99,11 @@ export function generator({ giveUpAfter = Number.POSITIVE_INFINITY, ...options }
   }
 
   return {
-    /** Starts the clock of open loops and opens so many connections in advance. Rejects when nobody listens. */
+    /** Starts the clock of open loops, and opens connections in advance. Rejects if nothing listens. */
     async warm(connections = 0): Promise<void> {
       await Promise.all([startClock(), open(connections)]);
     },
-    /** `users` at once, each of whom sends the next request when the one before is answered, for so many seconds. */
+    /** Each of `users` sends its next request after the answer to the one before. */
     closed({ users, seconds = Number.POSITIVE_INFINITY, next }: ClosedOptions): Run {
       const { run, user } = begin();
       const endMs = performance.now() + seconds * 1000;
@@ -118,7 +117,7 @@ export function generator({ giveUpAfter = Number.POSITIVE_INFINITY, ...options }
       for (let nth = 0; nth < users; nth++) step();
       return run;
     },
-    /** One request at each of `arrivals`. One such loop at a time. */
+    /** Sends one request at each of `arrivals`. Only one such loop may run. */
     open({ arrivals, tickMs = 0, next }: OpenOptions): Run {
       const { run, user } = begin();
       const times = arrivals[Symbol.iterator]();
@@ -139,14 +138,14 @@ export function generator({ giveUpAfter = Number.POSITIVE_INFINITY, ...options }
       });
       return run;
     },
-    /** One request, at once. Resolves with what became of it, and its answer. */
+    /** Sends one request at once. Resolves with its result and answer. */
     ask(request: Request): Promise<Result & { answer: Answer | undefined }> {
       const { promise, resolve } = Promise.withResolvers<Result & { answer: Answer | undefined }>();
       const record = (result: Result, answer?: Answer) => resolve({ ...result, answer });
       dispatch({ request, dueMs: performance.now(), record, done() {} });
       return promise;
     },
-    /** Stops all loops, and fails what is not answered. */
+    /** Stops all loops, and fails requests without an answer. */
     close() {
       for (const run of runs) run.stop();
       clock?.terminate();

@@ -1,4 +1,4 @@
-/** One request, and what its answer has to be. */
+/** A request and the check of its answer. */
 export type Request = {
   /** What results are grouped by: "create", "read", … */
   kind: string;
@@ -6,9 +6,9 @@ export type Request = {
   path: string;
   /** JSON. */
   body?: string;
-  /** Called once, with the whole answer. Returns what is wrong with it, "" when nothing is. */
+  /** Called once, with the whole answer. Returns its fault, "" if there is none. */
   check(answer: Answer): string;
-  /** What the same user sends next, so many milliseconds later. Asked after a right answer only. */
+  /** The same user's next request, sent after `afterMs`. Called only after a right answer. */
   follow?(answer: Answer): { request: Request; afterMs: number } | undefined;
 };
 
@@ -27,12 +27,12 @@ const headers = {
   "retry-after": /\r\nretry-after: *([^\r]*)/i,
 };
 
-/** The value of a header, undefined when the answer does not have it. */
+/** The value of a header; undefined if the answer does not have it. */
 export function headerOf({ head }: Pick<Answer, "head">, name: keyof typeof headers): string | undefined {
   return headers[name].exec(head)?.[1];
 }
 
-/** Byte for byte what Gatling 3.9.5 sends, to the host and port `host`. */
+/** The same bytes as Gatling 3.9.5 sends. `host`: host and port. */
 export function encode({ method, path, body }: Request, host: string): Buffer {
   const type = body === undefined ? "" : "content-type: application/json\r\n";
   const length = body === undefined ? "" : `content-length: ${Buffer.byteLength(body)}\r\n`;
@@ -40,7 +40,7 @@ export function encode({ method, path, body }: Request, host: string): Buffer {
   return Buffer.from(`${head}${length}\r\n${body ?? ""}`);
 }
 
-/** The first answer in `received`; undefined while it is not complete. Throws when it is none of HTTP/1.1. */
+/** The first answer in `received`; undefined while it is incomplete. Throws if it is not HTTP/1.1. */
 export function readAnswer(received: Buffer): Answer | undefined {
   const headEnd = received.indexOf("\r\n\r\n");
   if (headEnd === -1) return undefined;
@@ -60,7 +60,7 @@ export function readAnswer(received: Buffer): Answer | undefined {
   return { status: Number(status), head, body: rest.body, bytes: rest.end };
 }
 
-/** `end` is beyond what was received while the last chunk is missing. */
+/** While the last chunk is missing, `end` is larger than `received.length`. */
 function readChunks(received: Buffer, start: number): { body: Buffer; end: number } {
   const chunks: Buffer[] = [];
   for (let at = start; ; ) {

@@ -3,12 +3,12 @@ import { parse } from "../measure/audit.ts";
 import { type Answer, headerOf, type Request } from "./http.ts";
 import { locationOf } from "./requests.ts";
 
-/** What is sent: members that may be missing are missing, as a client would leave them out. */
+/** The body of a create. Optional members are missing, not null, as from a client. */
 export type Body = { apelido: string; nome: string; nascimento: string; stack?: string[] | null };
 
 /**
- * What a client knows of one create. `acknowledged`: it got 201 with this id. `refused`: it got a 4xx. `unknown`: no
- * answer, half of one, or a 5xx: it may be stored or not.
+ * The outcome of a create, as its client sees it. `acknowledged`: 201 with this id. `refused`: a 4xx. `unknown`: a 5xx,
+ * or no complete answer; the person may be stored or not.
  */
 export type Outcome =
   | { kind: "acknowledged"; id: string; answer: unknown }
@@ -21,7 +21,7 @@ export type Journal = ReturnType<typeof openJournal>;
 
 const noAnswer: Outcome = { kind: "unknown", reason: "no answer" };
 
-/** A create of `body`. Its answer is handed to `answered`, which is not called when there is none. */
+/** A create of `body`. Calls `answered` with the outcome if there is an answer. */
 export function createOf(body: Body, answered: (outcome: Outcome) => void = () => {}): Request {
   const check = (answer: Answer) => {
     answered(outcomeOf(answer));
@@ -30,7 +30,7 @@ export function createOf(body: Body, answered: (outcome: Outcome) => void = () =
   return { kind: "create", method: "POST", path: "/pessoas", body: JSON.stringify(body), check };
 }
 
-/** What the answer to a create says; undefined: there was none. */
+/** The outcome of a create. `answer`: undefined if there was none. */
 export function outcomeOf(answer: Answer | undefined): Outcome {
   if (!answer) return noAnswer;
   const { status, body } = answer;
@@ -44,14 +44,14 @@ export function outcomeOf(answer: Answer | undefined): Outcome {
   return { kind: "unknown", reason: `${status}${retry === undefined ? " without Retry-After" : ""}` };
 }
 
-/** Attempts on disk, one line before a create is sent and one when its answer is there. */
+/** Attempts on disk: one line before a create is sent, and one after its answer. */
 export function openJournal(path: string) {
   const file = openSync(path, "wx");
   const write = (line: Line) => writeSync(file, `${JSON.stringify(line)}\n`);
   let attempts = 0;
   return {
     path,
-    /** Returns what to call with the answer. */
+    /** Returns the function to call with the outcome. */
     sent(body: Body): (outcome: Outcome) => void {
       const sent = attempts++;
       write({ sent, body });
@@ -61,11 +61,11 @@ export function openJournal(path: string) {
   };
 }
 
-/** All attempts, in the order in which they were sent. Of who wrote it, nothing else has to be alive. */
+/** All attempts, in the order in which they were sent. The process that wrote them may have been killed. */
 export function readJournal(path: string): Attempt[] {
   const attempts: Attempt[] = [];
   const lines = readFileSync(path, "utf8").split("\n");
-  // What follows the last newline is empty, or a line that was cut.
+  // After the last newline there is nothing, or an incomplete line.
   for (const text of lines.slice(0, -1)) {
     const line = JSON.parse(text) as Line;
     if ("sent" in line) attempts[line.sent] = { body: line.body, outcome: noAnswer };

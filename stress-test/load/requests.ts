@@ -3,7 +3,7 @@ import { generate, type Random } from "../data/payloads.ts";
 import { brief } from "../measure/audit.ts";
 import { type Answer, headerOf, type Request } from "./http.ts";
 
-/** Looks at an answer with the right status; returns what is wrong with it, "" when nothing is. */
+/** Checks an answer with the right status. Returns its fault, "" if there is none. */
 type Further = (answer: Answer) => string;
 
 const fine: Further = () => "";
@@ -17,7 +17,7 @@ function expectStatus(accept: readonly number[], further: Further): Further {
   };
 }
 
-/** A create of `payload`, which is sent as it stands. A 201 has to have a Location, and is then handed to `further`. */
+/** A create of `payload`, sent as it is. A 201 has to have a Location; then `further` checks the answer. */
 export function create(payload: string, accept: readonly number[] = [201], further: Further = fine): Request {
   const check = expectStatus(accept, (answer) => {
     if (answer.status !== 201) return "";
@@ -26,7 +26,7 @@ export function create(payload: string, accept: readonly number[] = [201], furth
   return { kind: "create", method: "POST", path: "/pessoas", body: payload, check };
 }
 
-/** The path in an answer's Location, "" where there is none. */
+/** The path in an answer's Location; "" if there is none. */
 export function locationOf(answer: Answer): string {
   const location = headerOf(answer, "location") ?? "";
   return location.startsWith("/") || !URL.canParse(location) ? location : new URL(location).pathname;
@@ -49,7 +49,7 @@ export function searchWithoutTerm(further: Further = fine): Request {
   return { kind: "search without t", method: "GET", path: "/pessoas", check: expectStatus([400], further) };
 }
 
-/** The body holds `text`. */
+/** The body contains `text`. */
 export function holds(text: string): Further {
   return ({ body }) => (body.includes(text) ? "" : "the body does not hold what it has to");
 }
@@ -60,8 +60,8 @@ export const contestShares = { create: 600, read: 600, search: 100, "search with
 type ContestRow = { payload: string; accept: readonly number[] };
 
 /**
- * What the contest's users begin with. A create sends the next of `rows`, once, and reads a person who got 201 after 1 to
- * 30 ms; `created` gets the answer. Throws when there is no row left.
+ * The first requests of the contest's users. A create sends the next of `rows`. After a 201, which `created` checks,
+ * the same user reads the person 1 to 30 ms later. Throws if no row is left.
  */
 export function contestUsers(
   rows: readonly ContestRow[],
@@ -84,7 +84,7 @@ export function contestUsers(
   };
 }
 
-/** Kinds in proportion to their shares and evenly spread, the first one first. */
+/** Kinds in proportion to their shares, evenly spread. Begins with the first kind. */
 export function mix<Kind extends string>(shares: Readonly<Record<Kind, number>>): () => Kind {
   const kinds = Object.entries(shares) as [Kind, number][];
   const total = kinds.reduce((sum, [, share]) => sum + share, 0);
@@ -101,8 +101,8 @@ export function mix<Kind extends string>(shares: Readonly<Record<Kind, number>>)
 }
 
 /**
- * Valid persons without end: `shapes` different ones as the contest has them, apart from the apelido, which nobody else
- * has. It begins with `prefix`; one with a digit is in none of the contest's payloads.
+ * Valid persons without end: at most `shapes` distinct ones in the contest's distribution, each time with a new
+ * apelido, which begins with `prefix`. With a digit in it, the apelido is in none of the contest's payloads.
  */
 export function persons(seed: number, shapes: number, prefix: string): () => Pessoa {
   const valid = generate(seed, shapes, 0)

@@ -1,15 +1,15 @@
 import { type Latency, percentile, summariseKinds } from "../measure/statistics.ts";
 
-/** What became of one request. Times in ms of performance.now(). */
+/** The result of one request. Times in ms of performance.now(). */
 export type Result = {
   kind: string;
-  /** When it was due. */
+  /** When the request was due. */
   dueMs: number;
-  /** From then until its whole answer, or until it was given up. */
+  /** From `dueMs` to the end of the answer, or until the request was given up. */
   ms: number;
   /** 0: no answer. */
   status: number;
-  /** "" when the answer was as expected. */
+  /** "" if the answer was as expected. */
   fault: string;
 };
 
@@ -18,13 +18,13 @@ export function latenciesOf(results: readonly Result[]): Record<string, Latency>
   return summariseKinds(results.map(({ kind, ms, fault }) => ({ kind, ms, failed: fault !== "" })));
 }
 
-/** The latency at nearest rank in whole ms, Infinity where there is no result. */
+/** The percentile by nearest rank in whole ms; Infinity without results. */
 export function latencyAt(p: number, results: readonly Result[]): number {
   const sorted = results.map(({ ms }) => ms).sort((a, b) => a - b);
   return sorted.length === 0 ? Number.POSITIVE_INFINITY : Math.round(percentile(sorted, p));
 }
 
-/** What was wrong with answers, and how often. */
+/** The number of each fault. */
 export function faultsOf(results: readonly Result[]): Record<string, number> {
   const faults: Record<string, number> = {};
   for (const { kind, fault } of results) {

@@ -5,7 +5,7 @@ import type { Pessoa } from "../data/contract.ts";
 /** A person that got 201 with this Location, and the id in it. */
 export type Stored = Pessoa & { id: string; location: string };
 
-/** Whether `got` has exactly the members of the person, with the values that were sent. The case of the id is free. */
+/** Whether `got` has exactly the members of the person, with the sent values. The id is compared without case. */
 export function isSame(
   got: unknown,
   { id, apelido, nome, nascimento, stack }: Omit<Stored, "location">,
@@ -44,8 +44,8 @@ export function spread<T>(items: readonly T[], n: number): T[] {
 }
 
 /**
- * The count once three polls in a row agree, because writes may lag behind the answers; the last of 60 polls otherwise.
- * Throws when the answer is not a number.
+ * The count when three polls in a row agree, because writes may lag behind the answers; else the last of 60 polls.
+ * Throws if an answer is not a number.
  */
 export async function settledCount(baseUrl: string, pollMs: number): Promise<number> {
   let [last, still] = [-1, 0];
@@ -61,7 +61,7 @@ export async function settledCount(baseUrl: string, pollMs: number): Promise<num
   return last;
 }
 
-/** Status and body; status 0 and the reason when there is no answer. Retries both that and 503, up to three times. */
+/** Status and body; without an answer status 0 and the reason. Up to three retries after no answer or a 503. */
 export async function get(baseUrl: string, path: string): Promise<{ status: number; body: string }> {
   for (let attempt = 1; ; attempt++) {
     let answer = { status: 0, body: "" };
@@ -76,7 +76,7 @@ export async function get(baseUrl: string, path: string): Promise<{ status: numb
   }
 }
 
-/** The JSON value, undefined when `text` is not JSON. */
+/** The JSON value; undefined if `text` is not JSON. */
 export function parse(text: string): unknown {
   try {
     return JSON.parse(text);

@@ -1,18 +1,18 @@
 import { existsSync, readFileSync } from "node:fs";
 
-/** What one container has used since its start, and its limits. Counters restart at 0 with the container. */
+/** The use of one container since its start, and its limits. Counters restart at 0 with the container. */
 export type Usage = {
   /** CPU-seconds in user space and in the kernel. */
   userS: number;
   systemS: number;
-  /** Seconds in which it was ready to run but had used up its quota. */
+  /** Seconds in which it was ready to run, but its quota was used up. */
   throttledS: number;
   /** Memory now: with file cache, and without inactive file cache. */
   memoryBytes: number;
   workingSetBytes: number;
-  /** The peak of memoryBytes since the start; null where the kernel has none. */
+  /** The peak of memoryBytes since the start; null if the kernel does not record it. */
   peakBytes: number | null;
-  /** Null where there is no limit. */
+  /** Null: no limit. */
   cpuLimit: number | null;
   memoryLimitBytes: number | null;
 };
@@ -24,11 +24,11 @@ export type CgroupDirs = {
   v2: { cpu: boolean; memory: boolean };
 };
 
-/** Folders of a process's cgroups. `proc` is the /proc to read. Throws when there are none. */
+/** Folders of a process's cgroups. `proc`: the /proc to read. Throws if there are none. */
 export function findCgroups(pid: number, proc = "/proc"): CgroupDirs {
   const memberships = read(`${proc}/${pid}/cgroup`).trim().split("\n").map(splitMembership);
   const mounts = read(`${proc}/self/mountinfo`).trim().split("\n").map(splitMount);
-  // In v1 each controller has its own tree; a controller without one is in the single tree of v2.
+  // In v1 each controller has its own tree. A controller without its own is in v2's single tree.
   const locate = (controller: string): { dir: string; v2: boolean } => {
     const v1 = memberships.find((membership) => membership.controllers.includes(controller));
     const membership = v1 ?? memberships.find(({ controllers }) => controllers.length === 0);
@@ -46,7 +46,7 @@ export function findCgroups(pid: number, proc = "/proc"): CgroupDirs {
   return { cpu: cpu.dir, cpuacct: cpuacct.dir, memory: memory.dir, v2: { cpu: cpu.v2, memory: memory.v2 } };
 }
 
-/** Throws when the cgroups cannot be read, because the process has ended. */
+/** Throws if the process has ended. */
 export function readUsage(groups: CgroupDirs): Usage {
   return { ...readCpu(groups), ...readMemory(groups) };
 }
@@ -73,7 +73,7 @@ function readCpu(groups: CgroupDirs): Pick<Usage, "userS" | "systemS" | "throttl
   };
 }
 
-/** CPU-seconds to the microsecond; in v1 user and system time in `readUsage` come in ticks of 10 ms. */
+/** CPU-seconds to the microsecond. In v1 `readUsage` has ticks of 10 ms only. */
 export function readCpuSeconds({ cpuacct, v2 }: CgroupDirs): number {
   if (v2.cpu) return pair(readPairs(`${cpuacct}/cpu.stat`), "usage_usec") / 1e6;
   return Number(read(`${cpuacct}/cpuacct.usage`)) / 1e9;

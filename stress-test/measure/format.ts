@@ -8,7 +8,7 @@ export function mebibytes(bytes: number): string {
   return (bytes / 2 ** 20).toFixed(1);
 }
 
-/** Milliseconds with three digits; a whole number with all of its digits. "–" for null. */
+/** Milliseconds with three significant digits; a whole number has all of its digits. "–" for null. */
 export function milliseconds(ms: number | null): string {
   if (ms === null) return "–";
   return Number.isInteger(ms) || ms >= 100 ? number(Math.round(ms)) : ms.toFixed(ms < 10 ? 2 : 1);

@@ -7,14 +7,14 @@ import type { Timed } from "./statistics.ts";
 /** Requests of one kind that failed for the same reason, with one message in full. */
 export type Failure = { request: string; message: string; times: number; example: string };
 
-/** What simulation.log holds. Times in ms. */
+/** The content of simulation.log. Times in ms. */
 export type Log = {
   description: string;
   startMs: number;
   endMs: number;
   requests: Timed[];
   failures: Failure[];
-  /** Messages of users that crashed before they could send. */
+  /** Messages of users that crashed before their request. */
   errors: string[];
 };
 
@@ -50,7 +50,7 @@ export function readLog(text: string): Log {
   return log;
 }
 
-/** The message without the parts that differ between requests, so that equal failures are counted together. */
+/** The message without the parts that differ between requests, so that the same failures count together. */
 function kindOfFailure(message: string): string {
   return message
     .replace(/(bodyString.*?found )/, "")
@@ -71,7 +71,7 @@ export function readCreated(text: string): Created[] {
   });
 }
 
-/** What a run of the contest's load needs. `scale`: every duration times that. */
+/** `scale` multiplies every duration. */
 export type ContestLoad = {
   url: string;
   rows: readonly { payload: string; accept: readonly number[] }[];
@@ -79,10 +79,10 @@ export type ContestLoad = {
   scale: number;
   signal: AbortSignal;
 };
-/** `faults`: what was wrong with answers, and how often. `cpuS`: CPU-seconds of the generator. */
+/** `faults`: the number of each fault of answers. `cpuS`: CPU-seconds of the generator. */
 export type LoadResult = { requests: Timed[]; faults: Record<string, number>; cpuS: number };
 
-/** Runs the contest's simulation by the Gatling in `home`, and nothing after it. */
+/** Runs the contest's simulation by the Gatling in `home`, without a verdict or a report. */
 export async function runGatling(
   home: string,
   { url, rows, terms, scale, signal }: ContestLoad,

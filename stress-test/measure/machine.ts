@@ -19,7 +19,7 @@ export function nameMachine({ cpus, model, memoryBytes, kernel }: Machine): stri
   return `${cpus} CPUs (${model || "model unknown"}), ${Math.round(memoryBytes / 2 ** 30)} GiB, kernel ${kernel}`;
 }
 
-/** CPU-seconds of the docker-proxy processes that pass a published port on; 0 where there is none. */
+/** CPU-seconds of the docker-proxy processes of a published port; 0 if there are none. */
 export async function proxySeconds(port: number): Promise<number> {
   let ticks = 0;
   for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {

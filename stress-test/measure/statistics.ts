@@ -1,7 +1,7 @@
 /** One request: when it was sent (ms since 1970), its latency, and whether its answer was wrong or missing. */
 export type Timed = { kind: string; startMs: number; ms: number; failed: boolean };
 
-/** Milliseconds; percentiles by nearest rank over all answers, failed ones included. */
+/** In ms. Percentiles are by nearest rank over all answers, with failed ones. */
 export type Latency = {
   requests: number;
   failed: number;
@@ -19,7 +19,7 @@ export function percentile(sorted: readonly number[], p: number): number {
   return value;
 }
 
-/** Of at least one request. */
+/** `requests`: at least one. */
 export function summarise(requests: readonly Pick<Timed, "ms" | "failed">[]): Latency {
   const sorted = requests.map(({ ms }) => ms).sort((a, b) => a - b);
   const [p50, p95, p99] = [percentile(sorted, 50), percentile(sorted, 95), percentile(sorted, 99)];
@@ -45,7 +45,7 @@ export function spreadOf(values: readonly number[]): Spread {
   return { median: (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2, min, max };
 }
 
-/** `value` with at most so many decimals. */
+/** `value` with at most `digits` decimals. */
 export function round(value: number, digits: number): number {
   return Number(value.toFixed(digits));
 }

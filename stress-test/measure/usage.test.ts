@@ -99,12 +99,12 @@ describe("usage", () => {
       api: { userS: 3, systemS: 1, peakBytes: 300, peakWorkingSetBytes: 150, restarts: 1 },
       db: { userS: 1, systemS: 0, peakBytes: 20, restarts: 0 },
     });
-    expect([peakOfAll(samples), peakOfAll([])]).toEqual([150, null]); // not 150 + 10, at moments of their own
+    expect([peakOfAll(samples), peakOfAll([])]).toEqual([150, null]); // not 150 + 10, which are of different moments
   });
 });
 
 describe("metrics", () => {
-  test("metrics are read from the text, those of others left out", () => {
+  test("only the metrics that the report needs are read from the text", () => {
     const text =
       '# HELP pessoas_cache_hits_total x\npessoas_cache_hits_total 3\npessoas_batch_waiting{kind="find"} 2.5\n' +
       "process_cpu_user_seconds_total 1e-3\nnodejs_version_info 1\n" +
@@ -116,7 +116,7 @@ describe("metrics", () => {
     });
   });
 
-  test("a server without metrics has none", async () => {
+  test("a server without /metrics gives undefined", async () => {
     using server = Bun.serve({ port: 0, fetch: () => new Response("no", { status: 404 }) });
     expect(await readMetrics(server.url.href)).toBeUndefined();
     expect(await readMetrics("http://localhost", "/nowhere/api.sock")).toBeUndefined();

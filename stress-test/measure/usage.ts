@@ -17,10 +17,10 @@ export type Sample = {
 
 const usage = `Usage: usage.ts --project NAME --out FILE.jsonl
 
-Samples CPU and memory of every running container of a docker compose project from the cgroups (v1 and v2)
-of this machine: one line of JSON at the start, one a second, one at the end, until SIGTERM or Ctrl-C.
-A container that listens on a Unix socket in a volume (environment SOCKET) is asked for /metrics too, at most
-every five seconds and at the end, where the volume can be read from outside.
+Samples CPU and memory of every running container of a docker compose project, from the cgroups (v1 and v2)
+of this machine. Writes one line of JSON at the start, one each second, and one at the end (SIGTERM or
+Ctrl-C). If a container listens on a Unix socket in a volume that this user can read (environment SOCKET),
+/metrics is sampled, too: at most every five seconds, and at the end.
 
   --project NAME     the compose project, as "docker compose ls" names it
   --out FILE.jsonl   file to write
@@ -35,7 +35,7 @@ type Service = {
   socket: string | undefined;
 };
 
-/** The project's running containers, by service; from the second container of a service on, with its number. */
+/** The project's running containers by service. The second container of a service is `service-2`. */
 export function findServices(project: string): Map<string, Service> {
   const ids = docker("ps", "--quiet", "--filter", `label=com.docker.compose.project=${project}`).split("\n");
   if (ids[0] === "") throw new Error(`no container of the compose project "${project}" is running`);
@@ -59,7 +59,7 @@ export function findServices(project: string): Map<string, Service> {
 }
 
 /**
- * The path of a container's SOCKET on this machine; undefined where it has none, or not in a mount. `env` and `mounts`
+ * The path of a container's SOCKET on this machine; undefined if it has none, or none in a mount. `env` and `mounts`
  * are as "docker inspect" prints them.
  */
 export function findSocket(
@@ -79,7 +79,7 @@ export function parseMetrics(text: string): Metrics {
   return Object.fromEntries([...lines].map(([, name = "", value]) => [name, Number(value)]));
 }
 
-/** The values at `url`/metrics, over the Unix socket if given; undefined where there are none. */
+/** The values at `url`/metrics, over the Unix socket if given; undefined if there are none. */
 export async function readMetrics(url: string, unix?: string): Promise<Metrics | undefined> {
   try {
     const init = { signal: AbortSignal.timeout(metricsTimeoutMs), ...(unix ? { unix } : {}) };
@@ -99,7 +99,7 @@ async function sample(services: Map<string, Service>, withMetrics: boolean): Pro
     try {
       used[name] = readUsage(groups);
     } catch {
-      // Stopped or restarting: it is left out of this line.
+      // A container that stops or restarts is left out of this line.
     }
   }
   if (withMetrics) {
@@ -114,12 +114,12 @@ async function sample(services: Map<string, Service>, withMetrics: boolean): Pro
   return { atMs, services: used, ...(Object.keys(metrics).length > 0 ? { metrics } : {}) };
 }
 
-/** Samples a compose project at once, every `intervalMs`, and when it is stopped. Throws where it cannot be measured. */
+/** Samples a compose project at once, every `intervalMs`, and at `stop`. Throws if it cannot be measured. */
 export async function startSampling(project: string, intervalMs: number, keep: (sample: Sample) => void) {
   const services = findServices(project);
   let askedMs = 0;
   const take = async (last = false) => {
-    // Reading /metrics costs the registry CPU: only as often as the charts need.
+    // A scrape of /metrics costs the registry CPU, so it is only as frequent as the charts need.
     const withMetrics = last || Date.now() - askedMs >= minMetricsIntervalMs;
     if (withMetrics) askedMs = Date.now();
     keep(await sample(services, withMetrics));
@@ -156,8 +156,8 @@ export type ServiceUse = {
 };
 
 /**
- * What each service used between the first sample and the last. Counters that fall mean that the container restarted;
- * what was sampled before the fall still counts.
+ * The use of each service between the first sample and the last. A counter that falls means that the container
+ * restarted; the use before the fall still counts.
  */
 export function sumUsage(samples: readonly Sample[]): Record<string, ServiceUse> {
   const names = new Set(samples.flatMap((sample) => Object.keys(sample.services)));
@@ -188,7 +188,7 @@ export function sumUsage(samples: readonly Sample[]): Record<string, ServiceUse>
   return uses;
 }
 
-/** The highest sum of all working sets at one moment, bytes; null without samples. */
+/** The highest sum of all working sets at one moment, in bytes; null without samples. */
 export function peakOfAll(samples: readonly Sample[]): number | null {
   const sums = samples.map(({ services }) =>
     Object.values(services).reduce((sum, use) => sum + use.workingSetBytes, 0),

@@ -62,11 +62,11 @@ describe("answers with 201", () => {
 
   test.each([
     ["in order", [0, 3, 4], []],
-    ["the later of two with one apelido", [2, 3, 4], []],
-    ["both with one apelido", [0, 2, 3, 4], ['"a" got 201 twice']],
-    ["none with an apelido", [0, 4], ['"c" (row 3) is valid and never got 201']],
-    ["an invalid one", [0, 1, 3, 4], ["row 1 got 201"]],
-    ["one that was not sent", [0, 3, 4, 5], ["row 5 got 201"]],
+    ["the second of two rows with one apelido", [2, 3, 4], []],
+    ["both rows with one apelido", [0, 2, 3, 4], ['"a" got 201 twice']],
+    ["no row with an apelido", [0, 4], ['"c" (row 3) is valid and never got 201']],
+    ["an invalid row", [0, 1, 3, 4], ["row 1 got 201"]],
+    ["a row that was not sent", [0, 3, 4, 5], ["row 5 got 201"]],
   ])("%s", (_, created, problems) => {
     const found = judgeCreated(
       rows,
@@ -108,7 +108,7 @@ describe("verdict", () => {
   });
   afterAll(() => server.stop(true));
 
-  // A finished run: rows sent in order to a registry without faults.
+  // A finished run against a registry without faults: the rows were sent in order.
   const sent = 300;
   const files = renderFiles(2, 400, 20);
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
@@ -145,7 +145,7 @@ describe("verdict", () => {
     });
   const victim = () => persons[0] as Stored;
 
-  test("passes when everything is there", async () => {
+  test("passes when all persons are stored", async () => {
     const verdict = await run();
     expect(verdict.problems).toEqual([]);
     expect(verdict).toMatchObject({
@@ -168,7 +168,7 @@ describe("verdict", () => {
     expect(render(verdict)).toStartWith("FAILED");
   });
 
-  test("fails when one person is lost and another, never sent, makes up the count", async () => {
+  test("fails when one person is lost and the count is still right, because of a person that was never sent", async () => {
     stored.delete(victim().id);
     stored.set("other", { ...victim(), id: "other" });
     expect(await run()).toMatchObject({
@@ -188,7 +188,7 @@ describe("verdict", () => {
     expect(await run()).toMatchObject({ passed: false, readBack: { lost: 0, changed: 1 } });
   });
 
-  test("fails when a search does not find a person it has to", async () => {
+  test("fails when a search does not find a person that matches", async () => {
     unsearchable = victim().id;
     expect((await run()).searches.wrong).toBeGreaterThan(0);
   });

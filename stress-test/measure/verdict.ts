@@ -13,16 +13,16 @@ import { peakOfAll, readSamples, type ServiceUse, sumUsage } from "./usage.ts";
 
 const usage = `Usage: verdict.ts [OPTIONS] RESULTS_DIR
 
-Judges a finished run: the count against the maximum for the creates that were sent, failed requests, every
-person that got 201 read back, 100 searches against what is stored (none if persons were stored before the
-run), latencies, and CPU and memory per service.
-Reads simulation.log, created.tsv and (if there) usage.jsonl in RESULTS_DIR; prints one screen, writes
-verdict.json. Exit code: 0 passed, 1 failed, 2 could not be judged.
+Judges a finished run. Compares the count with the maximum for the creates that were sent, every person with a
+201 with what is read back, and 100 searches with the stored persons (none if persons were stored before the
+run). Reports failed requests, latencies, and CPU and memory per service. Reads simulation.log, created.tsv and
+usage.jsonl (if it exists) in RESULTS_DIR; prints one screen, and writes verdict.json.
+Exit code: 0 passed, 1 failed, 2 could not be judged.
 
   --data DIR         folder of ${payloadsFile} and ${termsFile} of the run (needed)
   --base-url URL     the registry (default http://127.0.0.1:9999)
   --count-before N   persons stored before the run (default 0)
-  --against FILE     verdict.json of another run: prints this run as multiples of that one
+  --against FILE     verdict.json of another run: each number is followed by its ratio to that run's
   -h, --help         this text`;
 
 export type Verdict = {
@@ -41,12 +41,12 @@ export type Verdict = {
   readBack: { persons: number; lost: number; changed: number; unreadable: number };
   searches: { checked: number; wrong: number };
   services: Record<string, ServiceUse>;
-  /** The highest sum of all services at one moment; null where it was not sampled. Older files lack it. */
+  /** The highest sum of all services at one moment; null if it was not sampled. Older files do not have it. */
   peakWorkingSetBytes?: number | null;
   requestsPerCpuSecond: number | null;
 };
 
-/** A sentence for each 201 that is wrong or missing after the first `sent` rows. */
+/** A sentence for each wrong or missing 201 of the first `sent` rows. */
 export function judgeCreated(rows: readonly Row[], created: readonly Created[], sent: number): string[] {
   const problems: string[] = [];
   const owners = new Map<string, number>();
@@ -71,7 +71,7 @@ export function judgeCreated(rows: readonly Row[], created: readonly Created[], 
   return problems;
 }
 
-/** Compares searches with all stored persons. Possible only after the run, when nothing is stored any more. */
+/** Compares searches with all stored persons. Call it after the run, because a create would change the hits. */
 async function checkSearches(
   baseUrl: string,
   stored: readonly Stored[],
@@ -113,7 +113,7 @@ async function checkSearches(
   return found;
 }
 
-/** Half of them terms of the run, half parts of stored persons in another case. */
+/** Half of the terms are the run's, half are pieces of stored persons in another case. */
 function pickTerms(terms: readonly string[], stored: readonly Stored[], n: number): string[] {
   const pieces = spread(stored, Math.ceil(n / 2)).map(({ apelido, nome, stack }, index) => {
     const field = [apelido, nome, stack?.at(-1) ?? nome][index % 3] ?? apelido;
@@ -128,13 +128,13 @@ type Options = {
   data: string;
   baseUrl: string;
   countBefore: number;
-  /** Searches to check: half of them terms of the run, half pieces of persons. */
+  /** Number of searches to check. */
   searches?: number;
   /** Pause between two polls of the count. */
   pollMs?: number;
 };
 
-/** Judges the run in `results` against the registry as it stands now. Throws when it cannot be judged. */
+/** Judges the run in `results` by the present state of the registry. Throws if it cannot be judged. */
 export async function judge(options: Options): Promise<Verdict> {
   const { results, data, baseUrl, countBefore } = options;
   const log = readLog(await Bun.file(join(results, "simulation.log")).text());
@@ -165,7 +165,7 @@ export async function judge(options: Options): Promise<Verdict> {
     return typeof pessoa === "object" ? [{ ...pessoa, location, id: location.split("/").at(-1) ?? "" }] : [];
   });
   const persons = await readBack(baseUrl, stored, problems);
-  // With persons stored before the run, the hits of a search are not known.
+  // If persons were stored before the run, the right hits of a search are unknown.
   const searchTerms = countBefore === 0 ? pickTerms(terms, stored, options.searches ?? 100) : [];
   const searches = await checkSearches(baseUrl, stored, searchTerms, problems);
 
@@ -255,7 +255,7 @@ const latencyKeys = ["p50", "p95", "p99", "max"] as const;
 const useKeys = ["userS", "systemS", "throttledS", "peakBytes", "peakWorkingSetBytes"] as const;
 type Use = Pick<ServiceUse, (typeof useKeys)[number]>;
 
-/** The sum of all services; the peak working set is that of one moment where it is known. */
+/** The sum of all services. The peak working set is that of one moment, if it is known. */
 function sumUse({ services, peakWorkingSetBytes }: Verdict): Use {
   const all = Object.values(services);
   const sums = useKeys.map((key) => [key, all.reduce((total, use) => total + use[key], 0)]);
@@ -263,7 +263,7 @@ function sumUse({ services, peakWorkingSetBytes }: Verdict): Use {
   return { ...use, peakWorkingSetBytes: peakWorkingSetBytes ?? use.peakWorkingSetBytes };
 }
 
-/** With its ratio to the other run's: "12 ×0.83"; "×-" where that is 0. */
+/** `text` with the ratio to the other run's value: "12 ×0.83"; "×-" if that value is 0. */
 function compared(text: string, now: number, then: number | undefined): string {
   if (then === undefined) return text;
   if (then === 0) return `${text} ${now === 0 ? "×1.00" : "×-"}`;
@@ -286,7 +286,7 @@ async function main(): Promise<void> {
     1,
   );
   if (values.data === undefined) throw new RangeError("--data: expected a folder; see --help");
-  // Read first, because a wrong file name would waste the verdict.
+  // Read before the verdict, so that a wrong file name is reported at once.
   const against =
     values.against === undefined ? undefined : ((await Bun.file(values.against).json()) as Verdict);
   if (against && (typeof against.requests !== "object" || typeof against.services !== "object")) {

@@ -21,14 +21,14 @@ export type Run = {
   /** Name and value, shown above the charts. */
   facts: readonly (readonly [string, string])[];
   requests: readonly Timed[];
-  /** Its duration; without it, the time from the first request to the last answer. */
+  /** Default: the time from the first request to the last answer. */
   seconds?: number;
   /** CPU, memory and metrics during the run. */
   samples: readonly Sample[];
 };
 
-// Placeholder colours. In the page they become CSS variables, so that one drawing serves light and dark; an SVG file gets
-// fixed colours that are legible on white and on black.
+// Placeholder colours. In the page they become CSS variables, for light and dark. In an SVG file they become fixed
+// colours that are legible on white and on black.
 export const paint = {
   ink: "#fe0001",
   line: "#fe0002",
@@ -41,7 +41,7 @@ const inPage = new Map<string, string>([
   [paint.failed, "var(--failed)"],
   ...paint.series.map((color, index): [string, string] => [color, `var(--c${index})`]),
 ]);
-// Okabe and Ito's colours, which colour-blind people can distinguish, in a lightness for both backgrounds.
+// Okabe and Ito's colours, which colour-blind people can distinguish, with a lightness for both backgrounds.
 const alone = new Map<string, string>([
   [paint.ink, "#7b828c"],
   [paint.line, "#7b828c40"],
@@ -51,7 +51,7 @@ const alone = new Map<string, string>([
   ),
 ]);
 
-// A kind of request or a service has the same colour in every chart of every run: one row, one colour.
+// One row, one colour: a kind of request or a service has the same colour in every chart.
 const colored = [
   ["create", "insert", "api1", "server"],
   ["read", "get", "find", "nginx"],
@@ -79,7 +79,7 @@ export type Chart = {
 
 type Missing = { title: string; missing: string };
 
-/** The charts of a run, or the reason why one cannot be drawn. */
+/** The charts of a run. A chart that cannot be drawn has a reason instead. */
 export function chartsOf(run: Run): (Chart | Missing)[] {
   if (run.requests.length === 0) return [{ title: "All pictures", missing: "no request was answered." }];
   const time = overTime(run.requests);
@@ -119,7 +119,7 @@ export function chartsOf(run: Run): (Chart | Missing)[] {
 }
 
 export const text = { color: paint.ink, fontFamily: "system-ui, sans-serif", fontSize: 12 };
-// The reader's font is not known: room for a wide one keeps labels apart in every font.
+// The width of a wide font, because the reader's font is unknown.
 const textWidth = (value: string, fontSize = text.fontSize) => value.length * fontSize * 0.6;
 echarts.setPlatformAPI({
   measureText: (value, font) => ({
@@ -128,7 +128,7 @@ echarts.setPlatformAPI({
 });
 const dashes = ["solid", "dashed", "dotted", [8, 3, 2, 3]];
 
-/** `label`: what the legend says instead of `name`. */
+/** `label`: in the legend, instead of `name`. */
 type Line = { name: string; label?: string; points: readonly Point[] };
 
 const lineOnly = { itemStyle: { opacity: 0 } }; // hides the dot on the legend's line
@@ -238,7 +238,7 @@ function valueAxis(percent = false) {
   return {
     type: "value",
     min: 0,
-    // 100 %, or more where a service took more for a moment.
+    // Above 100 % if a service took more for a moment.
     ...(percent
       ? { interval: 25, max: ({ max }: { max: number }) => Math.max(100, Math.ceil(max / 25) * 25) }
       : {}),
@@ -247,7 +247,7 @@ function valueAxis(percent = false) {
   };
 }
 
-/** Each line is ten times the one below. */
+/** Each line stands for ten times the value of the line below. */
 export function logAxis({ min, max }: { min: number; max: number }) {
   return { type: "log" as const, min, max, ...ruled };
 }
@@ -485,7 +485,7 @@ function toSvg(chart: Chart, size: Size, colors: ReadonlyMap<string, string>): s
   let svg = instance.renderToSVGString();
   instance.dispose();
   for (const [standIn, color] of colors) svg = svg.replaceAll(standIn, color);
-  // For ECharts' own script and for the mouse.
+  // Attributes that only ECharts' script and the mouse need.
   return svg
     .replaceAll(/ (ecmeta_\w+|class|pointer-events)="[^"]*"/g, "")
     .replaceAll(/<style.*?<\/style>\n?/gs, "");

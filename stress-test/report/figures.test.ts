@@ -15,7 +15,7 @@ const request = (atMs: number, ms: number, more: Partial<Timed> = {}): Timed => 
 });
 
 describe("latencies and rates over time", () => {
-  test("percentiles belong to when a request was sent, rates to when it was answered", () => {
+  test("percentiles are in the slice of the request, rates in the slice of the answer", () => {
     const requests = [
       ...Array.from({ length: 100 }, (_, index) => request(0, index + 1)), // 1 to 100 ms, all in the first 0.25 s
       request(300, 700, { failed: true }), // answered at 1.0 s
@@ -34,7 +34,7 @@ describe("latencies and rates over time", () => {
     expect(failed.map(([, perS]) => perS)).toEqual([0, 0, 0, 4]);
   });
 
-  test("the last slice takes the rest, by its own width", () => {
+  test("the last slice includes the rest, and its rate is by its own width", () => {
     const { kinds } = overTime([request(0, 0), request(500, 100)]);
     expect(kinds[0]?.rate).toEqual(points([0.125, 4], [0.425, 1 / 0.35]));
   });
@@ -48,7 +48,7 @@ describe("latencies and rates over time", () => {
     expect(overTime([request(0, 0), request(seconds * 1000, 0)]).sliceS).toBe(sliceS);
   });
 
-  test("rates times widths give all requests, also of more than fit on a stack", () => {
+  test("rates times widths give all requests, also of more requests than fit on the stack", () => {
     const many = Array.from({ length: 300_000 }, (_, index) => request(index / 100, 1));
     const { kinds, sliceS, seconds } = overTime(many);
     const rates = kinds[0]?.rate ?? [];
@@ -65,7 +65,7 @@ describe("latencies and rates over time", () => {
   });
 });
 
-test("the histogram has every request in the bar from its time on", () => {
+test("the histogram counts a request in the last bar that begins at or below its latency", () => {
   const { fromMs, counts } = histogram([
     request(0, 0.39),
     request(0, 0.4),

@@ -5,8 +5,8 @@ import type { Metrics, Sample } from "../measure/usage.ts";
 export type Point = [atS: number, value: number];
 
 /**
- * Latencies (ms) and rates (per second) of each kind of request in equal slices of time, at the middle of each slice.
- * Latencies are of the requests sent in a slice, rates of the requests answered in it.
+ * Latencies (ms) and rates (per second) of each kind of request, at the middle of equal slices of time. A latency
+ * belongs to the slice in which the request was sent, a rate to the slice of the answer.
  */
 export function overTime(requests: readonly Timed[]) {
   const startMs = Math.min(...bounds(requests, ({ startMs }) => startMs));
@@ -50,7 +50,7 @@ export function bounds<T>(items: readonly T[], value: (item: T) => number): [min
   return [min, max];
 }
 
-/** A round number of seconds that gives at most 110 slices: enough for a shape, with some requests in each. */
+/** A round number of seconds that gives at most 110 slices, so that each slice has some requests. */
 function sliceSeconds(seconds: number): number {
   const round = [0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
   return round.find((width) => seconds / width <= 110) ?? seconds / 100;
@@ -59,7 +59,7 @@ function sliceSeconds(seconds: number): number {
 /** Requests of each kind by latency: bin i counts those from fromMs[i] to below fromMs[i + 1]. */
 export function histogram(requests: readonly Timed[]): { fromMs: number[]; counts: Map<string, number[]> } {
   const edges = [0];
-  // Gatling measures whole milliseconds: finer bins than 1 ms would leave gaps.
+  // Gatling measures whole milliseconds, so bins below 1 ms would leave gaps.
   const whole = requests.every(({ ms }) => Number.isInteger(ms));
   for (let decade = whole ? 1 : 0.1; decade < 1e6; decade *= 10) {
     for (const step of [1, 2, 3, 4, 6, 8]) edges.push(Number((step * decade).toPrecision(1)));
@@ -118,7 +118,7 @@ export function metricsOverTime(samples: readonly Sample[], startMs: number) {
       if (!earlier) continue;
       const grew = (name: string) => (metrics[name] ?? 0) - (earlier[name] ?? 0);
       const [hits, misses] = [grew("pessoas_cache_hits_total"), grew("pessoas_cache_misses_total")];
-      if (hits < 0 || misses < 0) continue; // it has restarted
+      if (hits < 0 || misses < 0) continue; // the instance restarted
       if (hits + misses > 0) add(hitRatio, service, [atS, (100 * hits) / (hits + misses)]);
       for (const kind of groupKinds(metrics)) {
         const sum = items.get(kind) ?? { statements: 0, items: 0 };

@@ -3,13 +3,13 @@ import type { Timed } from "../measure/statistics.ts";
 import type { Sample } from "../measure/usage.ts";
 import type { Page } from "./page.ts";
 
-/** A made-up run in the contest's shape, 205 s with all that can be measured: for tests of the pictures. */
+/** A made-up run of the contest's 205 s with every kind of measurement, for tests of the charts. */
 export function contestPage(): Page {
   const startMs = Date.UTC(2026, 10, 22);
   const requests: Timed[] = [];
   let seed = 1;
   const random = () => {
-    seed = (seed * 48271) % 2147483647; // Park and Miller: the same page every time
+    seed = (seed * 48271) % 2147483647; // Park and Miller's generator gives the same page every time
     return seed / 2147483647;
   };
   const rate = (from: number, to: number, s: number) => (s < 25 ? 2 : from + ((to - from) * (s - 25)) / 180);
@@ -29,7 +29,7 @@ export function contestPage(): Page {
       }
     }
   }
-  // CPUs, MiB and how busy it is.
+  // CPUs, MiB, and the share in use.
   const limits = {
     nginx: [0.25, 64, 0.7],
     api1: [0.33, 256, 1],

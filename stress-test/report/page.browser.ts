@@ -50,7 +50,7 @@ async function writeJudged(): Promise<string> {
   return report;
 }
 
-/** What page.inspect.js finds in a page. */
+/** The result of page.inspect.js. */
 type Seen = {
   charts: {
     title: string;
@@ -102,7 +102,7 @@ describe.each([
       expect([title, svgs, drawn > 2]).toEqual([title, 1, true]);
   });
 
-  test("it can be read: no text over another, none cut off, none tiny, nothing wider than the screen", () => {
+  test("it is legible: no text overlaps another, is cut off or tiny, and nothing is wider than the screen", () => {
     for (const { title, overlaps, outside, smallest } of seen.charts) {
       expect({ title, overlaps, outside, large: smallest > 9 }).toEqual({
         title,
@@ -114,7 +114,7 @@ describe.each([
     expect(seen.scrollsSideways).toBe(false);
   });
 
-  test("nothing keeps people from using it, as far as axe can tell", () => {
+  test("axe finds no obstacle to accessibility", () => {
     expect(barriers).toEqual([]);
   });
 
@@ -122,11 +122,11 @@ describe.each([
     expect(seen.background).toBe(scheme === "dark" ? "rgb(14, 17, 22)" : "rgb(245, 246, 248)");
   });
 
-  test("nothing is said on the console and nothing is fetched but the page", () => {
+  test("the console is empty, and only the page is fetched", () => {
     expect(events).toEqual([expect.stringMatching(/^request file:.*report\.html$/)]);
   });
 
-  test("what could not be measured is told, and a text is never taken for HTML", () => {
+  test("a measurement that is missing has its reason, and no text becomes HTML", () => {
     if (name === "contest") return expect(seen.text).not.toContain("not measured");
     expect(seen.text).toContain("CPU and memory: not measured");
     if (name === "judge") return expect(seen.text).toContain("got: <script>alert(1)</script>");
@@ -135,7 +135,7 @@ describe.each([
   });
 });
 
-test("a cell of the judge's table unfolds to its evidence, what is wrong first", async () => {
+test("a cell of the judge's table unfolds to its evidence, wrong answers first", async () => {
   const tab = await browser.open(pathToFileURL(await writeJudged()).href, { scheme: "light", width: 390 });
   const found = await tab.run<string[]>(`
     [...document.querySelectorAll("details")].map((cell) => {
@@ -167,14 +167,14 @@ test("the table of all scenarios is on the first screen, and its links lead to t
   for (const [bottom, , top] of found) expect([bottom < 900, top < 900]).toEqual([true, true]);
 });
 
-test("a picture of its own is shown by the browser", async () => {
+test("the browser shows an SVG file", async () => {
   await writeReport(join(folder, "pictures"), pages.contest as Page);
   for (const id of ["latency", "throughput", "histogram", "cpu", "memory", "cache", "batches"]) {
     const tab = await browser.open(pathToFileURL(join(folder, "pictures", `${id}.svg`)).href, {
       scheme: "light",
       width: 1040,
     });
-    // In a broken one the browser shows its parser's error, which is HTML.
+    // In a broken file the browser shows its parser's error, which is HTML.
     const found = await tab.run<unknown[]>(
       '[document.documentElement.tagName, document.querySelectorAll("text").length > 5]',
     );

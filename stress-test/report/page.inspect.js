@@ -1,4 +1,4 @@
-// Runs in the browser: what a reader of report.html sees there, as data. See page.browser.ts.
+// Runs in the browser, and returns what a reader of report.html sees (page.browser.ts).
 (() => {
   const shown = (element) => element.getClientRects().length > 0;
   const charts = [...document.querySelectorAll("figure")].map((figure) => {
@@ -22,7 +22,7 @@
     return {
       title: figure.querySelector("h2, h3")?.textContent ?? "",
       svgs: svgs.length,
-      // Lines and areas with some extent, in a colour that the style sheet has resolved.
+      // Lines and areas that are not empty, and whose colour the style sheet has resolved.
       drawn: svgs
         .flatMap((svg) => [...svg.querySelectorAll("path")])
         .filter((path) => {

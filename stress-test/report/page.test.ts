@@ -9,7 +9,7 @@ describe("files", () => {
   const page = contestPage();
   const [run] = page.runs as [Page["runs"][number]];
 
-  test("a page and a picture of each chart; nothing in them from elsewhere, and no stand-in for a colour left", () => {
+  test("a page and an SVG file of each chart, which fetch nothing and have no placeholder of a colour", () => {
     const files = renderFiles(page);
     expect(Object.keys(files).sort()).toEqual(
       ["batches", "cache", "cpu", "histogram", "latency", "memory", "throughput"]
@@ -28,7 +28,7 @@ describe("files", () => {
     expect(plain(renderFiles(page)["report.html"])).toBe(plain(renderFiles(contestPage())["report.html"]));
   });
 
-  test("several runs: the page begins with one table of all of them, and each row leads to its run", () => {
+  test("several runs: the page begins with a table of all runs, and each row links to its run", () => {
     const few = (kind: string) =>
       Array.from({ length: 20 }, (_, i): Timed => ({ kind, startMs: i, ms: i + 1, failed: false }));
     const runs = [
@@ -59,7 +59,7 @@ describe("files", () => {
     expect(renderFiles(page)["report.html"]).not.toContain("All scenarios");
   });
 
-  test("several runs have pictures of their own", () => {
+  test("several runs: each has its own charts", () => {
     const runs = ["create", "search without t"].map((title) => ({ ...run, title, samples: [] }));
     const pictures = ["create", "search-without-t"].flatMap((run) =>
       ["histogram", "latency", "throughput"].map((id) => `${run}-${id}.svg`),
@@ -71,7 +71,7 @@ describe("files", () => {
     ["no samples", [], ["CPU and memory", "Cache hit ratio", "Batch sizes"]],
     ["usage only", run.samples.map(({ metrics, ...sample }) => sample), ["Cache hit ratio", "Batch sizes"]],
     ["everything", [...run.samples], []],
-  ])("%s: what is missing is said", (_, samples, missing) => {
+  ])("%s: the page names what is missing", (_, samples, missing) => {
     const charts = chartsOf({ ...run, samples });
     expect(charts.flatMap((chart) => ("missing" in chart ? [chart.title] : []))).toEqual(missing);
   });

@@ -12,10 +12,10 @@ import { byKind, overTime } from "./figures.ts";
 
 const usage = `Usage: page.ts [OPTIONS] RESULTS_DIR
 
-Draws a finished run: one page that needs nothing but itself, and its pictures for use elsewhere. Reads
-simulation.log, verdict.json and (if there) usage.jsonl in RESULTS_DIR; writes report.html and *.svg there.
+Draws a finished run: one page that fetches nothing, and an SVG file of each chart. Reads simulation.log,
+verdict.json and usage.jsonl (if it exists) in RESULTS_DIR; writes report.html and *.svg there.
 
-  --command TEXT     how the run is repeated, for the page
+  --command TEXT     the command that repeats the run, shown on the page
   -h, --help         this text`;
 
 /** One page with one run, or several below each other. */
@@ -78,7 +78,7 @@ ${sections.join("\n")}
 `;
 }
 
-/** For links to the run and for the names of its SVG files. */
+/** The anchor of the run, and the prefix of its SVG files. */
 const idOf = ({ title }: Run) => title.replaceAll(/\W+/g, "-");
 
 /** One table of all runs with a row for each kind of request, linked to its run. */
@@ -225,7 +225,7 @@ details { overflow-wrap: anywhere; } summary { cursor: pointer; } details > ul {
 @media print { body { background: none; } figure { break-inside: avoid; } }
 `;
 
-/** The page of a finished run of run-test.sh in the folder `results`. Throws when there is none. */
+/** The page of a finished run of run-test.sh in the folder `results`. Throws if there is none. */
 export async function readRun(results: string, command: string): Promise<Page> {
   const verdict = (await Bun.file(join(results, "verdict.json")).json()) as Verdict;
   const { requests } = readLog(await Bun.file(join(results, "simulation.log")).text());

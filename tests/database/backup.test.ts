@@ -178,7 +178,7 @@ test("db:backup reports a pg_dump older than the database before it writes anyth
   expect(run(old.env, "backup", old.file)).toEqual({
     exitCode: 1,
     printed: expect.stringMatching(
-      /^pg_dump: expected version \d\d or newer, as the database has, got 9 \(\S+\)\n$/,
+      /^pg_dump: expected version \d\d \(the database.s\) or newer, got 9 \(\S+\)\n$/,
     ),
   });
   expect(await old.left()).toEqual(unchanged);

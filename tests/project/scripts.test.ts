@@ -36,7 +36,7 @@ test("seed prints help, and reports a wrong number and an unreachable registry",
   });
   expect(await run("seed.ts", {}, "--url", "http://127.0.0.1:1")).toMatchObject({
     code: 1,
-    stderr: "no answer from http://127.0.0.1:1: start the registry, or name it with --url\n",
+    stderr: "no answer from http://127.0.0.1:1: start the registry, or give its address with --url\n",
   });
 });
 
