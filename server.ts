@@ -143,7 +143,7 @@ export function api(db: Db, cache: Cache, { observe: count, render, contentType 
     return new Response(list(found), { headers: { "Content-Type": json } });
   }
 
-  /** A long one is written at the client's pace: 50 persons can be 3 MB. */
+  /** A long list is written at the client's pace: 50 persons can be 3 MB. */
   function list(found: string[]): string | AsyncIterable<string> {
     const length = found.reduce((sum, text) => sum + text.length, 0);
     if (length <= maxWholeAnswer) return `[${found.join()}]`;

@@ -7,7 +7,7 @@ import { within } from "./within.ts";
 export type Log = { info(message: string): void; warn(message: string): void };
 
 /**
- * Rejects a pooler that keeps no session: there the process that answers is not the one that the driver knows. Rejects
+ * Rejects a pooler that keeps no session, because its statements run in other processes than the driver knows. Rejects
  * with Unavailable after `gaveUp`.
  */
 export async function checkSessions(url: string, connections: number, gaveUp: AbortSignal): Promise<void> {
@@ -30,7 +30,7 @@ export async function checkSessions(url: string, connections: number, gaveUp: Ab
       throw new RangeError(`DATABASE_URL: ${error.message}; ${needsSession}`); // statement mode
     });
     await first.unsafe("rollback");
-    // Each holds a process by a transaction: in transaction mode the first connection loses its own.
+    // Each transaction occupies a process. In transaction mode the first connection's process goes to another one.
     const all = Promise.all(
       others.map(async (sql) => {
         await sql.unsafe("begin");

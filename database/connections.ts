@@ -20,7 +20,7 @@ const plans = {
   max_parallel_workers_per_gather: "0",
   plan_cache_mode: "force_generic_plan",
 };
-// After a moment without work the next statement or its answer may be on the way.
+// A process that became idle a moment ago counts: its answer or the next statement may be on the way.
 const workingStatement = `
   select pid from pg_stat_activity where pid = any ($1::int[])
     and (state = 'active' or state_change > clock_timestamp() - $2::float8 * interval '1 ms')`;

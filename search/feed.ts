@@ -42,8 +42,8 @@ const start: Position = {
 const storeName = "pg_postmaster_start_time() || ' ' || pg_relation_filenode('pessoas')";
 
 /**
- * SQL: whether a memory has all persons of this moment. False also while rows that it has may come again. `first`: the
- * number of its first parameter, of two.
+ * SQL: whether a memory has all persons stored now. Also false while loaded rows may come again. `first`: the number of
+ * the first of two parameters.
  */
 export const isCurrent = (first: number) => `
   $${first}::text = ${storeName}

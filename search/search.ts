@@ -74,7 +74,7 @@ export const columns = "id, apelido, nome, nascimento, stack";
 export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
 /** `$1`: a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
-/** `checked` adds an empty row unless the memory is current. `count`: of the parameters of `plain`. */
+/** `checked` adds an empty row unless the memory is current. `count`: number of parameters of `plain`. */
 const inIndex = (plain: string, count: number) => ({
   plain,
   checked: `
@@ -150,7 +150,7 @@ export function openSearch(options: SearchOptions): Search {
     const addNew = () => refresh().then(async () => add(await read(memory.find(term, end))));
     const known = read(hits).then(add);
     if (hits.length >= maxFound) await known;
-    // A full answer, unless some persons are gone: then it is another database.
+    // 50 matches are a full answer. Fewer of them are found if persons are gone, as in another database.
     if (found.size < maxFound) {
       const isIndexed = maxPersons === 0 || feed.hasIndexed();
       if (isIndexed) {

@@ -29,8 +29,8 @@ function textOf(term: number): string {
 }
 
 /**
- * Remembers the rows of `max` terms. Forgetting one only adds rows, and so do two instances. Only ASCII terms, which
- * are few, are looked up in memory: that may scan all texts.
+ * Counts the rows of `max` terms. An evicted term only gets more rows, as do two instances at once. Only ASCII terms are
+ * looked up in memory, because a lookup may scan all texts, and these terms are few.
  */
 export function shortTerms(max: number): ShortTerms {
   const rows = counter<number>(max);
