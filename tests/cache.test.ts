@@ -59,7 +59,7 @@ test("a text exactly as large as the cache is kept, and a byte more is not", () 
   expect([cache.peek("a") !== undefined, cache.peek("b") !== undefined]).toEqual([true, false]);
 });
 
-test.each([0, -1, 1.5, Number.NaN, Infinity])("refuses a capacity of %d bytes", (bytes) => {
+test.each([0, -1, 1.5, Number.NaN, Infinity])("rejects a capacity of %d bytes", (bytes) => {
   expect(() => lru(bytes)).toThrow(RangeError);
 });
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Draws docs/images/flame.svg anew: where the CPU of the topology goes under the contest's load, half of its peak.
+# Draws docs/images/flame.svg: where the CPU of the topology goes at half of the contest's peak.
 # Needs Docker, root, perf (Debian: linux-perf) and inferno (cargo install inferno).
 set -euo pipefail
 case "${1:-}" in
@@ -21,7 +21,7 @@ pids=$(for service in nginx api1 api2 db; do
   docker top "$(docker ps --quiet --filter "name=cost-.*-$service")" -eo pid | tail -n +2
 done | paste -sd,)
 perf record --quiet --event cpu-clock --freq 999 --pid "$pids" --call-graph fp --output "$work/perf.data" sleep 25
-# As long as the containers are there perf finds the names of what runs in them. Frames without one are Bun's own.
+# perf finds the names of functions only while the containers run. Frames without a name are Bun's.
 perf script --input "$work/perf.data" >"$work/stacks" 2>/dev/null
 wait "$bench"
 cat "$work/cost"

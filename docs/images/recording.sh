@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes recording.svg anew: runs the commands below on a copy of the last commit and draws what the terminal showed.
-# Nothing in it is played: the 201s, the kill -9 and the count are those of this run.
-# Needs git, bun, curl (7.82 or newer) and python3, PyPI for the recorder, and port 9999 to be free.
+# Draws recording.svg: runs the commands below on a copy of the last commit, and records the terminal. Nothing is faked:
+# the 201s, the kill -9 and the count are those of this run.
+# Needs git, bun, curl 7.82 or newer, python3, PyPI for the recorder, and a free port 9999.
 set -euo pipefail
 
-# What is typed, in scenes that each begin on an empty screen.
+# The typed commands. Each scene begins on an empty screen.
 scenes() {
   say "Start it. It brings its own PostgreSQL."
   run 'bun run server.ts &' started
@@ -31,7 +31,7 @@ scenes() {
 
 say() { printf '\e[90m# %s\e[0m\n' "$1"; pause 1; }
 
-# Shows a command as if it were typed, runs it, and what has to be waited for after it.
+# Shows a command as if it were typed, runs it, and then waits with `$2`.
 run() {
   printf '\e[1;32m$\e[0m '
   local word
@@ -46,15 +46,15 @@ run() {
 }
 
 started() {
-  disown # else bash tells of its end with the path of this script
+  disown # else bash reports its end with the path of this script
   until curl -so /dev/null localhost:9999/readyz; do pause 0.05; done
 }
 
-# Time for the one who watches.
+# Time for the viewer.
 pause() { sleep "$1"; }
 
 case ${1:-} in
-scenes) # inside of the recorder
+scenes) # inside the recorder
   scenes
   kill $!
   while kill -0 $! 2>/dev/null; do pause 0.05; done
@@ -67,7 +67,7 @@ esac
 
 if curl -so /dev/null localhost:9999; then echo "port 9999 is in use" >&2 && exit 1; fi
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-copy=/tmp/pessoas # in the picture
+copy=/tmp/pessoas # the path is visible in the recording
 mkdir "$copy"
 tools=$(mktemp -d)
 trap 'rm -rf "$copy" "$tools"' EXIT
@@ -103,7 +103,7 @@ cat >"$tools/window.svg" <<'SVG'
 </svg>
 SVG
 
-mkfifo "$tools/keyboard" # nobody types, but the recorder ends when its input does
+mkfifo "$tools/keyboard" # an input without keystrokes: the recorder ends when its input ends
 recorder=("$tools/venv/bin/termtosvg")
 "${recorder[@]}" record "$tools/session.cast" -g 92x19 -c "bash $tools/recording.sh scenes" <>"$tools/keyboard" >/dev/null
 "${recorder[@]}" render "$tools/session.cast" "$tools/recording.svg" -m 30 -D 5000 -t "$tools/window.svg"

@@ -11,8 +11,8 @@ import { abortedBySignals, freePort, type Service, services, topology } from "./
 
 readPositionals(`Usage: bun run test:contest
 
-Builds docker-compose.yml's images, starts them with a port and a project name of its own, checks them as a client and as
-an operator, and removes them. Exits with 1 when a check fails. Needs Docker with Compose.
+Builds and starts docker-compose.yml as a new project on a free port, checks it as a client and as an operator, and
+removes it. Exits with 1 if a check fails. Needs Docker with Compose.
 
   -h, --help   this text`);
 const abandoned = abortedBySignals();
@@ -235,7 +235,7 @@ async function roles() {
     assert.deepEqual(await search(person.apelido), [person]);
   });
 
-  await check("no log has values of a person, also when Postgres refuses a row", async () => {
+  await check("no log has values of a person, also when Postgres rejects a row", async () => {
     const insert = (id: string, nascimento: string) =>
       `insert into pessoas (id, nascimento, apelido, nome, busca) values ('${id}', '${nascimento}', 'secreto', 'secreto', 'secreto')`;
     const { id, ...person } = await create({ ...newPessoa(), nome: "secreto\nsecreto" });
@@ -361,7 +361,7 @@ async function contract() {
 
   // Answers of nginx itself.
   for (const [status, what, head] of [
-    [400, "what is no HTTP", "what?\r\n"],
+    [400, "a request that is not HTTP", "what?\r\n"],
     [414, "a line of 9000 characters", `GET /${"x".repeat(9000)} HTTP/1.1\r\nHost: x\r\n`],
     [431, "a header of 9000 characters", `GET / HTTP/1.1\r\nHost: x\r\nX: ${"x".repeat(9000)}\r\n`],
     [413, "a chunk of 64 KiB and one byte more", chunked("x".repeat(64 * 1024 + 1))],
@@ -392,7 +392,7 @@ async function targetsAsTheyAre() {
     });
   }
 
-  await check("a target of any bytes gets the answer for its path as it was sent", async () => {
+  await check("a target of any bytes gets the answer for its raw path", async () => {
     const property = fc.asyncProperty(
       fc.constantFrom("GET", "GET", "GET", "HEAD", "POST", "DELETE", "TRACE"),
       targets,
@@ -438,7 +438,7 @@ async function targetsAsTheyAre() {
   });
 }
 
-/** A second nginx on a port of its own, in front of the same instances; and its log. */
+/** A second nginx on another port, in front of the same instances, and its log. */
 async function anotherNginx(
   env: Record<string, string>,
   body: (url: string, log: () => Promise<string>) => Promise<void>,
@@ -549,7 +549,7 @@ async function scrape() {
 async function noRequests() {
   await Promise.all(
     shapes.map(([what, status, bytes]) =>
-      check(`${what}: one refusal, and the connection is closed`, async () => {
+      check(`${what}: rejected with one answer, and the connection is closed`, async () => {
         const answer = await raw(url, Buffer.from(bytes, "latin1"));
         const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
         assert.equal(statuses.length, 1, answer);
@@ -593,19 +593,22 @@ async function twoInstances() {
     for (const share of parted) assert.ok(share > 500, `of 1600 requests: ${parted}`);
   });
 
-  await check("connections are distributed over the instances, and each stays with its own", async () => {
-    const thousand = async (init: RequestInit) => {
-      for (let i = 0; i < 1000; i++) await (await request("/healthz", init)).text();
-    };
-    const parted = await shares(() => thousand({ headers: { Connection: "close" }, keepalive: false }));
-    for (const share of parted) assert.ok(Math.abs(share - 500) < 50, `of 1000 connections: ${parted}`);
-    const kept = await shares(() => thousand({}));
-    // Not exactly: the first nine may go to the other one, and health checks come through nginx, too.
-    assert.ok(Math.min(...kept) < 20, `of 1000 requests on one connection: ${kept}`);
-  });
+  await check(
+    "connections are distributed over the instances, and each connection stays with one instance",
+    async () => {
+      const thousand = async (init: RequestInit) => {
+        for (let i = 0; i < 1000; i++) await (await request("/healthz", init)).text();
+      };
+      const parted = await shares(() => thousand({ headers: { Connection: "close" }, keepalive: false }));
+      for (const share of parted) assert.ok(Math.abs(share - 500) < 50, `of 1000 connections: ${parted}`);
+      const kept = await shares(() => thousand({}));
+      // Not 0: the first nine requests may go to the other instance, and health checks pass through nginx, too.
+      assert.ok(Math.min(...kept) < 20, `of 1000 requests on one connection: ${kept}`);
+    },
+  );
 }
 
-/** The number of requests that each instance answers meanwhile. */
+/** The number of requests that each instance answers during `work`. */
 async function shares(work: () => Promise<void>): Promise<number[]> {
   const before = await Promise.all(instances.map(answered));
   await work();
@@ -676,7 +679,7 @@ async function outages() {
 }
 
 async function data() {
-  const backup = "a backup brings everybody back as they were, and the instances may still do no more";
+  const backup = "a restored backup has every person unchanged, and the instances have no further rights";
   if ((await shell("db", "command -v pg_dump || true")) === "") {
     console.log(`skip  ${backup}: this image of Postgres has no pg_dump`);
   } else {
@@ -698,7 +701,7 @@ async function data() {
     });
   }
 
-  await check("down and up keep the data, and Postgres takes more buffers for more data", async () => {
+  await check("down and up keep the data, and Postgres has more buffers for more data", async () => {
     const person = await create();
     const before = await count();
     assert.equal(await sql("show shared_buffers"), "18MB");

@@ -9,7 +9,7 @@ const here = join(import.meta.dir, "..", "..");
 type TopologyOptions = {
   /** The prefix of the project's name. */
   name?: string;
-  /** A compose file, relative to the root, that overrides the contest's; and its variables. */
+  /** A compose file, relative to the root, that overrides the contest's, and its variables. */
   override?: string | undefined;
   env?: Record<string, string>;
   /** Another checkout of this project to run. */
@@ -25,7 +25,7 @@ export function abortedBySignals(): AbortController {
   return abandoned;
 }
 
-/** docker-compose.yml as a project of its own, on free ports. */
+/** docker-compose.yml as a new project, on free ports. */
 export function topology(
   abandoned: AbortSignal,
   { name = "contest", override, env: more = {}, root = here }: TopologyOptions = {},
@@ -76,7 +76,7 @@ export function topology(
       await docker("update", "--cpus", "2", id);
       await store();
       await docker("update", "--cpus", String(Number(limit) / 1e9), id);
-      // At the restart Postgres takes more buffers for more data, and the instances learn which terms are rare or complete.
+      // A restart gives Postgres more buffers for more data, and instances learn which terms are rare or complete.
       await compose("restart", "db", "api1", "api2");
       await compose("up", "-d", "--wait");
     },
@@ -159,7 +159,7 @@ async function write(sink: Bun.FileSink, lines: Iterable<string>): Promise<void>
   await sink.end();
 }
 
-/** A free port, on all addresses: this one, if given. Throws where it is taken. */
+/** A port that is free on all addresses. Throws if `wanted` is taken. */
 export function freePort(wanted = 0): number {
   const listener = Bun.listen({ hostname: "0.0.0.0", port: wanted, socket: { data() {} } });
   const { port } = listener;

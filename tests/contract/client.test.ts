@@ -30,12 +30,12 @@ test("the typed client creates, reads, searches and counts", async () => {
 
   const { error, response } = await client.POST("/pessoas", { body });
   expect([response.status, error?.errors?.[0]?.field]).toEqual([422, "apelido"]);
-  // @ts-expect-error: a number is no nome, and the compiler knows
+  // @ts-expect-error: nome is not a number
   const wrong = await client.POST("/pessoas", { body: { ...body, nome: 1 } });
   expect(wrong.response.status).toBe(400);
 });
 
-test('its types are those of this document; if not: "bun run client"', async () => {
+test('its types are those of this document (otherwise run "bun run client")', async () => {
   const types = await Bun.file(join(project, "contract", "client.d.ts")).text();
   expect(types).toContain(new Bun.CryptoHasher("sha256").update(openApi()).digest("hex"));
 });

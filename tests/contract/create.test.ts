@@ -46,7 +46,7 @@ describe("POST /pessoas answers 201", () => {
     ["nascimento is the first day", { nascimento: "0001-01-01" }],
     ["nascimento is the last day", { nascimento: "9999-12-31" }],
     ["nascimento is a leap day", { nascimento: "2000-02-29" }],
-    ["members are unknown", { extra: { deep: [1] }, email: 5 }, { extra: undefined, email: undefined }],
+    ["it has unknown members", { extra: { deep: [1] }, email: 5 }, { extra: undefined, email: undefined }],
     [
       "the client sends an id",
       { id: "5ce4668c-4710-4cfb-ae5f-38988d6d49cb" },
@@ -69,7 +69,7 @@ describe("POST /pessoas answers 201", () => {
     expect(await (await other.get(`/pessoas/${person.id}`)).json()).toEqual(person);
   });
 
-  test("when stacks of different words fill 64 KiB each, and small persons beside them are stored and found as well", async () => {
+  test("when stacks of different words fill 64 KiB each, and small persons sent meanwhile are stored and found, too", async () => {
     const words = (n: number) => Array.from({ length: n }, () => crypto.randomUUID().slice(0, 32));
     const people = Array.from({ length: 20 }, (_, i) => ({ ...newPessoa(), stack: words(i % 2 ? 2 : 1800) }));
     const answers = await Promise.all(people.map((person) => registry.post(person)));
@@ -86,7 +86,7 @@ describe("POST /pessoas answers 201", () => {
     }
   });
 
-  test("once when a person with a long stack is sent three times, and a term in many of its elements finds it once", async () => {
+  test("once when a person with a long stack is sent three times, and a term in many elements finds the person once", async () => {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = {
       ...newPessoa(),
@@ -130,12 +130,12 @@ describe("POST /pessoas answers 201", () => {
   });
 
   test.each([
-    ["a number beyond all numbers", '"extra":1e99999'],
+    ["a number that is too large for a double", '"extra":1e99999'],
     ["a number of 60,000 digits", `"extra":${"9".repeat(60_000)}`],
-    ["a thousand arrays in each other", `"extra":${"[".repeat(1000)}${"]".repeat(1000)}`],
+    ["a thousand nested arrays", `"extra":${"[".repeat(1000)}${"]".repeat(1000)}`],
     ["6,000 members", Array.from({ length: 6000 }, (_, i) => `"${i}":0`).join()],
     ["__proto__ and constructor", '"__proto__":{"apelido":1},"constructor":{"prototype":{"nome":1}}'],
-    ["nome twice, of which the last counts", '"nome":"Ana"'],
+    ["nome twice: the last one counts", '"nome":"Ana"'],
   ])("when the JSON holds %s", async (what, member) => {
     const response = await registry.post(JSON.stringify(newPessoa()).replace(/\}$/, `,${member}}`));
     expect(response.status).toBe(201);
@@ -270,7 +270,7 @@ describe("POST /pessoas answers 422 for an impossible value", () => {
     }
   });
 
-  test("with the location of the person who has the apelido, and without one for any other reason", async () => {
+  test("with the location of the person that has the apelido, and for any other reason without a location", async () => {
     const sent = newPessoa();
     const stored = await create(sent);
     for (const instance of [registry, other]) {
@@ -280,7 +280,7 @@ describe("POST /pessoas answers 422 for an impossible value", () => {
     expect(await problem(await registry.post({ ...sent, nome: "" }), 422)).not.toHaveProperty("location");
   });
 
-  test("when the database refuses the row, while the other rows of its batch are stored", async () => {
+  test("when the database rejects the row, while the other rows of its batch are stored", async () => {
     const strict = await serve();
     await query(strict.databaseUrl, "alter table pessoas add check (nome <> 'poison')");
     const persons = Array.from({ length: 40 }, (_, i) => ({
@@ -303,7 +303,7 @@ describe("POST /pessoas answers 413 and 415", () => {
     await problem(await registry.post(padded(64 * 1024 + 1)), 413);
   });
 
-  test.each([100_000, 5_000_000])("413 for %d bytes, before the Content-Type is looked at", async (bytes) => {
+  test.each([100_000, 5_000_000])("413 for %d bytes, whatever the Content-Type is", async (bytes) => {
     await problem(await registry.post(padded(bytes), { "Content-Type": "text/plain" }), 413);
   });
 
@@ -360,7 +360,7 @@ describe("POST /pessoas answers 413 and 415", () => {
     const before = await registry.count();
     const body = JSON.stringify(newPessoa());
     const half = `POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length + 1}\r\n\r\n${body}`;
-    // The first answer proves that the server has read so far.
+    // The first answer proves that the server has read the bytes.
     await raw(registry.url, `GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n${half}`, /ok/);
     expect(await registry.count()).toBe(before);
   });

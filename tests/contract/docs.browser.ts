@@ -22,7 +22,7 @@ afterAll(async () => {
 });
 
 test.each(["/", "/docs"])(
-  '%s: "Try it out" creates a person, without a foreign request or an error on the console',
+  '%s: "Try it out" creates a person, without a request to another site or an error on the console',
   async (path) => {
     const before = await registry.count();
     const person = newPessoa();

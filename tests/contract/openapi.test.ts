@@ -133,7 +133,7 @@ describe("GET /openapi.json", () => {
     for (const pattern of patterns) expect([pattern, portable.test(pattern)]).toEqual([pattern, true]);
   });
 
-  test("its NovaPessoa accepts the same bodies as the server, apart from the rules in its descriptions", () => {
+  test("its NovaPessoa accepts the same bodies as the server, except for the rules that only its descriptions have", () => {
     const texts = fc.oneof(
       fc.constantFrom("", "a", "a".repeat(32), "a".repeat(33), "🦜".repeat(33), "\0", "a\ud83d", "\ude00a"),
       fc.string({ unit: "grapheme", maxLength: 40 }),
@@ -171,7 +171,7 @@ describe("GET /openapi.json", () => {
 });
 
 describe("the server answers as the document says", () => {
-  // Operations with the statuses they were answered with; the last test expects all that the document lists.
+  // Operations with the statuses of their answers. The last test expects every status of the document.
   const seen = new Set<string>();
   let complaints: { mockRestore(): void };
   beforeAll(() => {
@@ -203,7 +203,7 @@ describe("the server answers as the document says", () => {
     return Object.fromEntries(Object.entries(named).map(([name, { value }]) => [name, value]));
   }
 
-  test("to a create, with its examples word for word", async () => {
+  test("to a create, exactly as its examples", async () => {
     const { post, get } = registry;
     const examplesOfBodies = document.paths["/pessoas"]?.post?.requestBody?.content["application/json"]
       .examples as Record<string, { value: object }>;

@@ -9,7 +9,7 @@ import { connect, query, serve, temporaryFolder } from "../helpers/support.ts";
 const registry = await serve();
 afterAll(registry.stop);
 
-test("beyond 1,024 large bodies that are arriving, one more gets 503, and small ones are accepted", async () => {
+test("while 1,024 large bodies are arriving, one more gets 503, and small bodies are accepted", async () => {
   const { hostname, port } = new URL(registry.url);
   const head = "POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n";
   const sockets = Array.from({ length: 1025 }, () =>
@@ -29,7 +29,7 @@ test("beyond 1,024 large bodies that are arriving, one more gets 503, and small 
   }
 });
 
-test("unread answers take a bounded amount of memory: one more gets 503, small answers go on, and large ones return when the clients are gone", async () => {
+test("unread answers take a bounded amount of memory: one more gets 503, small answers are sent, and large ones again when the clients are gone", async () => {
   await using folder = await temporaryFolder();
   const unix = join(folder.path, "api.sock");
   const full = await serve({ SOCKET: unix });

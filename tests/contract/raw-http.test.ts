@@ -6,11 +6,14 @@ import { serve } from "../helpers/support.ts";
 const registry = await serve();
 afterAll(registry.stop);
 
-test.each(shapes)("%s gets one refusal, and the connection is closed", async (_, status, bytes) => {
-  const answer = await raw(registry.url, Buffer.from(bytes, "latin1")); // resolves when the server closes
-  const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
-  expect(statuses).toEqual([expect.stringMatching(status)]);
-});
+test.each(shapes)(
+  "%s is rejected with one answer, and the connection is closed",
+  async (_, status, bytes) => {
+    const answer = await raw(registry.url, Buffer.from(bytes, "latin1")); // resolves when the server closes
+    const statuses = [...answer.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, code]) => code);
+    expect(statuses).toEqual([expect.stringMatching(status)]);
+  },
+);
 
 // Bun closes the connection when a request arrives before the previous one is answered.
 test("pipelined requests are answered in order until Bun closes the connection", async () => {

@@ -90,7 +90,7 @@ test.each([
     "PostgreSQL knows no parameter schema, connection_limit, pgbouncer: leave it out; search_path does what schema does",
   ],
   ["postgres://u@h/d?se-cret=1", "PostgreSQL knows no parameter (not a name)"],
-])("%s is refused in one line that names DATABASE_URL and shows no password", (text, message) => {
+])("%s is rejected in one line that names DATABASE_URL and shows no password", (text, message) => {
   const refused = () => readSettings({ DATABASE_URL: text });
   expect(refused).toThrow(RangeError);
   expect(refused).toThrow(`DATABASE_URL: ${message}`);

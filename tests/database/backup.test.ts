@@ -213,7 +213,7 @@ test("a successful db:backup replaces the file and keeps its mode, also through 
 });
 
 test.each([["/dev/null"], ["/tmp"], ["/nowhere/pessoas.dump"], ["--verbose"]])(
-  "db:backup refuses the file name %s",
+  "db:backup rejects the file name %s",
   async (file) => {
     await using good = await earlierBackup('echo whole >"$file"');
     expect(run(good.env, "backup", file)).toEqual({

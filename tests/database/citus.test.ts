@@ -7,10 +7,10 @@ import { searchableInBulk, shortStatement, textStatement } from "../../search/se
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { connect, query, type Registry, serve, until } from "../helpers/support.ts";
 
-// An empty database on the coordinator of a real cluster, as a superuser; docs/scaling.md says how to make one.
+// An empty database on the coordinator of a real cluster, as a superuser; docs/scaling.md says how to start a cluster.
 const coordinator = process.env.CITUS_URL ?? "";
 const title = coordinator ? "on Citus" : "on Citus (skipped: CITUS_URL does not name a coordinator)";
-// A worker that is not in the cluster yet, as host:port.
+// A worker to add to the cluster, as host:port.
 const spare = process.env.CITUS_SPARE ?? "";
 const spareTitle = spare ? "" : " (skipped: CITUS_SPARE does not name a worker)";
 // A shell command that kills a worker, restarts it and ends when it answers; and the number of crashes.
@@ -57,7 +57,7 @@ function keepCreating(through: () => Registry[], loops = 16) {
   };
 }
 
-/** The person as it is found. */
+/** The person as a search returns it. */
 const found = (person: ReturnType<typeof newPessoa>) => ({ id: idOf(person.apelido), ...person }) as Found;
 
 /** The values of an insert that stores the person. `inMemory`: persons in memory before. */
@@ -268,7 +268,7 @@ describe.skipIf(!coordinator)(title, () => {
           coordinator,
           `insert into pg_dist_transaction (groupid, gid) values (${group}, '${name}')`,
         );
-        // Citus commits it, or has rolled it back before the record was there.
+        // Citus commits it, or rolled it back before the insert of the record.
         const prepared = `select from pg_prepared_xacts where gid = '${name}'`;
         while ((await query(worker, prepared)).length > 0) await Bun.sleep(20);
       }

@@ -52,7 +52,7 @@ describe("a DATA_DIR that cannot be used", () => {
     expect(failureIn("FATAL:  could not map anonymous shared memory", "/c")).toBeUndefined();
   });
 
-  test("a file as DATA_DIR, or in place of its data, is refused", async () => {
+  test("a file as DATA_DIR, or in place of its data, is rejected", async () => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "file");
     await Bun.write(file, "");
@@ -69,7 +69,7 @@ describe("a DATA_DIR that cannot be used", () => {
     await expect(runningUrl(file)).rejects.toThrow(/^DATA_DIR: \S+ is not a folder/);
   });
 
-  test("data of another PostgreSQL, or of another version, is refused", async () => {
+  test("data of another PostgreSQL, or of another version, is rejected", async () => {
     await using folder = await temporaryFolder();
     const version = join(folder.path, "pg18", "PG_VERSION");
     await Bun.write(version, "17\n");
@@ -82,30 +82,33 @@ describe("a DATA_DIR that cannot be used", () => {
   });
 
   const canBeUser = isRoot && Bun.spawnSync([...asUser, "test", "-r", join(project, "server.ts")]).success;
-  test.if(canBeUser)("an ordinary user after root is told which part belongs to root", async () => {
-    await using folder = await temporaryFolder();
-    await chmod(folder.path, 0o755);
-    const DATA_DIR = join(folder.path, "data");
-    await (await startEmbedded(DATA_DIR, quiet)).stop();
-    const mine = (path: string) => chown(join(DATA_DIR, path), uid, uid);
-    const expectBlame = async (path: string, env = { DATA_DIR }) => {
-      const { child, logged } = beginServer(env, [...asUser, ...server]);
-      const message = await logged();
-      expect([child.exitCode, message]).toEqual([1, expect.stringMatching(/^[^\n]+\n$/)]);
-      expect(message).toStartWith(`DATA_DIR: ${path} belongs to `);
-      expect(message).toEndWith("or set another DATA_DIR\n");
-    };
-    await expectBlame(join(DATA_DIR, "pg18"));
-    Bun.spawnSync(["chown", "-R", String(uid), join(DATA_DIR, "pg18")]);
-    await expectBlame(join(DATA_DIR, "postgres.log"));
-    await mine("postgres.log");
-    await chown(join(DATA_DIR, "pg18", "PG_VERSION"), 0, 0);
-    await chmod(join(DATA_DIR, "pg18", "PG_VERSION"), 0o600);
-    await expectBlame(join(DATA_DIR, "pg18", "PG_VERSION"));
-    await chmod(DATA_DIR, 0o700);
-    await expectBlame(DATA_DIR);
-    await expectBlame(folder.path, { DATA_DIR: join(folder.path, "new") });
-  });
+  test.if(canBeUser)(
+    "for an ordinary user after root, the error names the part that belongs to root",
+    async () => {
+      await using folder = await temporaryFolder();
+      await chmod(folder.path, 0o755);
+      const DATA_DIR = join(folder.path, "data");
+      await (await startEmbedded(DATA_DIR, quiet)).stop();
+      const mine = (path: string) => chown(join(DATA_DIR, path), uid, uid);
+      const expectBlame = async (path: string, env = { DATA_DIR }) => {
+        const { child, logged } = beginServer(env, [...asUser, ...server]);
+        const message = await logged();
+        expect([child.exitCode, message]).toEqual([1, expect.stringMatching(/^[^\n]+\n$/)]);
+        expect(message).toStartWith(`DATA_DIR: ${path} belongs to `);
+        expect(message).toEndWith("or set another DATA_DIR\n");
+      };
+      await expectBlame(join(DATA_DIR, "pg18"));
+      Bun.spawnSync(["chown", "-R", String(uid), join(DATA_DIR, "pg18")]);
+      await expectBlame(join(DATA_DIR, "postgres.log"));
+      await mine("postgres.log");
+      await chown(join(DATA_DIR, "pg18", "PG_VERSION"), 0, 0);
+      await chmod(join(DATA_DIR, "pg18", "PG_VERSION"), 0o600);
+      await expectBlame(join(DATA_DIR, "pg18", "PG_VERSION"));
+      await chmod(DATA_DIR, 0o700);
+      await expectBlame(DATA_DIR);
+      await expectBlame(folder.path, { DATA_DIR: join(folder.path, "new") });
+    },
+  );
 });
 
 const small = await temporaryFolder();

@@ -12,7 +12,7 @@ import { project, spawnServer, temporaryFolder } from "../helpers/support.ts";
 const quiet = () => {};
 
 describe("the embedded database", () => {
-  test("a folder in use is refused, and a killed server's folder is taken over", async () => {
+  test("a folder in use is rejected, and a killed server's folder is taken over", async () => {
     await using folder = await temporaryFolder();
     const lines: string[] = [];
     const first = await startEmbedded(folder.path, (line) => lines.push(line));

@@ -178,7 +178,7 @@ describe("SSL", () => {
     await registry.stop();
   });
 
-  test.if(openssl)(`an unknown issuer, or a certificate for another name, is refused${reason}`, async () => {
+  test.if(openssl)(`an unknown issuer, or a certificate for another name, is rejected${reason}`, async () => {
     const name = await newDatabase();
     const hint = /; set sslrootcert to the certificate of its signer, or sslmode=require to skip this check$/;
     for (const query of ["?sslmode=verify-full", "?sslrootcert=system"]) {
@@ -277,14 +277,14 @@ describe("the schema", () => {
       "",
       `relation "short_terms" does not exist${owner}`,
     ],
-  ])("%s is refused", async (_, setup, query, message) => {
+  ])("%s is rejected", async (_, setup, query, message) => {
     const name = await newDatabase(`grant create on schema public to pessoas; ${setup}`);
     await expectRefused({ DATABASE_URL: socketUrl(name) + query }, message);
   });
 });
 
 describe("settings of a database or a role", () => {
-  test.each(["LATIN1", "SQL_ASCII"])("the encoding %s is refused", async (encoding) => {
+  test.each(["LATIN1", "SQL_ASCII"])("the encoding %s is rejected", async (encoding) => {
     const name = await newDatabase("", `encoding '${encoding}' template template0`);
     const message = `the database's encoding is ${encoding}; expected UTF8`;
     await expectRefused({ DATABASE_URL: socketUrl(name) }, message);
@@ -410,7 +410,7 @@ describe("PgBouncer", () => {
       "transaction blocks not allowed in statement pooling mode; a pooler in transaction mode",
     ],
     ["session", "default_pool_size=7", "the pooler allows 7 connections, and an instance needs 8 to start"],
-  ])(`in %s mode, with %s, is refused${reason}`, async (mode, more, message) => {
+  ])(`in %s mode, with %s, is rejected${reason}`, async (mode, more, message) => {
     await using other = await pooler(mode, more);
     await expectRefused({ DATABASE_URL: other.url }, message);
   });
@@ -422,10 +422,13 @@ describe("PgBouncer", () => {
     await registry.stop();
   });
 
-  test.if(!reason)(`a parameter that PgBouncer refuses is reported in its own words${reason}`, async () => {
-    await using session = await pooler("session");
-    const DATABASE_URL = `${session.url}?options=-csearch_path%3Dpublic`;
-    const message = "unsupported startup parameter: options; leave options out, or let the pooler";
-    await expectRefused({ DATABASE_URL }, message);
-  });
+  test.if(!reason)(
+    `a parameter that PgBouncer rejects is reported in PgBouncer's words${reason}`,
+    async () => {
+      await using session = await pooler("session");
+      const DATABASE_URL = `${session.url}?options=-csearch_path%3Dpublic`;
+      const message = "unsupported startup parameter: options; leave options out, or let the pooler";
+      await expectRefused({ DATABASE_URL }, message);
+    },
+  );
 });

@@ -61,7 +61,7 @@ describe("when the database is unreachable", () => {
     expect((await get("/healthz")).status).toBe(200);
   }
 
-  test("requests get 503, also right after the start, and succeed when it starts", async () => {
+  test("requests get 503, also right after the server's start, and succeed when the database starts", async () => {
     const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" });
     await expectUnavailable(registry);
     let embedded = await startDatabase();
@@ -75,7 +75,7 @@ describe("when the database is unreachable", () => {
     await embedded.stop();
   });
 
-  test("requests get 503 while it is frozen, except for cached persons, and succeed when it continues", async () => {
+  test("requests get 503 while the database is frozen, except for cached persons, and succeed when it continues", async () => {
     const embedded = await startDatabase();
     const registry = await serve({ DATABASE_URL: databaseUrl(), DB_TIMEOUT_MS: "300" });
     const person = await registry.create();
@@ -95,7 +95,7 @@ describe("when the database is unreachable", () => {
     await embedded.stop();
   });
 
-  test("an embedded one that was killed is started again as soon as its last process has ended", async () => {
+  test("a killed embedded database is started again as soon as its last process has ended", async () => {
     const lines: string[] = [];
     let held: number | undefined;
     const { promise: tried, resolve } = Promise.withResolvers<void>();

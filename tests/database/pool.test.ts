@@ -18,7 +18,7 @@ test("no ping follows the end of the work", async () => {
   expect(await watching).toBe("done");
   answer.resolve(true);
   const later = Promise.withResolvers<void>();
-  setTimeout(later.resolve, 20); // longer than the time to the next one
+  setTimeout(later.resolve, 20); // longer than the time to the next ping
   await later.promise;
   expect(pings).toBe(1);
 });

@@ -173,7 +173,7 @@ test("with a standby as DATABASE_URL reads are answered, and the log says why cr
   await Promise.all([both.stop(), alone.stop()]);
 });
 
-test("without a replica there are no metrics of one", async () => {
+test("without a replica there are no metrics of a replica", async () => {
   const registry = await serve({ DATABASE_URL: primary.url });
   expect(await (await registry.get("/metrics")).text()).not.toContain("pessoas_replica");
   await registry.stop();

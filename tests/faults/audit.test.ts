@@ -111,7 +111,7 @@ test.each<[title: string, flaw: Flaw, expected: (keyof Broken)[]]>([
     ["changed"],
   ],
   ["two persons have one apelido", { double: true }, ["twice"]],
-  ["a valid person was refused with 400", { status: 400 }, ["wrong"]],
+  ["a valid person was rejected with 400", { status: 400 }, ["wrong"]],
   ["an outage was answered 500", { status: 500 }, ["wrong"]],
   ["a 503 has no Retry-After", { status: 503 }, ["wrong"]],
 ])("the audit reports that %s", async (_, flaw, expected) => {
@@ -148,7 +148,7 @@ test("the audit reports an apelido of two persons, and a wrong count", async () 
   expect(lost).toEqual([]);
 });
 
-test("a journal that ends within an answer still has every create", async () => {
+test("a journal whose last line is incomplete still has every create", async () => {
   await using folder = await temporaryFolder();
   const journal = openJournal(join(folder.path, "journal"));
   const [first, second] = [randomBody(randomFrom(1)), randomBody(randomFrom(2))];

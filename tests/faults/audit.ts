@@ -21,8 +21,8 @@ const patienceMs = 30_000;
 
 /**
  * Checks the answers of `attempts` against the registry at `url`, which had `storedBefore` persons and gets no other
- * creates. Unknown creates are sent again: stored ones must be refused as taken, and the others accepted. The audit
- * reads through the API, so empty the caches first.
+ * creates. Unknown creates are sent again: a stored one must get 422, and any other one 201. The audit reads through the
+ * API, so empty the caches first.
  */
 export async function audit(url: string, attempts: readonly Attempt[], storedBefore = 0): Promise<Verdict> {
   const { get, search, count } = client(url);
@@ -88,10 +88,10 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
     const unknown = same.filter(({ outcome }) => outcome.kind === "unknown");
     const [person] = found;
     if (person && !unknown.some(({ body }) => isSame(person, person.id, body))) {
-      broken.changed.push(`${apelido}: stored as nobody sent it, ${JSON.stringify(person)}`);
+      broken.changed.push(`${apelido}: stored, but never sent like this: ${JSON.stringify(person)}`);
     }
     if (!person && same.some(({ outcome }) => outcome.kind === "refused" && outcome.status === 422)) {
-      broken.lost.push(`${apelido}: it was called taken, but nobody has it`);
+      broken.lost.push(`${apelido}: got 422 as taken, but no person has it`);
     }
     return unknown[0] ? await sentAgain(unknown[0].body, person) : person !== undefined;
   }
@@ -103,7 +103,7 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
       if (response.status !== 200) throw new Error(`GET /pessoas/${id}: ${response.status}`);
       return (await response.json()) as Found;
     });
-    if (!person) broken.lost.push(`${body.apelido}: got 201 with the id ${id}, which is not there`);
+    if (!person) broken.lost.push(`${body.apelido}: got 201 with the id ${id}, but cannot be read`);
     else if (!isSame(person, id, body)) {
       broken.changed.push(`${body.apelido}: ${JSON.stringify(body)} became ${JSON.stringify(person)}`);
     }
@@ -119,12 +119,12 @@ export async function audit(url: string, attempts: readonly Attempt[], storedBef
       throw new Error(`POST again: ${again.reason}`);
     });
     if (outcome.kind === "acknowledged") {
-      if (person) broken.twice.push(`${body.apelido}: is there, and could be created once more`);
+      if (person) broken.twice.push(`${body.apelido}: is stored, but was created a second time`);
       return await isReadable({ id: outcome.id, body });
     }
     if (outcome.status !== 422) broken.wrong.push(`${body.apelido}: sent again, got ${outcome.status}`);
     else if (!mayBeStored)
-      broken.lost.push(`${body.apelido}: called taken when sent again, but nobody has it`);
+      broken.lost.push(`${body.apelido}: sent again, got 422 as taken, but no person has it`);
     return mayBeStored;
   }
 }

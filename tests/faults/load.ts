@@ -60,7 +60,7 @@ export function startLoad({ url, journal, rate, random }: LoadOptions) {
     /** Sends one more create at once, of a new person with these members changed. */
     create: async (change: Partial<Body> = {}): Promise<Outcome> =>
       outcomeOf((await load.ask(journaled({ ...randomBody(random), ...change }))).answer),
-    /** Sends no more; resolves with the outcome when each request is answered or has timed out. */
+    /** Stops sending. Resolves with the outcome when each request was answered or has timed out. */
     async stop() {
       run.stop();
       const perSecond = run.started / ((performance.now() - started) / 1000);

@@ -14,13 +14,13 @@ import { type Context, NotHere, type Scenario, scenarios } from "./scenarios.ts"
 const usage = `Usage: bun run test:faults [--rounds N] [--seed S] [--scenario NAME]... [--lossy]
 
 Breaks the contest's topology at random moments under load, waits for its recovery, and reads every person. Exits with
-1 when a person with a 201 is lost or changed, an apelido is stored twice, or an answer breaks the contract. It uses
-ports and project names of its own, and removes them.
+1 if a person with a 201 is lost or changed, an apelido is stored twice, or an answer breaks the contract. Each topology
+is a new project on free ports, and is removed afterwards.
 
   --rounds N        rounds of each scenario, default 1
-  --seed S          whole number that decides persons and moments, default: a random one, which is printed
+  --seed S          seed of persons and moments, a whole number; default: a random one, which is printed
   --scenario NAME   run only this one; may be given several times
-  --lossy           turn Postgres' synchronous_commit off first, to see the audit fail: kill-postgres, power-loss
+  --lossy           turn Postgres' synchronous_commit off, so that the audit of kill-postgres and power-loss fails
   -h, --help        this text
 
 Scenarios: ${scenarios.map(({ name }) => name).join(", ")}
@@ -74,7 +74,7 @@ try {
 if (failed === 0) await rm(journals, { recursive: true, force: true });
 
 for (const row of table) console.log(`| ${row.join(" | ")} |`);
-if (abandoned.signal.aborted) console.log("interrupted: what is not in the table was not run to its end");
+if (abandoned.signal.aborted) console.log("interrupted: rounds that are not in the table did not end");
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 && !abandoned.signal.aborted ? 0 : 1);
 

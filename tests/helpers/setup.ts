@@ -26,5 +26,5 @@ if (!process.env.DATABASE_URL) {
   afterAll(async () => {
     await embedded.stop();
     await rm(folder, { recursive: true, force: true });
-  }, 60_000); // it writes its buffers to disk first
+  }, 60_000); // PostgreSQL first writes its buffers to disk
 }

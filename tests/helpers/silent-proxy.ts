@@ -13,11 +13,11 @@ import net from "node:net";
  * before ready     all of the startup's answer but ReadyForQuery
  * ready            the startup's ReadyForQuery
  * parse            Parse of a statement
- * bind             Bind of a statement: Postgres has it and was not told to run it
+ * bind             Bind of a statement: Postgres has the statement, but no Execute for it
  * execute          the whole statement: Postgres runs it, and the client gets no answer
  * half             half of the bytes of a statement's answer
- * row              its first row
- * answered         its whole answer
+ * row              the first row of a statement's answer
+ * answered         the whole answer of a statement
  */
 export const steps = [
   ...(["accept", "ssl", "startup", "authentication", "before ready", "ready"] as const),
@@ -29,7 +29,7 @@ export type Fault = {
   at: Step;
   /** Only for statements that match. */
   sql?: RegExp;
-  /** The number of the match at which it happens, over all connections; default 1. */
+  /** The fault happens at this match, counted over all connections; default 1. */
   nth?: number;
   /** Also at each later match, until heal(). */
   always?: boolean;
@@ -79,7 +79,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
   let accepts = 0;
   let closesAtOnce = false;
 
-  // With allowHalfOpen a silent connection does not answer the end of its client.
+  // With allowHalfOpen a silent connection stays open after its client has ended it.
   const server = net.createServer({ allowHalfOpen: true }, (client) => {
     accepts++;
     client.on("error", () => {}); // a close follows

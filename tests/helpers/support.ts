@@ -67,7 +67,7 @@ export function beginServer(
   command = server,
   options: { cwd?: string; detached?: boolean } = {},
 ) {
-  // To a file: of a pipe, Bun at times misses the end where many processes end at once.
+  // To a file, because Bun may miss the end of a pipe when many processes end at once.
   const path = join(tmpdir(), `pessoas-test-${crypto.randomUUID()}.log`);
   const file = openSync(path, "a");
   const child = Bun.spawn(command, {
@@ -131,7 +131,7 @@ export async function runScript(path: string, args: string[] = [], env: Record<s
   return { stdout, stderr, code, json: stdout.startsWith("{") ? JSON.parse(stdout) : undefined };
 }
 
-/** Runs a program to its end. Its output goes to files, as that of beginServer. */
+/** Runs a program to its end. Its output goes to files, as in beginServer. */
 export async function runToEnd(command: string[], options: { cwd?: string; env: Record<string, string> }) {
   await using folder = await temporaryFolder();
   const files = ["stdout", "stderr"].map((name) => join(folder.path, name)) as [string, string];

@@ -29,9 +29,9 @@ export const attacks: Attack[] = [
 
 const lastsMs = 12_000;
 /**
- * The time until a silent connection, or one with an incomplete header or body, is closed. nginx.conf has 10 s, and nginx
- * learns of a silent connection some seconds late (deferred). Bun has 10 s for the first header of a connection and
- * server.ts' idleTimeout, 75 s, for the rest, even if bytes arrive; it checks every 4 s.
+ * The time until a silent connection, or one with an incomplete header or body, is closed. nginx.conf has 10 s, but
+ * nginx accepts a silent connection some seconds late (deferred). Bun has 10 s for the first header of a connection,
+ * and for the rest the idleTimeout of 75 s (process/listen.ts), even if bytes arrive. It checks every 4 s.
  */
 const cutMs: Record<Way, Record<"silence" | "header" | "body", number>> = {
   nginx: { silence: 24_000, header: 12_000, body: 14_000 },
@@ -93,7 +93,7 @@ async function crowd(url: string, n: number, reads = true): Promise<Peer[]> {
   return peers;
 }
 
-/** Repeats it once a second for the length of the attack. */
+/** Repeats `act` once a second for the length of the attack. */
 async function every(signal: AbortSignal, act: () => void, ms = lastsMs) {
   const ends = performance.now() + ms;
   while (performance.now() < ends && !signal.aborted) {
@@ -102,7 +102,7 @@ async function every(signal: AbortSignal, act: () => void, ms = lastsMs) {
   }
 }
 
-/** Repeats it in so many loops for the length of the attack; `n` counts the calls. */
+/** Repeats `act` in concurrent loops for the length of the attack; `n` counts the calls. */
 async function inLoops(loops: number, signal: AbortSignal, act: (n: number) => Promise<void>) {
   const ends = performance.now() + lastsMs;
   let n = 0;
@@ -131,8 +131,8 @@ async function idle({ url, way }: Victim, signal: AbortSignal) {
   const open = peers.filter(({ closed }) => !closed).length;
   await settled(peers, signal, cutMs[way].silence);
   const cut = leave(peers);
-  if (!signal.aborted) assert.equal(cut, 10_000, "cut, as all who say nothing");
-  return `${open} connections at once that say nothing, ${cut} cut`;
+  if (!signal.aborted) assert.equal(cut, 10_000, "silent connections that were cut");
+  return `${open} silent connections at once, ${cut} cut`;
 }
 
 /** Resolves when all are closed, or after a time limit. */
@@ -188,7 +188,7 @@ async function endlessChunks({ url }: Victim, signal: AbortSignal) {
     assert.match(answers, /^\d+ × 413$/);
     assert.equal(cut, peers.length, "cut");
   }
-  return `${peers.length} connections with 8 KB a second and no end: ${answers}; ${cut} cut`;
+  return `${peers.length} connections with 8 KB a second, without end: ${answers}; ${cut} cut`;
 }
 
 async function pipelining({ url }: Victim, signal: AbortSignal) {
@@ -233,14 +233,14 @@ async function unreadAnswers({ url }: Victim, signal: AbortSignal) {
   }
   const search = "GET /pessoas?t=unread HTTP/1.1\r\nHost: x\r\n\r\n";
   const opened = await unread(url, signal, 300, search.repeat(8));
-  return `${opened} connections with 8 searches each, of 3 MB, and none read`;
+  return `${opened} connections with 8 searches each, answers of 3 MB unread`;
 }
 
 /** The largest file, requested by many clients at once before it has been compressed. */
 async function unreadPages({ url }: Victim, signal: AbortSignal) {
   const request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n";
   const opened = await unread(url, signal, 700, request);
-  return `${opened} connections that ask for the script of /docs, and read nothing`;
+  return `${opened} connections that request the script of /docs, answers unread`;
 }
 
 /** Sends requests over `n` connections and reads no answer. Resolves with the number of connections. */
@@ -284,7 +284,7 @@ const bombs: [what: string, status: number, body: () => string | Uint8Array][] =
     400,
     () => JSON.stringify({ ...newPessoa(), nome: 0 }).replace('"nome":0', `"nome":${"9".repeat(60_000)}`),
   ],
-  ["a number beyond all numbers", 201, () => wrap('"x":1e99999')],
+  ["a number that is too large for a double", 201, () => wrap('"x":1e99999')],
   ["one member 9,000 times", 201, () => wrap(new Array(6000).fill('"x":1').join())],
   [
     "__proto__ and constructor",
@@ -308,10 +308,10 @@ const bombs: [what: string, status: number, body: () => string | Uint8Array][] =
   ],
 ];
 
-/** What is sent, the statuses of its answers, and its bytes. */
+/** A name, the allowed statuses of the answers, and the bytes. */
 type Malformed = [what: string, statuses: RegExp, bytes: () => string | Uint8Array];
 
-/** Sends them, 16 at a time. A client that is still sending may get a reset instead of the answer. */
+/** Sends `kinds`, 16 at a time. A client that is still sending may get a reset instead of the answer. */
 async function sendMalformed(url: string, signal: AbortSignal, kinds: Malformed[], until?: RegExp) {
   const answers: string[] = [];
   await inLoops(16, signal, async (n) => {
@@ -342,7 +342,7 @@ const wrong: Malformed[] = [
   ["a body of 5 MB", /^413$/, () => post(`Content-Length: 5000000\r\n${json}`, "x".repeat(5_000_000))],
   ["a length of 2^53 - 1", /^413$/, () => post(`Content-Length: ${2 ** 53 - 1}\r\n${json}`, "")],
   ["chunks of 5 MB", /^413$/, () => post("Transfer-Encoding: chunked", chunks(5_000_000))],
-  // The rest is an invalid request, so Bun closes the connection before or after the first answer.
+  // The bytes after the body are an invalid request, so Bun closes the connection before or after the first answer.
   [
     "a length that is too short",
     /^(400(,400)?)?$/,

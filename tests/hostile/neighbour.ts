@@ -1,5 +1,5 @@
-// A well-behaved client, as a process of its own: 20 times a second it creates a person, reads it and, every second
-// time, searches for it, until its standard input ends. Prints the answers as JSON.
+// A well-behaved client in a separate process. 20 times a second it creates a person, reads it and, every second time,
+// searches for it, until its standard input ends. Prints the answers as JSON.
 import { evenly } from "../../stress-test/load/arrivals.ts";
 import { generator } from "../../stress-test/load/generator.ts";
 import type { Request } from "../../stress-test/load/http.ts";

@@ -10,10 +10,10 @@ import { directly, throughNginx } from "./target.ts";
 const promiseMs = 1000; // of the p99 of a well-behaved client's creates and reads
 const usage = `Usage: bun run test:hostile [--direct] [--people N] [--attack NAME]...
 
-Attacks the contest's topology through nginx, for 12 s each, while a client beside it creates, reads and searches 20
-times a second. Exits with 1 when one of its creates or reads fails or their p99 is over ${promiseMs} ms, when an attack gets
-a wrong answer or its connection is not closed in time, or when a process ends or takes too much memory. It uses a port
-and a project name of its own, and removes them. Needs Docker with Compose.
+Attacks the contest's topology through nginx, for 12 s each, while a well-behaved client creates, reads and searches 20
+times a second. Exits with 1 if a create or read of that client fails or its p99 is over ${promiseMs} ms, if an attack gets
+a wrong answer or keeps a connection for too long, or if a process ends or takes too much memory. The topology is a new
+project on a free port, and is removed afterwards. Needs Docker with Compose.
 
   --direct         attacks bun run server.ts without nginx, and needs no Docker
   --people N       persons in the registry at the start, default 50000; a million take minutes
@@ -86,11 +86,12 @@ async function check(name: string, attack: () => Promise<string>) {
   ] as const;
   const p99 = Math.max(create99, read99);
   const [failure] = failures;
-  if (failure) problems.push(`the client beside it: ${failures.length} × ${describe(failure)} and the like`);
-  if (p99 > promiseMs) problems.push(`the client beside it: p99 ${p99} ms`);
+  if (failure)
+    problems.push(`the well-behaved client: ${failures.length} failures, such as ${describe(failure)}`);
+  if (p99 > promiseMs) problems.push(`the well-behaved client: p99 ${p99} ms`);
   const refused = searches.filter((result) => !isRight(result));
   const wrong = refused.find(({ status }) => status !== 503);
-  if (wrong) problems.push(`a search beside it: ${describe(wrong)}`);
+  if (wrong) problems.push(`a search of the well-behaved client: ${describe(wrong)}`);
   const conditions = await target.condition();
   problems.push(...conditions.flatMap((each) => each.problems));
   if (problems.length === 0) passed++;
@@ -108,7 +109,7 @@ async function check(name: string, attack: () => Promise<string>) {
   if (problems.length > 0) console.error(await target.logs());
 }
 
-/** A client beside the attack; `leave` resolves with its answers. */
+/** Starts the well-behaved client; `leave` resolves with its answers. */
 function settle() {
   const child = Bun.spawn([process.execPath, join(import.meta.dir, "neighbour.ts"), target.url], {
     stdin: "pipe",

@@ -5,10 +5,10 @@ import { maxInMemory } from "../../search/limits.ts";
 import { services, topology } from "../contest/topology.ts";
 import { query, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
-/** Through nginx in the contest's topology, or at `bun run server.ts`, on a port and without any limit. */
+/** Through nginx in the contest's topology, or directly to `bun run server.ts` on a port, without limits. */
 export type Way = "nginx" | "direct";
 
-/** What is attacked. */
+/** The attacked registry. */
 export type Target = {
   way: Way;
   url: string;
@@ -22,7 +22,7 @@ export type Target = {
   remove(): Promise<void>;
 };
 
-// Where there is memory Bun takes more before it collects; in the topology, for the same, an instance has 256.
+// Twice the topology's limit, because Bun collects later when the machine has more memory.
 const instanceMiB = 512;
 
 /** The contest's topology, with this number of persons. */
@@ -45,7 +45,7 @@ export async function throughNginx(abandoned: AbortSignal, people: number): Prom
           const { peakBytes, killed, restarts } = await health(service);
           const problems: string[] = [];
           if (killed > 0) problems.push(`${service}: killed for its memory`);
-          if (restarts > 0) problems.push(`${service}: has ended ${restarts} times`);
+          if (restarts > 0) problems.push(`${service}: restarted ${restarts} times`);
           return { peak: peakBytes, problems };
         }),
       ),
@@ -119,7 +119,7 @@ async function populate(sql: (text: string) => Promise<unknown>, people: number)
           'Backend' as everybody, ${language} as stack) person`);
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kfilling in: ${from + 49_999} of ${people}`);
   }
-  // 20,000 of the indexed persons have every term of one and two characters as often as needed.
+  // 20,000 of the indexed persons are enough for 50 rows of every term of one and two characters.
   await sql(`
     insert into short_terms (term, id)
     select term, id from (

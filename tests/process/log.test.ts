@@ -64,7 +64,7 @@ const person = {
 };
 const secret = /secreto|1971|forged/;
 
-test("the log has no values of clients, neither of refused requests nor after a bug", async () => {
+test("the log has no values of clients, neither of rejected requests nor after a bug", async () => {
   const databaseUrl = await newDatabase();
   const { url, child, output } = await spawnServer({ DATABASE_URL: databaseUrl, LOG_LEVEL: "debug" });
   const { get, post, search } = client(url as string);
@@ -137,7 +137,7 @@ beforeAll(async () => {
 });
 afterAll(() => folder[Symbol.asyncDispose]());
 
-test("the log of the embedded PostgreSQL has no values of a refused insert", async () => {
+test("the log of the embedded PostgreSQL has no values of a rejected insert", async () => {
   const embedded = await startEmbedded(folder.path, () => {});
   const db = openDb({ url: embedded.url, timeoutMs: 5000, batchSize: 8, searches: 1, queueLimit: 8 });
   await db.migrate();

@@ -31,7 +31,7 @@ test.each([
   [{ SOCKET: `/${"x".repeat(100)}` }, "SOCKET: expected a path of at most 100 bytes"],
   [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "PORT: "],
   [{ PORT: "x", BATCH_WINDOW_MS: "x" }, "BATCH_WINDOW_MS: "],
-])("%j is refused in one line that names the setting", (env, message) => {
+])("%j is rejected in one line that names the setting", (env, message) => {
   expect(() => readSettings(env)).toThrow(message);
   expect(() => readSettings(env)).toThrow(/^[^\n]+$/);
 });

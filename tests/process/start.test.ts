@@ -33,7 +33,7 @@ describe.concurrent("bun run server.ts", () => {
     expect(second.child.exitCode).toBe(0);
   });
 
-  test("refuses a folder that another server uses, which continues", async () => {
+  test("rejects a folder that another server uses, and that server continues", async () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: folder.path };
     const first = await spawnServer(env);
@@ -46,7 +46,7 @@ describe.concurrent("bun run server.ts", () => {
     await first.output();
   });
 
-  test("serves on a Unix socket, replaces that of a killed server, and refuses one in use", async () => {
+  test("serves on a Unix socket, replaces that of a killed server, and rejects one in use", async () => {
     await using folder = await temporaryFolder();
     const env = { DATABASE_URL: await newDatabase(), SOCKET: join(folder.path, "api.sock") };
     const first = await spawnServer(env);
@@ -67,7 +67,7 @@ describe.concurrent("bun run server.ts", () => {
     [{ PORT: "70000" }, 'PORT: expected a whole number from 0 to 65535, got "70000"\n'],
     [{ DATABASE_URL: "nonsense" }, /^DATABASE_URL: expected a URL[^\n]+\n$/],
     [{ DATA_DIR: "/dev/null/data" }, /^DATA_DIR: [^\n]+\n$/],
-  ])("refuses %j in one line, with exit status 1", async (env, message) => {
+  ])("rejects %j in one line, with exit status 1", async (env, message) => {
     const { logged, child } = await spawnServer(env);
     expect(await logged()).toMatch(message);
     expect(child.exitCode).toBe(1);
@@ -101,7 +101,7 @@ describe("a start that rejects", () => {
     await running.stop();
   });
 
-  test("does not keep its process from ending", async () => {
+  test("does not keep its process alive", async () => {
     await using folder = await temporaryFolder();
     const running = await serve();
     const { port } = new URL(running.url);
@@ -131,7 +131,7 @@ describe("a start that rejects", () => {
   });
 });
 
-describe("an unusable address is refused", () => {
+describe("an unusable address is rejected", () => {
   test.each([
     ["nowhere.invalid", "cannot be resolved"],
     ["127.0.0.1:80", "cannot be resolved"],
@@ -153,7 +153,7 @@ describe("an unusable address is refused", () => {
   });
 });
 
-test("a stale SOCKET is replaced, and one in use refused", async () => {
+test("a stale SOCKET is replaced, and one in use is rejected", async () => {
   await using folder = await temporaryFolder();
   const SOCKET = join(folder.path, "api.sock");
   const env = { SOCKET, DATABASE_URL: await newDatabase() };

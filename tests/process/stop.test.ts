@@ -142,7 +142,7 @@ describe.concurrent("a running server", () => {
     expect(processesOn(folder.path)).toEqual([]);
   });
 
-  test("takes Ctrl-C under `bun run start` for one signal, although it arrives twice", async () => {
+  test("counts Ctrl-C under `bun run start` as one signal, although it arrives twice", async () => {
     await using folder = await temporaryFolder();
     const { child, listening, output } = beginServer(
       { DATA_DIR: folder.path },

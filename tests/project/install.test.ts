@@ -22,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => folder[Symbol.asyncDispose]());
 
-test("bun run build makes one file that serves everything, /docs included, on DATABASE_URL", async () => {
+test("bun run build makes one file that serves everything, also /docs, on DATABASE_URL", async () => {
   const { url, child, logged } = await spawnServer({ DATABASE_URL: await newDatabase() }, [executable]);
   const { get, post, search, count } = client(url as string);
   const response = await post(newPessoa());

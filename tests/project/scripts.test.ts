@@ -59,7 +59,7 @@ test("db:shell reports a missing psql", async () => {
   expect([code, stderr]).toEqual([1, expect.stringMatching(/^psql is not installed\. [^\n]+\n$/)]);
 });
 
-test("db:reset needs --yes, and refuses a folder in use and a DATABASE_URL", async () => {
+test("db:reset needs --yes, and rejects a folder in use and a DATABASE_URL", async () => {
   await using folder = await temporaryFolder();
   const env = { DATA_DIR: folder.path };
   const cluster = join(folder.path, "pg18");
@@ -146,7 +146,7 @@ describe("the arguments of every script", async () => {
     expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/\S.*\n$/s), stderr: "", ...nothing });
   });
 
-  test.each(scripts)("%s refuses an unknown argument in one line", async (path) => {
+  test.each(scripts)("%s rejects an unknown argument in one line", async (path) => {
     for (const args of [["--no-such-option"], ["one", "two", "three"]]) {
       const { code, ...rest } = await run(path, ...args);
       expect([1, 2]).toContain(code);
@@ -192,7 +192,7 @@ describe("stress-test/replay.ts", () => {
   test.each([
     ["what generate.ts writes", renderFiles(1, 200, 1)["pessoas-payloads.tsv"] as string],
     ["the contest's one column", `payload\n${payloads.join("\n")}\n`],
-    ["lines that end as on Windows, the last one not at all", `payload\r\n${payloads.join("\r\n")}`],
+    ["lines that end as on Windows, and a last line without an end", `payload\r\n${payloads.join("\r\n")}`],
   ])("accepts %s", async (_, text) => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "payloads.tsv");
@@ -205,7 +205,7 @@ describe("stress-test/replay.ts", () => {
     expect(JSON.parse(stdout)).toMatchObject({ sent: 200, differences: [] });
   });
 
-  test("refuses a file without payloads", async () => {
+  test("rejects a file without payloads", async () => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "terms.tsv");
     await Bun.write(file, "t\tpayload\nx\t{}\n");

@@ -58,7 +58,7 @@ test.each([
 function timeoutsIn(text: string): { line: number; ms: number }[] {
   const value = String.raw`(?<value>[\d_.e]+|\w*Ms)`;
   const call = String.raw`(?:test|it|(?:before|after)(?:All|Each))\b.*`;
-  // A call and its body: indented lines, and the end of a table of test.each.
+  // A call and its body: indented lines, or the end of a table of test.each.
   const several = String.raw`^(?<indent> *)${call}\n(?:\k<indent>(?: |\]\)).*\n|\n)*?`;
   const places = [
     String.raw`${several}\k<indent>\}, ${value}\);$`, // }, 60_000);

@@ -11,7 +11,7 @@ const row = (apelido: string, nome = "-", tx = "default") =>
 const names = async (registry: Registry, term: string) =>
   (await registry.search(term)).map(({ apelido }) => apelido).toSorted();
 
-test("a person is found from the commit of its transaction on, in whatever order transactions began", async () => {
+test("a person is found as soon as its transaction commits, in whatever order transactions began", async () => {
   await using it = await twins();
   const open = await Promise.all(
     ["cedo", "meio", "tarde"].map(async (apelido) => {

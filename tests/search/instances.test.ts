@@ -115,7 +115,7 @@ test("after its 201 a person is read and found on the other instance at once, un
   await expectAllFound(it.both, tally);
 });
 
-test("while a backend of Postgres is stopped in a commit, all other persons are found; after it, that one is, too", async () => {
+test("while a backend of Postgres is stopped in a commit, all other persons are found; afterwards also that one", async () => {
   const cluster = await startCluster();
   try {
     // Commits of persons named Parada wait for a standby that does not exist: flushed, but not visible yet.
@@ -145,7 +145,7 @@ test("while a backend of Postgres is stopped in a commit, all other persons are 
     const tally: Tally = { stored: [], refused: 0, missed: [] };
     const through = [0, 0];
     const found: Found[] = [];
-    // The instance of that create continues after it has abandoned the connection.
+    // The instance of that create abandons the connection and continues.
     await inLoops(
       () => Math.min(...through) >= creates / 10,
       async (n) => {

@@ -98,7 +98,7 @@ test("a block's filter accepts every piece of its texts, and under 1 % of other 
   expect(others.filter((term) => blocksOf(term).length > 0).length).toBeLessThan(10);
 });
 
-test("a search over many blocks finds every person, and since a mark only later ones", () => {
+test("a search over many blocks finds every person, and a search since a mark only later persons", () => {
   const memory = openMemory();
   const persons = Array.from({ length: 2000 }, (_, i) => ({
     id: crypto.randomUUID(),

@@ -14,7 +14,7 @@ test("without searches a merge begins when the pending list is long", () => {
 });
 
 test.each([1, 100, 5000])(
-  "with a search after every %d creates, a merge begins when they have read much",
+  "with a search after every %d creates, a merge begins when the searches have read enough pending persons",
   (every) => {
     const reads: number[] = []; // by the searches before each merge
     let [pending, read] = [0, 0];
@@ -44,7 +44,7 @@ test("a search of an empty list begins no merge", () => {
   expect(merges).toBe(0);
 });
 
-test("a merge begins when no more persons are stored", async () => {
+test("a merge begins some time after the last create", async () => {
   const merged = Promise.withResolvers<void>();
   let merges = 0;
   const { stored } = mergeSchedule(() => {

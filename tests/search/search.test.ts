@@ -16,7 +16,7 @@ const number = async ({ databaseUrl }: Registry, statement: string) =>
 test("a person in memory is in no index, and a later one is", async () => {
   const registry = await serve({}, { maxInMemory: 10 });
   await create(registry, 10, { nome: "Maria" });
-  expect(await registry.search("maria")).toHaveLength(10); // it has loaded them now
+  expect(await registry.search("maria")).toHaveLength(10); // the search has loaded the persons
   await create(registry, 5, { nome: "Maria" });
   expect(await number(registry, "select count(*) from pessoas where busca is null")).toBe(10);
   expect(await registry.search("maria")).toHaveLength(15);
@@ -99,7 +99,7 @@ test("every instance finds persons in memory and indexed ones", async () => {
   await Promise.all([first.stop(), second.stop()]);
 });
 
-test("a refused create leaves no rows of short terms", async () => {
+test("a rejected create leaves no rows of short terms", async () => {
   const registry = await serve({}, { maxInMemory: 0 });
   const other = await serve({ DATABASE_URL: registry.databaseUrl }, { maxInMemory: 0 }); // with an empty cache
   const person = newPessoa();
