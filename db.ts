@@ -83,7 +83,10 @@ export function openDb(options: DbOptions) {
     isWorking: inserts.isWorking,
     onAbandoned: inserts.onAbandoned,
   });
-  const hugeCreates = batches(inserts.insertHuge, batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)));
+  const hugeCreates = batches(inserts.insertHuge, {
+    ...batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)),
+    shedsEarly: false, // validating a retry costs more than a longer queue
+  });
   const finds = batches(findMany, batchOptions(reads, batchSize, queueLimit));
   const hitsRead = batches(readHits, batchOptions(reads, searchesInRead, queueLimit));
   const indexSearches = batches(searchIndex, batchOptions(searches, 1, queueLimit));

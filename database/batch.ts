@@ -10,11 +10,10 @@ export type BatchOptions = {
   connections: number;
   batchSize: number;
   queueLimit: number;
-  /**
-   * Deadline of an item, queued or in flight. Behind many others, an item is rejected at once if its expected wait
-   * exceeds half of it.
-   */
+  /** Deadline of an item, queued or in flight. */
   timeoutMs: number;
+  /** Whether an item is rejected at once if its expected wait exceeds half of `timeoutMs`. Default true. */
+  shedsEarly?: boolean;
   /**
    * Whether the database works on the statement in flight; asked near an item's deadline. True extends the deadline by
    * `workingFactor`, false abandons the statement, a rejection changes nothing.
@@ -54,7 +53,6 @@ const windowGaps = 6; // at a mean gap of 6 windows one item in six meets anothe
 const flightsInMean = 64;
 const maxFlightShare = 1 / 4;
 const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve
-const minQueueToShed = 128; // items: rejecting costs validating the retry
 
 /**
  * Group commit, and the same for reads. While all `connections` have a statement in flight, items queue, and the next
@@ -63,6 +61,7 @@ const minQueueToShed = 128; // items: rejecting costs validating the retry
  */
 export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchOptions) {
   const { connections, batchSize, queueLimit, timeoutMs, isWorking, windowMs = 0, onAbandoned } = options;
+  const { shedsEarly = true } = options;
   const askMs = isWorking ? timeoutMs * askShare : timeoutMs;
   const workingMs = Math.min(timeoutMs * workingShare, maxWorkingMs);
   const askAgainMs = Math.min(timeoutMs * askAgainShare, maxAskAgainMs);
@@ -93,10 +92,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   }
 
   function isFull(): boolean {
-    return (
-      queue.length >= queueLimit ||
-      (queue.length >= minQueueToShed && expectedMs() > timeoutMs * maxWaitShare)
-    );
+    return queue.length >= queueLimit || (shedsEarly && expectedMs() > timeoutMs * maxWaitShare);
   }
 
   function flush() {

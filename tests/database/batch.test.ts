@@ -134,6 +134,25 @@ test("an item that would miss its deadline at the present rate is rejected at on
   expect(refused).toBe(atOnce);
 });
 
+test.each([
+  [true, "some of 120 slow items are rejected at once"],
+  [false, "without early shedding none is"],
+])("shedsEarly %p: %s", async (shedsEarly) => {
+  let takesMs = 40;
+  const run = async (items: number[]) => {
+    if (takesMs > 0) await Bun.sleep(takesMs);
+    return items;
+  };
+  const changes = { batchSize: 1, queueLimit: 1000, timeoutMs: 4000, shedsEarly };
+  const { submit } = batches(run, { ...options, ...changes });
+  for (let i = 0; i < 64; i++) await submit(i);
+  takesMs = 0;
+  const outcomes = await Promise.allSettled(Array.from({ length: 120 }, (_, i) => submit(i)));
+  const rejected = outcomes.filter(({ status }) => status === "rejected").length;
+  expect(rejected > 0).toBe(shedsEarly);
+  expect(rejected).toBeLessThan(100);
+});
+
 test("one slow statement is a pause, and no item is rejected because of it", async () => {
   let takesMs = 0;
   const run = async (items: number[]) => {
