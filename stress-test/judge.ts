@@ -1,10 +1,17 @@
 import { existsSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { namedOf, numberOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { judgeDurability, judgeRace, judgeRules } from "./judge/checks.ts";
 import { limitsOf, runLoad, scoreOf } from "./judge/load.ts";
 import { project } from "./judge/project.ts";
-import { type Judged, renderMarkdown, renderReport, type SectionName, sections } from "./judge/report.ts";
+import {
+  headingsOf,
+  type Judged,
+  renderMarkdown,
+  renderReport,
+  type SectionName,
+  sections,
+} from "./judge/report.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 
 const usage = `Usage: bun run judge [OPTIONS] [DIR ...]
@@ -106,7 +113,7 @@ async function main(): Promise<void> {
     });
   process.on("uncaughtException", (error) => abandoned.abort(error));
   const { signal } = abandoned;
-  const entries = folders.map((folder): Judged => ({ name: basename(folder), sections: {}, loads: [] }));
+  const entries = headingsOf(folders).map((name): Judged => ({ name, sections: {}, loads: [] }));
 
   const judges = Object.entries({ race: judgeRace, durable: judgeDurability, rules: judgeRules });
 

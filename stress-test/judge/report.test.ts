@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { judgedEntries, madeUpLoad } from "./fixture.ts";
 import { limitsOf, scoreOf } from "./load.ts";
-import { renderMarkdown } from "./report.ts";
+import { headingsOf, renderMarkdown } from "./report.ts";
 
 test("the table: verdicts, medians with their range, ratios round by round, neighbours, errors", () => {
   expect(renderMarkdown(judgedEntries()).split("\n")).toEqual([
@@ -21,6 +21,15 @@ test("the table: verdicts, medians with their range, ratios round by round, neig
     "",
     "a|wrong: container api has ended with 3",
   ]);
+});
+
+test("entries in folders of the same name get different headings", () => {
+  const headings = (...folders: string[]) => headingsOf(folders);
+  expect(headings("/a/rinha", "/b/rinha-go")).toEqual(["rinha", "rinha-go"]);
+  expect(headings("/a/rinha", "/b/rinha", "/b/other")).toEqual(["a/rinha", "b/rinha", "other"]);
+  expect(headings("/a/x/rinha", "/b/x/rinha", "/c/rinha")).toEqual(["a/x/rinha", "b/x/rinha", "c/rinha"]);
+  expect(headings("/rinha", "/a/rinha", "/a/a/rinha")).toEqual(["/rinha", "/a/rinha", "a/a/rinha"]);
+  expect(headings("/a/rinha", "/a/rinha", "/b/rinha")).toEqual(["a/rinha", "a/rinha (2)", "b/rinha"]);
 });
 
 test("the score is right when all persons are stored and no request failed", () => {

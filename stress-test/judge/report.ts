@@ -1,3 +1,4 @@
+import { sep } from "node:path";
 import { mebibytes, milliseconds, number } from "../measure/format.ts";
 import { spreadOf } from "../measure/statistics.ts";
 import { html, htmlTable, type Page, renderDocument, renderRun } from "../report/page.ts";
@@ -20,6 +21,20 @@ export type Judged = {
   sections: Partial<Record<SectionName, Section>>;
   loads: LoadRun[];
 };
+
+/** The headings of entries: the shortest ends of their paths that differ. A repeated folder gets a number. */
+export function headingsOf(folders: readonly string[]): string[] {
+  const endOf = (folder: string, length: number) => folder.split(sep).slice(-length).join(sep);
+  return folders.map((folder, nth) => {
+    const rivals = folders.filter((other) => other !== folder);
+    const deepest = folder.split(sep).length;
+    let length = 1;
+    while (length < deepest && rivals.some((rival) => endOf(rival, length) === endOf(folder, length)))
+      length++;
+    const before = folders.slice(0, nth).filter((other) => other === folder).length;
+    return `${endOf(folder, length)}${before > 0 ? ` (${before + 1})` : ""}`;
+  });
+}
 
 const others = "used by others, % of the machine";
 const busyNeighbour = 15; // %
