@@ -14,11 +14,12 @@ import {
 } from "./judge/report.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 
-const usage = `Usage: bun run judge [OPTIONS] [DIR ...]
+const usage = `Usage: bun run judge [OPTIONS] [[NAME=]DIR ...]
 
 Judges entries of the contest (Rinha de Backend 2023 Q3): each DIR holds a compose project whose API listens on a port of
 this machine (default: this checkout). Each in turn, on an empty store: starts it, judges it, and removes it with its
-volumes. Prints a table in Markdown, and leaves report.html, result.json and table.md in a folder.
+volumes. Prints a table in Markdown, and leaves report.html, result.json and table.md in a folder. NAME is the entry's
+heading (default: the folder's name).
 
   rules     about 120 requests that the contest's instructions are about. Where these leave room, an answer is "lenient"
             or "strict" and not wrong; 400 and 422 are both right for a create that has to be refused
@@ -76,7 +77,11 @@ function readOptions() {
     ({ only, expect, rounds, budget, port, gatling, env, ...values }, given) => {
       const wrong = env.find((pair) => !/^\w+=/.test(pair));
       if (wrong !== undefined) throw new RangeError(`--env: expected NAME=VALUE, got "${wrong}"`);
-      const folders = (given.length > 0 ? given : [join(import.meta.dir, "..")]).map((each) => resolve(each));
+      const named = (given.length > 0 ? given : [join(import.meta.dir, "..")]).map(
+        (each) => /^(?:([^=]+)=)?(.*)$/s.exec(each) as unknown as [string, string | undefined, string],
+      );
+      const folders = named.map(([, , folder]) => resolve(folder));
+      const headings = headingsOf(folders);
       // Compose would go on to look for them in the folders above.
       const files = values.file.length > 0 ? values.file : composeFiles;
       const bare = folders.find((folder) => !files.some((file) => existsSync(resolve(folder, file))));
@@ -86,6 +91,7 @@ function readOptions() {
       return {
         ...values,
         folders,
+        names: named.map(([, name], nth) => name ?? (headings[nth] as string)),
         only: only === undefined ? sections.map(({ name }) => name) : namesOf("only", only),
         expect: namesOf("expect", expect),
         rounds: wholeOf("rounds", rounds, 1, 100),
@@ -102,7 +108,7 @@ export type Options = ReturnType<typeof readOptions>;
 
 async function main(): Promise<void> {
   const options = readOptions();
-  const { folders, only, rounds, budget, short, gatling, expect } = options;
+  const { folders, names, only, rounds, budget, short, gatling, expect } = options;
   const wants = (...names: SectionName[]) => names.some((name) => only.includes(name));
   const rule = `The contest's load${short ? ", shortened to 45 s" : ""}, by ${gatling ? "Gatling" : "the generator of stress-test/load"}: each valid person is stored, and no request fails.`;
   const abandoned = new AbortController();
@@ -113,7 +119,7 @@ async function main(): Promise<void> {
     });
   process.on("uncaughtException", (error) => abandoned.abort(error));
   const { signal } = abandoned;
-  const entries = headingsOf(folders).map((name): Judged => ({ name, sections: {}, loads: [] }));
+  const entries = names.map((name): Judged => ({ name, sections: {}, loads: [] }));
 
   const judges = Object.entries({ race: judgeRace, durable: judgeDurability, rules: judgeRules });
 
