@@ -17,14 +17,16 @@ const root = join(import.meta.dir, "..", "..");
 const out = await mkdtemp(join(tmpdir(), "pessoas-judge-"));
 const [port, metricsPort] = [freePort(), freePort()];
 const judging = Bun.spawn(
-  [process.execPath, "run", "stress-test/judge.ts", ".", "tests/judge/bad", "--short", "--out", out].concat(
-    "--port",
-    `${port}`,
-    "--env",
-    `PORT=${port}`,
-    "--env",
-    `METRICS_PORT=${metricsPort}`,
-  ),
+  [
+    process.execPath,
+    "run",
+    "stress-test/judge.ts",
+    "ours=.",
+    "tests/judge/bad",
+    "--short",
+    "--out",
+    out,
+  ].concat("--port", `${port}`, "--env", `PORT=${port}`, "--env", `METRICS_PORT=${metricsPort}`),
   { cwd: root, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
 );
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => judging.kill(signal));
@@ -33,6 +35,10 @@ try {
   const code = await judging.exited;
   assert.equal(code, 0, "the judge could not judge");
   const { entries } = (await Bun.file(join(out, "result.json")).json()) as { entries: Judged[] };
+  assert.deepEqual(
+    entries.map(({ name }) => name),
+    ["ours", "bad"],
+  );
   const [good, bad] = entries.map(({ sections }) => sections);
   const verdicts = (sections: Judged["sections"] = {}) =>
     Object.fromEntries(Object.entries(sections).map(([name, { verdict }]) => [name, verdict]));
