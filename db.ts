@@ -9,7 +9,7 @@ import type { Pool } from "./database/pool.ts";
 import { replica } from "./database/replica.ts";
 import * as log from "./process/log.ts";
 import { indexer } from "./search/index-all.ts";
-import type { Hit } from "./search/memory.ts";
+import { type Hit, placesOf } from "./search/memory.ts";
 import { columns, insertTermsStatement, openSearch, type Search } from "./search/search.ts";
 
 export { loggable } from "./database/session.ts";
@@ -124,8 +124,7 @@ export function openDb(options: DbOptions) {
 
   async function readHits(asked: Hit[][]): Promise<Map<string, string>[]> {
     const all = asked.flat();
-    const places = `{${all.map(({ ctid }) => `"${ctid}"`).join()}}`;
-    const found = textsOf(await reads.query<PessoaRow>(hitsStatement, [places]));
+    const found = textsOf(await reads.query<PessoaRow>(hitsStatement, [placesOf(all)]));
     const ids = all.map(({ id }) => id);
     await addFound(found, ids); // rows that have moved
     return asked.map(() => found);

@@ -5,6 +5,9 @@ import { maxFound } from "./limits.ts";
 /** A person and the place of its row: Postgres reads by place in half the time of a read by id. */
 export type Hit = { id: string; ctid: string };
 
+/** Their places, an array in the syntax of Postgres. */
+export const placesOf = (hits: Hit[]): string => `{${hits.map(({ ctid }) => `"${ctid}"`).join()}}`;
+
 /** `emptied` counts earlier calls of `clear`. */
 type End = { at: number; emptied: number };
 

@@ -2,7 +2,7 @@ import type { Pessoa } from "../contract/pessoa.ts";
 import type { Query } from "../database/pool.ts";
 import { isCurrent, openFeed } from "./feed.ts";
 import { maxFound, maxInMemory, maxMemoryBytes, maxPersonBytes } from "./limits.ts";
-import { type Hit, openMemory } from "./memory.ts";
+import { type Hit, openMemory, placesOf } from "./memory.ts";
 import { mergeSchedule } from "./pending-list.ts";
 import { shortTerms } from "./short-terms.ts";
 import { encode, isShort, lowerCased, searchable } from "./text.ts";
@@ -74,11 +74,16 @@ export const columns = "id, apelido, nome, nascimento, stack";
 export const textStatement = `select ${columns} from pessoas where busca like $2 and strpos(busca, $1::text) > 0 limit ${maxFound}`;
 /** `$1`: a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
-/** `checked` adds an empty row unless the memory is current. `count`: number of parameters of `plain`. */
+/**
+ * `checked` also reads hits in memory, by ctid and id, and adds an empty row unless the memory is current. `count`:
+ * number of parameters of `plain`.
+ */
 const inIndex = (plain: string, count: number) => ({
   plain,
   checked: `
-  (${plain}) union all select null, null, null, null, null where not (${isCurrent(count + 1)})`,
+  (${plain})
+  union all select ${columns} from pessoas where ctid = any ($${count + 1}::tid[]) and id = any ($${count + 2}::uuid[])
+  union all select null, null, null, null, null where not (${isCurrent(count + 3)})`,
 });
 const textInIndex = inIndex(textStatement, 2);
 const shortInIndex = inIndex(shortStatement, 1);
@@ -93,7 +98,7 @@ export function searchableInBulk(inMemory: number): Search["searchableOf"] {
 }
 
 export function openSearch(options: SearchOptions): Search {
-  const { query, inTurn, cached, searchIndex, merge } = options;
+  const { query, inTurn, cached, read, searchIndex, merge } = options;
   const memory = openMemory();
   const feed = openFeed(memory, query);
   const short = shortTerms(shortTermsKnown);
@@ -144,33 +149,44 @@ export function openSearch(options: SearchOptions): Search {
     if (term === undefined) return [];
     const [end, mark, hits] = [memory.end(), feed.mark(), memory.find(term)];
     const found: Texts = new Map();
-    const add = (texts: Texts) => {
-      for (const [id, text] of texts) found.set(id, text);
-    };
-    const addNew = () => refresh().then(async () => add(await read(memory.find(term, end))));
-    const known = read(hits).then(add);
-    if (hits.length >= maxFound) await known;
+    const addNew = () => refresh().then(() => addRead(found, memory.find(term, end)));
+    const isIndexed = maxPersons === 0 || feed.hasIndexed();
+    const isFull = hits.length >= maxFound;
+    const known = isFull || !isIndexed ? addRead(found, hits) : undefined;
+    if (isFull) await known;
     // 50 matches are a full answer. Fewer of them are found if persons are gone, as in another database.
     if (found.size < maxFound) {
-      const isIndexed = maxPersons === 0 || feed.hasIndexed();
       if (isIndexed) {
-        const [indexed] = await Promise.all([findInIndex(term, mark), known]);
-        add(indexed.texts);
-        if (!indexed.isCurrent && found.size < maxFound) await addNew();
+        const isCurrent = await addIndexed(found, term, mark, isFull ? [] : hits);
+        if (!isCurrent && found.size < maxFound) await addNew();
       } else {
         await Promise.all([known, addNew()]);
       }
       if (memory.end().emptied !== end.emptied) return await find(given);
-      if (!isIndexed && feed.hasIndexed() && found.size < maxFound)
-        add((await findInIndex(term, mark)).texts);
+      if (!isIndexed && feed.hasIndexed() && found.size < maxFound) await addIndexed(found, term, mark, []);
     }
     return [...found.values()].slice(0, maxFound);
   }
 
-  /** `isCurrent`: no person is new since `mark`. On Citus, where no person is in memory, that is always so. */
-  async function findInIndex(term: string, mark: string[]) {
-    const ask = ({ plain, checked }: typeof textInIndex, parameters: string[]) =>
-      maxPersons === 0 ? searchIndex(plain, parameters) : searchIndex(checked, [...parameters, ...mark]);
+  /** Adds matches in the index, and `hits`. False: some persons are new since `mark`. */
+  async function addIndexed(found: Texts, term: string, mark: string[], hits: Hit[]): Promise<boolean> {
+    const others = addCached(found, hits);
+    const { texts, isCurrent } = await findInIndex(term, mark, others);
+    for (const [id, text] of texts) found.set(id, text);
+    await addRead(
+      found,
+      others.filter(({ id }) => !texts.has(id)),
+    ); // rows that have moved
+    return isCurrent;
+  }
+
+  /** On Citus, where no person is in memory, that is always current. */
+  async function findInIndex(term: string, mark: string[], hits: Hit[]) {
+    const ask = ({ plain, checked }: typeof textInIndex, parameters: string[]) => {
+      if (maxPersons === 0) return searchIndex(plain, parameters);
+      const ids = hits.map(({ id }) => id);
+      return searchIndex(checked, [...parameters, placesOf(hits), `{${ids.join()}}`, ...mark]);
+    };
     if (isShort(term)) return await ask(shortInIndex, [term]);
     merges.searched();
     const text = encode(term);
@@ -178,20 +194,22 @@ export function openSearch(options: SearchOptions): Search {
   }
 
   /** Removed persons are left out. */
-  async function read(hits: Hit[]): Promise<Texts> {
-    const texts: Texts = new Map();
-    const others: Hit[] = [];
-    for (const hit of hits) {
-      const text = cached(hit.id);
-      if (text === undefined) others.push(hit);
-      else texts.set(hit.id, text);
-    }
-    if (others.length === 0) return texts;
-    const found = await options.read(others);
+  async function addRead(found: Texts, hits: Hit[]): Promise<void> {
+    const others = addCached(found, hits);
+    if (others.length === 0) return;
+    const texts = await read(others);
     for (const { id } of others) {
-      const text = found.get(id);
-      if (text !== undefined) texts.set(id, text);
+      const text = texts.get(id);
+      if (text !== undefined) found.set(id, text);
     }
-    return texts;
+  }
+
+  /** The hits that are not cached. */
+  function addCached(found: Texts, hits: Hit[]): Hit[] {
+    return hits.filter(({ id }) => {
+      const text = cached(id);
+      if (text !== undefined) found.set(id, text);
+      return text === undefined;
+    });
   }
 }
