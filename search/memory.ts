@@ -19,7 +19,7 @@ export type Memory = ReturnType<typeof openMemory>;
 // As text: packing a UUID costs more than adding all the rest.
 const idBytes = 36;
 const hitBytes = idBytes + "(4294967295,65535)".length;
-const elementsKnown = 10_000;
+export const elementsKnown = 10_000;
 const firstBytes = 64 * 1024;
 
 /**

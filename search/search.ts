@@ -1,8 +1,9 @@
 import type { Pessoa } from "../contract/pessoa.ts";
 import type { Query } from "../database/pool.ts";
+import { counter } from "./counter.ts";
 import { isCurrent, openFeed } from "./feed.ts";
 import { maxFound, maxInMemory, maxMemoryBytes, maxPersonBytes } from "./limits.ts";
-import { type Hit, openMemory, placesOf } from "./memory.ts";
+import { elementsKnown, type Hit, openMemory, placesOf } from "./memory.ts";
 import { mergeSchedule } from "./pending-list.ts";
 import { shortTerms } from "./short-terms.ts";
 import { encode, isShort, lowerCased, searchable } from "./text.ts";
@@ -75,26 +76,38 @@ export const textStatement = `select ${columns} from pessoas where busca like $2
 /** `$1`: a term of one or two characters. */
 export const shortStatement = `select ${columns} from short_terms join pessoas using (id) where term = $1 limit ${maxFound}`;
 /**
- * `checked` also reads hits in memory, by ctid and id, and adds an empty row unless the memory is current. `count`:
- * number of parameters of `plain`.
+ * `checked` adds an empty row unless the memory is current, and `withHits` also reads hits in memory, by ctid and id.
+ * `count`: number of parameters of `plain`.
  */
-const inIndex = (plain: string, count: number) => ({
-  plain,
-  checked: `
-  (${plain})
-  union all select ${columns} from pessoas where ctid = any ($${count + 1}::tid[]) and id = any ($${count + 2}::uuid[])
-  union all select null, null, null, null, null where not (${isCurrent(count + 3)})`,
-});
+const inIndex = (plain: string, count: number) => {
+  const checked = `
+  (${plain}) union all select null, null, null, null, null where not (${isCurrent(count + 1)})`;
+  const withHits = `${checked}
+  union all select ${columns} from pessoas where ctid = any ($${count + 3}::tid[]) and id = any ($${count + 4}::uuid[])`;
+  return { plain, checked, withHits };
+};
 const textInIndex = inIndex(textStatement, 2);
 const shortInIndex = inIndex(shortStatement, 1);
 export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
 const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
 
-/** `searchableOf` for rows that no instance stores. `inMemory`: persons in memory already. */
-export function searchableInBulk(inMemory: number): Search["searchableOf"] {
-  let room = maxInMemory - inMemory;
-  return (pessoa, bytes) =>
-    bytes <= maxPersonBytes && room-- > 0 ? { text: null, fields: [] } : searchable(pessoa);
+/** `searchableOf` for rows that no instance stores. `stacks`: of the persons in memory already. */
+export function searchableInBulk(
+  stacks: Iterable<string[] | null>,
+  maxPersons = maxInMemory,
+): Search["searchableOf"] {
+  const elements = counter<string>(elementsKnown);
+  let persons = 0;
+  const remember = (stack: string[] | null) => {
+    for (const element of new Set(stack)) elements.add(element);
+    persons++;
+  };
+  for (const stack of stacks) remember(stack);
+  return (pessoa, bytes) => {
+    if (bytes > maxPersonBytes || persons >= maxPersons) return searchable(pessoa, elements.isFull);
+    remember(pessoa.stack);
+    return { text: null, fields: [] };
+  };
 }
 
 export function openSearch(options: SearchOptions): Search {
@@ -182,10 +195,11 @@ export function openSearch(options: SearchOptions): Search {
 
   /** On Citus, where no person is in memory, that is always current. */
   async function findInIndex(term: string, mark: string[], hits: Hit[]) {
-    const ask = ({ plain, checked }: typeof textInIndex, parameters: string[]) => {
+    const ask = ({ plain, checked, withHits }: typeof textInIndex, parameters: string[]) => {
       if (maxPersons === 0) return searchIndex(plain, parameters);
+      if (hits.length === 0) return searchIndex(checked, [...parameters, ...mark]);
       const ids = hits.map(({ id }) => id);
-      return searchIndex(checked, [...parameters, placesOf(hits), `{${ids.join()}}`, ...mark]);
+      return searchIndex(withHits, [...parameters, ...mark, placesOf(hits), `{${ids.join()}}`]);
     };
     if (isShort(term)) return await ask(shortInIndex, [term]);
     merges.searched();

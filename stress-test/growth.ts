@@ -255,12 +255,13 @@ async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
 /** On Citus no person is in memory. */
 async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa, citus: boolean): Promise<void> {
   const terms = await sql.unsafe<{ term: string }[]>(completeTermsStatement);
-  const [inMemory] = await sql<{ n: number }[]>`select count(*)::int as n from pessoas where busca is null`;
+  const inMemory = await sql<{ stack: string[] | null }[]>`select stack from pessoas where busca is null`;
   const made = function* () {
     for (let i = 0; i < persons; i++) yield next();
   };
   const there = {
-    inMemory: citus ? Number.POSITIVE_INFINITY : (inMemory?.n ?? 0),
+    stacks: inMemory.map(({ stack }) => stack),
+    ...(citus ? { maxInMemory: 0 } : {}),
     completeTerms: terms.map(({ term }) => term),
   };
   await store((table, lines) => copyInto(sql, table, lines), made(), there);

@@ -10,16 +10,20 @@ export type CopyInto = (table: string, lines: Iterable<string>) => Promise<unkno
 
 /**
  * Stores persons with COPY as the server would: the first 50,000 for the search in memory, later ones for the index,
- * and rows for their short terms. `there`: number of persons already in memory, and short terms that need no more rows.
+ * and rows for their short terms. `there`: stacks of the persons already in memory, their limit, and short terms that
+ * need no more rows.
  */
 export async function store(
   copyInto: CopyInto,
   persons: Iterable<Pessoa>,
-  there: { inMemory: number; completeTerms: string[] } = { inMemory: 0, completeTerms: [] },
+  there: { stacks: (string[] | null)[]; maxInMemory?: number; completeTerms: string[] } = {
+    stacks: [],
+    completeTerms: [],
+  },
 ): Promise<void> {
   const short = shortTerms(Number.POSITIVE_INFINITY);
   short.complete(there.completeTerms);
-  const searchableOf = searchableInBulk(there.inMemory);
+  const searchableOf = searchableInBulk(there.stacks, there.maxInMemory);
   const terms: string[] = [];
   const rows = function* () {
     for (const person of persons) {

@@ -60,9 +60,9 @@ function keepCreating(through: () => Registry[], loops = 16) {
 /** The person as a search returns it. */
 const found = (person: ReturnType<typeof newPessoa>) => ({ id: idOf(person.apelido), ...person }) as Found;
 
-/** The values of an insert that stores the person. `inMemory`: persons in memory before. */
-function valuesOf(person: Found, inMemory: number): string {
-  const { values } = rowOf(person, searchableInBulk(inMemory));
+/** The values of an insert that stores the person. `maxInMemory`: persons in memory at most. */
+function valuesOf(person: Found, maxInMemory: number): string {
+  const { values } = rowOf(person, searchableInBulk([], maxInMemory));
   return values.map((text) => (text === null ? "null" : `'${text.replaceAll("'", "''")}'`)).join();
 }
 
@@ -79,7 +79,7 @@ describe.skipIf(!coordinator)(title, () => {
     }
     // A table from before Citus, with persons.
     const plain = schema.slice(0, schema.lastIndexOf("do $$", schema.indexOf("create_distributed_table")));
-    const rows = stored.map((person) => `(${valuesOf(person, 0)})`);
+    const rows = stored.map((person) => `(${valuesOf(person, Number.POSITIVE_INFINITY)})`);
     await query(coordinator, "drop table if exists pessoas, short_terms");
     await query(coordinator, plain);
     await query(coordinator, `insert into pessoas (${storedColumns}) values ${rows.join()}`);
@@ -228,7 +228,7 @@ describe.skipIf(!coordinator)(title, () => {
       const url = new URL(coordinator);
       url.hostname = String(place?.nodename);
       url.port = String(place?.nodeport);
-      const values = valuesOf(person, Number.POSITIVE_INFINITY);
+      const values = valuesOf(person, 0);
       await query(
         url.href,
         `set citus.enable_manual_changes_to_shards = on; begin;

@@ -2,11 +2,13 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { counter } from "../../search/counter.ts";
 import { maxFound } from "../../search/limits.ts";
+import { searchableInBulk } from "../../search/search.ts";
 import { shortTerms } from "../../search/short-terms.ts";
 import { encode, isShort, lowerCased, searchable } from "../../search/text.ts";
 import { trigramSample } from "../../search/trigrams.ts";
 import { holds } from "../../stress-test/data/contract.ts";
 import { pieceOf } from "../helpers/model.ts";
+import { newPessoa } from "../helpers/requests.ts";
 
 // Includes the letters that encode other characters, surrogate pairs and the separator.
 const character = fc.oneof(
@@ -134,4 +136,12 @@ test("a counter is full at 50, and an evicted key is counted from 0", () => {
   words.add("b");
   words.add("c");
   expect(words.get("a")).toBeUndefined();
+});
+
+test("a text stored in bulk leaves out elements that 50 persons in memory have", () => {
+  const stacks = Array.from({ length: maxFound }, (_, i) => (i === 0 ? ["Go", "Go", "Zig"] : ["Go"]));
+  const textOf = searchableInBulk(stacks, maxFound + 1);
+  const person = (stack: string[]) => textOf({ ...newPessoa(), id: crypto.randomUUID(), stack }, 20);
+  expect(person(["Go"])).toEqual({ text: null, fields: [] }); // the last one in memory
+  expect(person(["Go", "Zig", "GO"]).fields.slice(2)).toEqual(["zig", "go"]);
 });
