@@ -186,10 +186,8 @@ export function openSearch(options: SearchOptions): Search {
     const others = addCached(found, hits);
     const { texts, isCurrent } = await findInIndex(term, mark, others);
     for (const [id, text] of texts) found.set(id, text);
-    await addRead(
-      found,
-      others.filter(({ id }) => !texts.has(id)),
-    ); // rows that have moved
+    const moved = others.filter(({ id }) => !texts.has(id));
+    await addRead(found, moved);
     return isCurrent;
   }
 
