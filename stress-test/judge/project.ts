@@ -93,7 +93,7 @@ export function project(folder: string, options: Options, signal: AbortSignal) {
       if (inside)
         return `http://${(await docker("inspect", "--format", addresses, id)).split(" ")[0]}:${inside}`;
     }
-    throw new Error(`--direct: no container publishes port ${port}`);
+    return url; // on the host's network there is no proxy
   }
 
   /** Builds and starts it; resolves when it answers. */
