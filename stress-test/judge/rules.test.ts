@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { readPessoa } from "../data/contract.ts";
+import { type Pessoa, readPessoa } from "../data/contract.ts";
 import { createRules, readRules, sameness, searched } from "./rules.ts";
 
 test("what is valid and what is not is what the contract says, and no two rules have one name", () => {
@@ -41,6 +41,20 @@ test("a search is judged by the persons that it finds", () => {
     "lenient",
     "wrong",
   ]);
+});
+
+test("a search that returns another stack than the one that was sent is wrong", () => {
+  const rules = readRules.filter(({ rule }) => rule.startsWith("search: the person as sent"));
+  const outcomes = (stackOf: (stack: string[] | null) => string[] | null) =>
+    rules.map(({ judge, expected }) => {
+      const person = JSON.parse(expected) as Pessoa;
+      return judge(200, JSON.stringify([{ ...person, id: "1", stack: stackOf(person.stack) }]));
+    });
+  const joined = (stack: string[] | null) => (stack ?? []).join(",");
+  expect(outcomes((stack) => stack)).toEqual(["right", "right", "right", "right"]);
+  expect(outcomes((stack) => stack ?? [])).toEqual(["right", "right", "lenient", "right"]);
+  expect(outcomes((stack) => joined(stack).split(","))).toEqual(["right", "wrong", "wrong", "wrong"]);
+  expect(rules.map(({ judge }) => judge(200, "[]"))).toEqual(["wrong", "wrong", "wrong", "wrong"]);
 });
 
 test("a stack without elements may come back as null, as [], or not at all", () => {
