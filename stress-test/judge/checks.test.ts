@@ -1,0 +1,59 @@
+import { expect, test } from "bun:test";
+import { holds, type Pessoa, readPessoa } from "../data/contract.ts";
+import { judgeRules } from "./checks.ts";
+
+/** An entry that is right but for one thing: a person is found after some searches, by the instance that has it. */
+function lateEntry(searchesUntilFound: readonly number[]) {
+  const persons: (Pessoa & { id: string })[] = [];
+  const apelidos = new Set<string>();
+  let searches = 0;
+  const isFindable = (nth: number) => searches > (searchesUntilFound[nth % searchesUntilFound.length] ?? 0);
+  return Bun.serve({
+    port: 0,
+    routes: {
+      "/pessoas": {
+        async POST(request) {
+          const pessoa = readPessoa(await request.text());
+          if (typeof pessoa !== "object") return new Response("", { status: pessoa });
+          if (apelidos.has(pessoa.apelido)) return new Response("", { status: 422 });
+          const id = crypto.randomUUID();
+          apelidos.add(pessoa.apelido);
+          persons.push({ id, ...pessoa });
+          return new Response("", { status: 201, headers: { Location: `/pessoas/${id}` } });
+        },
+        GET({ url }) {
+          const term = new URL(url).searchParams.get("t");
+          if (!term) return new Response("", { status: 400 });
+          searches++;
+          return Response.json(
+            persons.filter((person, nth) => isFindable(nth) && holds(person, term)).slice(0, 50),
+          );
+        },
+      },
+      "/pessoas/:id": ({ params }) => {
+        const person = persons.find(({ id }) => id === params.id);
+        return person ? Response.json(person) : new Response("", { status: 404 });
+      },
+      "/contagem-pessoas": () => new Response(String(persons.length)),
+    },
+  });
+}
+
+test("the search is judged when both instances have stored, not when the first one has", async () => {
+  using entry = lateEntry([2, 12]);
+  const count = async () => Number(await (await fetch(new URL("/contagem-pessoas", entry.url))).text());
+  const { evidence, figure } = await judgeRules({
+    url: entry.url.origin,
+    signal: new AbortController().signal,
+    async within(_, check) {
+      for (let asked = 0; asked < 20; asked++) if (await check()) return true;
+      return false;
+    },
+    count,
+    counted: async () => ({ count: await count(), ms: 0 }),
+  });
+  const wrong = evidence.filter(({ outcome }) => outcome === "wrong");
+  expect(wrong).toEqual([]);
+  expect(evidence.find(({ rule }) => rule === "search: when a person is found")?.outcome).toBe("lenient");
+  expect(figure).toStartWith("0 of ");
+});
