@@ -21,7 +21,7 @@ this machine (default: this checkout). Each in turn, on an empty store: starts i
 volumes. Prints a table in Markdown, and leaves report.html, result.json and table.md in a folder. NAME is the entry's
 heading (default: the folder's name).
 
-  rules     about 130 requests that the contest's instructions are about. Where these leave room, an answer is "lenient"
+  rules     about 140 requests that the contest's instructions are about. Where these leave room, an answer is "lenient"
             or "strict" and not wrong; 400 and 422 are both right for a create that has to be refused
   race      one nickname, 50 times at once, ten rounds: one 201 each
   durable   kill -9 of the application, of the database and of everything, under load: each 201 is asked for

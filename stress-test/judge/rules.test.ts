@@ -43,6 +43,36 @@ test("a search is judged by the persons that it finds", () => {
   ]);
 });
 
+test("a search is wrong where it finds a term across fields, in whatever order it joins them", () => {
+  const wrong = (persons: readonly Pessoa[], textsOf: (person: Pessoa) => string[]) =>
+    readRules.flatMap(({ rule, path, judge }) => {
+      const term = new URL(path, "http://localhost").searchParams.get("t")?.toLowerCase();
+      if (!term) return [];
+      const found = persons.filter((person) =>
+        textsOf(person).some((text) => text.toLowerCase().includes(term)),
+      );
+      const body = JSON.stringify(found.slice(0, 50).map((person) => ({ ...person, id: "1" })));
+      return judge(200, body) === "wrong" ? [rule] : [];
+    });
+  const textsOf = ({ apelido, nome, stack }: Pessoa) => [apelido, nome, ...(stack ?? [])];
+  expect(wrong(searched, textsOf)).toEqual([]);
+  expect(wrong(searched, (person) => [textsOf(person).join(" ")])).toEqual([
+    "search across fields: fim7 8",
+    "search across fields: começo um9",
+    "search across elements: um9 9dois",
+  ]);
+  expect(
+    wrong(searched, ({ apelido, nome, stack }) => [`${nome}${apelido}${(stack ?? []).join(",")}`]),
+  ).toEqual([
+    "search across fields: começos3",
+    "search across fields: fim7um9",
+    "search across elements: um9,9dois",
+  ]);
+  // An entry that rejects null is wrong in one search alone.
+  const withStack = searched.filter(({ stack }) => stack !== null);
+  expect(wrong(withStack, textsOf)).toEqual(["search: the person as sent: nulo7"]);
+});
+
 test("a search that returns another stack than the one that was sent is wrong", () => {
   const rules = readRules.filter(({ rule }) => rule.startsWith("search: the person as sent"));
   const outcomes = (stackOf: (stack: string[] | null) => string[] | null) =>

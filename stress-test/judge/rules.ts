@@ -91,7 +91,7 @@ export const searched: Pessoa[] = [
   pessoa("s1 maçã7", "josé zebu7", ["elixir7", "c# e f#7"]),
   pessoa("s2 cem7%", "sub_linha7", ["barra\\7", "[x]7(y)*7"]),
   pessoa("s3 fim7", "8começo", ["um9", "9dois", "três7"]),
-  pessoa("s4 ÉGUA7", "ÃO7 MAIÚSCULA", null),
+  pessoa("s4 ÉGUA7", "ÃO7 MAIÚSCULA", ["Go"]),
   pessoa("s5 aspas7", 'd\'água7 "q"', []),
   pessoa("s6 nulo7", "sem stack7", null),
   pessoa("s7 lista7", "com vírgula7", ["a,b7", "{c}"]),
@@ -105,7 +105,13 @@ const searches: [group: string, Ruling, terms: string[]][] = [
   ["search without accents", "open", ["maca7"]],
   ["search, + for a blank", "open", ["c#+e+f#7"]],
   ["search, literally", "valid", ["%", "7%", "_", "b_l", "\\", "[x", "(y", "*7", "d'água7", '"q"', ".", "^"]],
+  // In both orders: apelido, nome, stack, and nome, apelido, stack.
   ["search across fields", "valid", ["fim78", "fim7 8", "fim7,8", "começoum9", "começo um9", "começo,um9"]],
+  [
+    "search across fields",
+    "valid",
+    ["começos3", "começo s3", "começo,s3", "fim7um9", "fim7 um9", "fim7,um9"],
+  ],
   ["search across elements", "valid", ["um99dois", "um9 9dois", "um9,9dois", 'um9","9dois']],
 ];
 
