@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { holds, type Pessoa, readPessoa } from "../data/contract.ts";
-import { judgeRules } from "./checks.ts";
+import { goneOf, judgeRules } from "./checks.ts";
 
 /** An entry that is right but for one thing: a person is found after some searches, by the instance that has it. */
 function lateEntry(searchesUntilFound: readonly number[]) {
@@ -56,4 +56,17 @@ test("the search is judged when both instances have stored, not when the first o
   expect(wrong).toEqual([]);
   expect(evidence.find(({ rule }) => rule === "search: when a person is found")?.outcome).toBe("lenient");
   expect(figure).toStartWith("0 of ");
+});
+
+test("the loss of a crash is that of all persons stored so far", () => {
+  const lossOf = (before: number, stored: number, count: number, unread: number) => [
+    goneOf(before + stored, count, unread),
+    before + stored,
+  ];
+  expect(lossOf(100, 900, 1000, 0)).toEqual([0, 1000]);
+  expect(lossOf(100, 900, 1020, 0)).toEqual([0, 1000]); // stored, but without a 201
+  expect(lossOf(100, 900, 1020, 5)).toEqual([5, 1000]);
+  expect(lossOf(100, 900, 400, 0)).toEqual([600, 1000]); // the cache has what the database has lost
+  // An unlogged table is empty after a crash, and 300 persons came afterwards.
+  expect(lossOf(100, 900, 300, 600)).toEqual([700, 1000]);
 });

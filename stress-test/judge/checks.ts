@@ -145,7 +145,12 @@ export async function judgeDurability(made: Project): Promise<Section> {
     const rule = `${what} (${services.join(", ")})`;
     const request = `kill -9 of ${what} under creates`;
     const found = await strike(made, killed, `k${evidence.length}-`);
-    evidence.push({ rule, request, expected: "each 201 can be read as it was sent", ...found });
+    evidence.push({
+      rule,
+      request,
+      expected: "each 201 can be read as it was sent, and is counted",
+      ...found,
+    });
     if (found.got === notBack) break; // there is nobody to ask
   }
   return sectionOf(
@@ -202,9 +207,17 @@ async function strike(
   const { count } = await made.counted(before + stored.length);
   const problems: string[] = [];
   const { lost, unreadable, changed } = await readBack(url, stored, problems);
-  // What an instance has in its cache can still be read by its id, but is not counted.
-  const gone = Math.max(lost + unreadable, Math.min(stored.length, before + stored.length - count));
-  if (gone > 0) problems.push(`the count grew by ${count - before}`);
-  const got = `${gone} lost of ${stored.length}: ${changed} changed, no 201 for ${seconds(gapMs)}`;
+  const all = before + stored.length;
+  const gone = goneOf(all, count, lost + unreadable);
+  if (gone > 0) problems.push(`${count} are counted`);
+  const got = `${gone} lost of ${all}: ${changed} changed, no 201 for ${seconds(gapMs)}`;
   return { outcome: gone + changed > 0 ? "wrong" : "right", got: [got, ...problems.slice(0, 1)].join("; ") };
+}
+
+/**
+ * How many of `all` persons stored so far are lost. The count reveals losses that a cache hides from a read by id, and
+ * losses of persons stored earlier. Reading reveals losses that the count hides when persons were stored without a 201.
+ */
+export function goneOf(all: number, count: number, unread: number): number {
+  return Math.max(unread, all - count);
 }
