@@ -151,7 +151,7 @@ async function main(): Promise<void> {
     } catch (error) {
       // Of a container that has ended, everything else is only a consequence.
       const reason = await (signal.aborted ? undefined : made.failing().catch((failed) => failed));
-      entry.error = ((reason ?? error) as Error).message;
+      entry.error = ((reason ?? error) as Error).message.replaceAll(/\s+/g, " ");
       tell(entry.error);
     } finally {
       await made.down();

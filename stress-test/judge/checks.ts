@@ -205,13 +205,29 @@ async function strike(
   if (!isBack) return { outcome: "wrong", got: notBack };
 
   const { count } = await made.counted(before + stored.length);
-  const problems: string[] = [];
-  const { lost, unreadable, changed } = await readBack(url, stored, problems);
+  const { lost, unreadable, changed, problems } = await readWhenUp(made, stored);
   const all = before + stored.length;
   const gone = goneOf(all, count, lost + unreadable);
   if (gone > 0) problems.push(`${count} are counted`);
   const got = `${gone} lost of ${all}: ${changed} changed, no 201 for ${seconds(gapMs)}`;
   return { outcome: gone + changed > 0 ? "wrong" : "right", got: [got, ...problems.slice(0, 1)].join("; ") };
+}
+
+/**
+ * Reads persons back until each read gets 200 or 404, for 30 s at most. After a crash a load balancer may take its
+ * upstreams for dead for a while (nginx: 10 s), and then answers 502 by itself.
+ */
+export async function readWhenUp(
+  { url, within }: Pick<Project, "url" | "within">,
+  stored: readonly Stored[],
+) {
+  let found = { lost: 0, unreadable: 0, changed: 0, problems: [] as string[] };
+  await within(30_000, async () => {
+    const problems: string[] = [];
+    found = { ...(await readBack(url, stored, problems)), problems };
+    return found.unreadable === 0;
+  });
+  return found;
 }
 
 /**

@@ -65,17 +65,28 @@ export function project(folder: string, options: Options, signal: AbortSignal) {
     return false;
   }
 
-  async function count(): Promise<number> {
+  async function answeredCount(): Promise<{ count: number; said: string }> {
     const { status, body } = await get(url, "/contagem-pessoas");
-    if (status >= 200 && status < 300 && /^\s*\d+\s*$/.test(body)) return Number(body);
-    throw new Error(`GET /contagem-pessoas answers ${status || ""} ${brief(body)}`);
+    const isCount = status >= 200 && status < 300 && /^\s*\d+\s*$/.test(body);
+    return { count: isCount ? Number(body) : Number.NaN, said: `${status || ""} ${brief(body)}` };
+  }
+
+  /** Asks again for 30 s: a load balancer may take its upstreams for dead for a while (nginx: 10 s). */
+  async function count(): Promise<number> {
+    let answer = await answeredCount();
+    const isAnswered = async () => {
+      if (Number.isNaN(answer.count)) answer = await answeredCount();
+      return !Number.isNaN(answer.count);
+    };
+    if (await within(30_000, isAnswered)) return answer.count;
+    throw new Error(`GET /contagem-pessoas answers ${answer.said}`);
   }
 
   /** The count when it is `wanted` or more, or has not changed for 20 s; ms from the first look to the last change. */
   async function counted(wanted: number): Promise<{ count: number; ms: number }> {
     let [last, firstMs, changedMs] = [Number.NaN, 0, 0];
     await within(120_000, async () => {
-      const now = await count().catch(() => Number.NaN);
+      const now = (await answeredCount()).count;
       const nowMs = performance.now();
       firstMs ||= nowMs;
       if (now !== last) [last, changedMs] = [now, nowMs];
