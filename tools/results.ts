@@ -3,19 +3,20 @@ import { copyFile, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 
-const usage = `Usage: bun run results [--entry NAME] [RUN...]
+const own = "pessoas";
+const usage = `Usage: bun run results [--judge DIR] [RUN...]
 
 Writes the numbers of docs/results/ and of the fault table in docs/reliability.md into README.md, README.pt-BR.md and
 docs/results.md, between their markers.
 
-  RUN           folder of a run of run-test.sh, with its verdict.json. These runs replace the recorded ones of the same
-                entry. For this project, verdict.json and the charts of the run with the median CPU time are copied, too
-  --entry NAME  the entry that was measured: this project (default), or another one, as owner/repository
-  -h, --help    this text`;
+  RUN          folder of a run of run-test.sh with --project, with its verdict.json. These runs replace the recorded
+               ones. verdict.json and the charts of the run with the median CPU time are copied, too
+  --judge DIR  folder of a report of bun run judge. Its table goes into docs/results.md, and its entries replace the
+               recorded other ones. Their headings are owner/repository, and that of this project is ${own}
+  -h, --help   this text`;
 
 const root = join(import.meta.dir, "..");
 const results = join(root, "docs", "results");
-const own = "pessoas";
 
 /** The language of each page with markers. */
 export const pages = { "README.md": "en", "README.pt-BR.md": "pt-BR", "docs/results.md": "en" } as const;
@@ -34,7 +35,8 @@ export type Run = {
   memoryMiB: number | null;
 };
 
-export type Recorded = { verdict: Verdict; runs: Run[]; faults: Faults };
+/** `judged`: the judge's table and how it was made, in Markdown. */
+export type Recorded = { verdict: Verdict; runs: Run[]; faults: Faults; judged: string };
 /** Sums of the fault table. `killed`: acknowledged and lost creates, by scenario. */
 type Faults = {
   kinds: number;
@@ -43,11 +45,14 @@ type Faults = {
   killed: Record<string, [number, number]>;
 };
 
+const readRuns = (): Promise<Run[]> => Bun.file(join(results, "runs.json")).json();
+
 export async function read(): Promise<Recorded> {
   return {
     verdict: await Bun.file(join(results, "verdict.json")).json(),
-    runs: await Bun.file(join(results, "runs.json")).json(),
+    runs: await readRuns(),
     faults: readFaults(await Bun.file(join(root, "docs", "reliability.md")).text()),
+    judged: (await Bun.file(join(results, "judged.md")).text()).trim(),
   };
 }
 
@@ -69,7 +74,7 @@ export function render(text: string, language: Language, recorded: Recorded): st
   });
 }
 
-function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Record<string, string> {
+function valuesOf(language: Language, { verdict, runs, faults, judged }: Recorded): Record<string, string> {
   const english = language === "en";
   const number = (value: number, digits = 0) =>
     value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -123,6 +128,7 @@ function valuesOf(language: Language, { verdict, runs, faults }: Recorded): Reco
   };
 
   return {
+    judged,
     failed: of(failed, sent),
     count: of(verdict.count.stored, verdict.count.maximum),
     "lost or changed": of(verdict.readBack.lost + verdict.readBack.changed, verdict.readBack.persons),
@@ -162,39 +168,94 @@ function medianOf(sorted: number[]): number {
   return sorted[Math.floor((sorted.length - 1) / 2)] as number;
 }
 
-function runOf(entry: string, { at, count, requests, services, peakWorkingSetBytes }: Verdict): Run {
+function runOf({ at, count, requests, services, peakWorkingSetBytes }: Verdict): Run {
   const cpuS = Object.values(services).reduce((total, { userS, systemS }) => total + userS + systemS, 0);
-  return {
-    entry,
-    at: at.slice(0, 10),
-    share: Math.round((count.stored / count.maximum) * 1000) / 1000,
+  return rounded({
+    entry: own,
+    at,
+    share: count.stored / count.maximum,
     failed: Object.values(requests).reduce((total, { failed }) => total + failed, 0),
     createP99Ms: requests.create.p99,
     searchP99Ms: requests.search.p99,
-    cpuS: Math.round(cpuS * 10) / 10,
-    memoryMiB: Math.round(peakWorkingSetBytes / 2 ** 20),
+    cpuS,
+    memoryMiB: peakWorkingSetBytes / 2 ** 20,
+  });
+}
+
+function rounded(run: Run): Run {
+  return {
+    ...run,
+    at: run.at.slice(0, 10),
+    share: Math.round(run.share * 1000) / 1000,
+    createP99Ms: Math.round(run.createP99Ms),
+    searchP99Ms: Math.round(run.searchP99Ms),
+    cpuS: Math.round(run.cpuS * 10) / 10,
+    memoryMiB: run.memoryMiB === null ? null : Math.round(run.memoryMiB),
   };
 }
 
-async function record(entry: string, folders: string[]): Promise<void> {
+/** Of an entry's loads in the judge's result.json. */
+type JudgedEntry = {
+  name: string;
+  loads: {
+    stored: number;
+    maximum: number;
+    failed: number;
+    latencies: Record<string, { p99: number }>;
+    cost: { cpuS: number; peakBytes: number } | null;
+  }[];
+};
+type Judgement = {
+  at: string;
+  command: string;
+  machine: { cpus: number; model: string };
+  entries: JudgedEntry[];
+};
+
+async function recordJudged(folder: string): Promise<void> {
+  const result = Bun.file(join(folder, "result.json"));
+  if (!(await result.exists())) throw new RangeError(`--judge: there is no result.json in ${folder}`);
+  const { at, command, machine, entries }: Judgement = await result.json();
+  const runs = entries.flatMap(({ name, loads }) =>
+    loads.map(({ stored, maximum, failed, latencies, cost }) => {
+      const { create, search } = latencies;
+      if (!cost || !create || !search) throw new RangeError(`--judge: ${name}: the load was not measured`);
+      return rounded({
+        entry: name,
+        at,
+        share: stored / maximum,
+        failed,
+        createP99Ms: create.p99,
+        searchP99Ms: search.p99,
+        cpuS: cost.cpuS,
+        memoryMiB: cost.peakBytes / 2 ** 20,
+      });
+    }),
+  );
+  const ours = (await readRuns()).filter(({ entry }) => entry === own);
+  await writeRuns([...ours, ...runs.filter(({ entry }) => entry !== own)]);
+  const how = `Made on ${at.slice(0, 10)}, ${machine.cpus} × ${machine.model}, by:`;
+  const text = `${(await Bun.file(join(folder, "table.md")).text()).trim()}\n\n${how}\n\n\`\`\`sh\n${command}\n\`\`\`\n`;
+  await Bun.write(join(results, "judged.md"), text);
+}
+
+async function writeRuns(runs: Run[]): Promise<void> {
+  const lines = runs.map((run) => `  ${JSON.stringify(run)}`);
+  await Bun.write(join(results, "runs.json"), `[\n${lines.join(",\n")}\n]\n`);
+}
+
+async function record(folders: string[]): Promise<void> {
   const measured = await Promise.all(
     folders.map(async (folder) => {
       const file = Bun.file(join(folder, "verdict.json"));
       if (!(await file.exists())) throw new RangeError(`${folder}: there is no verdict.json`);
       const verdict: Verdict = await file.json();
       if (!("services" in verdict)) throw new RangeError(`${folder}: measured without --project`);
-      return { folder, run: runOf(entry, verdict) };
+      return { folder, run: runOf(verdict) };
     }),
   );
-  const { runs } = await read();
-  const at = runs.findIndex((run) => run.entry === entry);
-  const others = runs.filter((run) => run.entry !== entry);
-  others.splice(at === -1 ? others.length : at, 0, ...measured.map(({ run }) => run));
-  await Bun.write(
-    join(results, "runs.json"),
-    `[\n${others.map((run) => `  ${JSON.stringify(run)}`).join(",\n")}\n]\n`,
-  );
-  if (entry !== own) return;
+  const others = (await readRuns()).filter(({ entry }) => entry !== own);
+  await writeRuns([...measured.map(({ run }) => run), ...others]);
   const median = medianOf(measured.map(({ run }) => run.cpuS).sort((a, b) => a - b));
   const folder = measured.find(({ run }) => run.cpuS === median)?.folder as string;
   const shown = (await readdir(folder)).filter((name) => name === "verdict.json" || name.endsWith(".svg"));
@@ -204,10 +265,14 @@ async function record(entry: string, folders: string[]): Promise<void> {
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { entry: { type: "string", default: own }, help: { type: "boolean", short: "h" } },
+    options: {
+      judge: { type: "string" },
+      help: { type: "boolean", short: "h" },
+    },
   });
   if (values.help) return console.log(usage);
-  if (positionals.length > 0) await record(values.entry, positionals);
+  if (values.judge !== undefined) await recordJudged(values.judge);
+  if (positionals.length > 0) await record(positionals);
   const recorded = await read();
   for (const [page, language] of Object.entries(pages)) {
     const path = join(root, page);

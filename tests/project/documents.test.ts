@@ -125,6 +125,15 @@ describe("the numbers", async () => {
     expect([faults.kinds, faults.lost]).toEqual([17, 0]);
   });
 
+  test("beside other entries are those of one judgement, in which this one is right", () => {
+    const { runs, judged } = recorded;
+    const [heading = ""] = judged.split("\n");
+    const entries = [...new Set(runs.map(({ entry }) => entry))];
+    expect(heading.split("|").map((cell) => cell.trim())).toEqual(["", "", ...entries, ""]);
+    expect(judged.match(/^\| [^|]* \| ✓/gm)?.length).toBe(5); // rules, race, durable, score, cost
+    expect(judged).not.toMatch(/^\| [^|]* \| ✗/m);
+  });
+
   test("are the median of the runs, with the range, as each language writes numbers", () => {
     const run = { entry: "pessoas", at: "2026-01-01", share: 1, failed: 0, searchP99Ms: 5, memoryMiB: null };
     const some: Recorded = {
