@@ -34,7 +34,7 @@ test("a user has the name that the file of accounts gives", async () => {
   expect([nameOf(0, file), nameOf(1001, file), nameOf(7, file)]).toEqual(["root", "ana", undefined]);
 });
 
-test("without the file of accounts no user has a name, and root is told to add a user", async () => {
+test("without the file of accounts no user has a name, and the error asks root to add one", async () => {
   await using folder = await temporaryFolder();
   const file = join(folder.path, "passwd"); // is not there, as in some containers
   const missing = "PostgreSQL does not run as root: add a user named postgres, or start as another user";
