@@ -39,6 +39,9 @@ export async function startCluster() {
     listen_addresses: "127.0.0.1,::1",
     unix_socket_directories: folder,
     fsync: "off",
+    // Nothing but commits and the WAL writer flushes the WAL: a test of lost WAL stops the latter.
+    autovacuum: "off",
+    bgwriter_lru_maxpages: 0,
     ssl: ssl ? "on" : "off",
     log_min_messages: "log",
   };
@@ -55,6 +58,7 @@ export async function startCluster() {
       user: "postgres",
       database,
       max: 1,
+      fetch_types: false, // the driver's query for them rejects unhandled if the server ends during it
       onnotice: () => {},
     });
   const sql = async (text: string, database?: string) => {

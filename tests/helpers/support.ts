@@ -33,7 +33,7 @@ export function connect(databaseUrl: string): postgres.Sql {
   const url = new URL(databaseUrl);
   const host = url.searchParams.get("host");
   url.searchParams.delete("host");
-  return postgres(url.href, { ...(host ? { host } : {}), max: 1, onnotice: () => {} });
+  return postgres(url.href, { ...(host ? { host } : {}), max: 1, fetch_types: false, onnotice: () => {} });
 }
 
 /** A registry in this process, on a free port. */
