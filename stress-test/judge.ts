@@ -4,14 +4,7 @@ import { namedOf, numberOf, readArguments, runScript, wholeOf } from "../tools/a
 import { judgeDurability, judgeRace, judgeRules } from "./judge/checks.ts";
 import { limitsOf, runLoad, scoreOf } from "./judge/load.ts";
 import { project } from "./judge/project.ts";
-import {
-  headingsOf,
-  type Judged,
-  renderMarkdown,
-  renderReport,
-  type SectionName,
-  sections,
-} from "./judge/report.ts";
+import { headingsOf, type Judged, renderMarkdown, renderReport, sections } from "./judge/report.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 
 const usage = `Usage: bun run judge [OPTIONS] [[NAME=]DIR ...]
@@ -48,9 +41,11 @@ Exit code: 0 judged, and as expected; 1 not as expected; 2 an entry could not be
 
 const composeFiles = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
-/** The names of sections in a list. */
-const namesOf = (option: string, list: string | undefined): SectionName[] =>
-  namedOf(option, sections, list?.split(",") ?? []).map(({ name }) => name);
+const checks = { race: judgeRace, durable: judgeDurability, rules: judgeRules };
+
+/** The names of sections in a list; without a list all. */
+const namesOf = (option: string, list: string | undefined) =>
+  namedOf(option, sections, list?.split(",")).map(({ name }) => name);
 
 function readOptions() {
   const text = { type: "string" } as const;
@@ -77,10 +72,8 @@ function readOptions() {
     ({ only, expect, rounds, budget, port, gatling, env, ...values }, given) => {
       const wrong = env.find((pair) => !/^\w+=/.test(pair));
       if (wrong !== undefined) throw new RangeError(`--env: expected NAME=VALUE, got "${wrong}"`);
-      const named = (given.length > 0 ? given : [join(import.meta.dir, "..")]).map(
-        (each) => /^(?:([^=]+)=)?(.*)$/s.exec(each) as unknown as [string, string | undefined, string],
-      );
-      const folders = named.map(([, , folder]) => resolve(folder));
+      if (given.length === 0) given = [join(import.meta.dir, "..")];
+      const folders = given.map((each) => resolve(each.replace(/^[^=]+=/, "")));
       const headings = headingsOf(folders);
       // Compose would go on to look for them in the folders above.
       const files = values.file.length > 0 ? values.file : composeFiles;
@@ -91,9 +84,9 @@ function readOptions() {
       return {
         ...values,
         folders,
-        names: named.map(([, name], nth) => name ?? (headings[nth] as string)),
-        only: only === undefined ? sections.map(({ name }) => name) : namesOf("only", only),
-        expect: namesOf("expect", expect),
+        names: given.map((each, nth) => /^[^=]+(?==)/.exec(each)?.[0] ?? (headings[nth] as string)),
+        only: namesOf("only", only),
+        expect: expect === undefined ? [] : namesOf("expect", expect),
         rounds: wholeOf("rounds", rounds, 1, 100),
         budget: budget === undefined ? undefined : numberOf("budget", budget, 0.01, 100),
         port: wholeOf("port", port, 1, 65_535),
@@ -109,7 +102,7 @@ export type Options = ReturnType<typeof readOptions>;
 async function main(): Promise<void> {
   const options = readOptions();
   const { folders, names, only, rounds, budget, short, gatling, expect } = options;
-  const wants = (...names: SectionName[]) => names.some((name) => only.includes(name));
+  const wants = (...names: typeof only) => names.some((name) => only.includes(name));
   const rule = `The contest's load${short ? ", shortened to 45 s" : ""}, by ${gatling ? "Gatling" : "the generator of stress-test/load"}: each valid person is stored, and no request fails.`;
   const abandoned = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
@@ -121,8 +114,6 @@ async function main(): Promise<void> {
   const { signal } = abandoned;
   const entries = names.map((name): Judged => ({ name, sections: {}, loads: [] }));
 
-  const judges = Object.entries({ race: judgeRace, durable: judgeDurability, rules: judgeRules });
-
   /** One start of one entry: up, judged, down. */
   async function once(nth: number, round: number, cpus?: number): Promise<void> {
     const entry = entries[nth] as Judged;
@@ -130,22 +121,19 @@ async function main(): Promise<void> {
     const tell = (text: string) => console.error(`${emphasised(entry.name)}: ${text}`);
     const made = project(folders[nth] as string, options, signal);
     try {
-      tell(
-        cpus ? `starting, for ${cpus} CPUs` : `starting${rounds > 1 ? `, round ${round} of ${rounds}` : ""}`,
-      );
-      await made.up();
-      if (cpus) await made.limit(cpus);
+      const which = cpus ? `, for ${cpus} CPUs` : rounds > 1 ? `, round ${round} of ${rounds}` : "";
+      tell(`starting${which}`);
+      await made.up(cpus);
       if (wants("score", "cost") || cpus) {
         tell(`the contest's load, ${short ? 45 : 205} s`);
         const run = await runLoad(made, options);
-        if (cpus)
-          entry.sections.budget = scoreOf([run], `${rule} All containers together have ${cpus} CPUs.`);
-        else entry.loads.push(run);
+        if (!cpus) entry.loads.push(run);
+        else entry.sections.budget = scoreOf([run], `${rule} All containers together have ${cpus} CPUs.`);
       }
-      for (const [name, judge] of judges as [keyof Judged["sections"], typeof judgeRace][]) {
+      for (const name of ["race", "durable", "rules"] as const) {
         if (round > 1 || cpus || !wants(name)) continue;
         tell(name);
-        entry.sections[name] = await judge(made);
+        entry.sections[name] = await checks[name](made);
         tell(`${name}: ${entry.sections[name].figure}`);
       }
     } catch (error) {
@@ -180,11 +168,10 @@ async function main(): Promise<void> {
   await Bun.write(join(out, "table.md"), `${renderMarkdown(entries)}\n`);
   console.log(renderMarkdown(entries));
   console.error(`\nReport: ${join(out, "report.html")}`);
-  const unexpected = entries.flatMap(({ name, sections }) =>
-    expect
-      .filter((section) => sections[section]?.verdict !== "right")
-      .map((section) => `${name}: ${section} is not right`),
-  );
+  const unexpected = entries.flatMap(({ name, sections }) => {
+    const wrong = expect.filter((section) => sections[section]?.verdict !== "right");
+    return wrong.map((section) => `${name}: ${section} is not right`);
+  });
   for (const line of unexpected) console.error(line);
   // An exit, because what a failure left open must not keep the process.
   process.exit(entries.some(({ error }) => error !== undefined) ? 2 : unexpected.length > 0 ? 1 : 0);

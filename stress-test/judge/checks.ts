@@ -4,13 +4,14 @@ import { generator } from "../load/generator.ts";
 import { create, locationOf, persons } from "../load/requests.ts";
 import { brief, get, parse, readBack, type Stored } from "../measure/audit.ts";
 import type { Container, Project } from "./project.ts";
-import { createRules, hitsOf, readRules, sameness, searched, shortened } from "./rules.ts";
-import { type Evidence, type Outcome, type Section, sectionOf } from "./section.ts";
+import { createRules, hitsOf, pathOf, readRules, sameness, searched, shortened } from "./rules.ts";
+import { type Evidence, type Outcome, sectionOf } from "./section.ts";
+
+type Found = Pick<Evidence, "outcome" | "got">;
+type Url = Pick<Project, "url" | "within">;
 
 /** Sends what the contest's instructions are about, one request after the other. */
-export async function judgeRules(
-  made: Pick<Project, "url" | "signal" | "within" | "count" | "counted">,
-): Promise<Section> {
+export async function judgeRules(made: Url & Pick<Project, "signal" | "count" | "counted">) {
   const { url, signal, within } = made;
   const evidence: Evidence[] = [];
   const before = await made.count();
@@ -25,7 +26,6 @@ export async function judgeRules(
   };
 
   for (const person of searched) await post(JSON.stringify(person));
-  const pathOf = (term: string) => `/pessoas?t=${encodeURIComponent(term)}`;
   const isAlone = async (term: string) => hitsOf((await get(url, pathOf(term))).body)?.length === 1;
   const isFound = () => isAlone("zebu7");
   const startMs = performance.now();
@@ -52,12 +52,12 @@ export async function judgeRules(
   }
 
   for (const { rule, ruling, payload, expected } of createRules) {
-    const { status, location, ...sent } = await post(payload);
-    let [outcome, got]: [Outcome, string] = ["wrong", sent.got];
-    if (ruling !== "valid" && (status === 400 || status === 422)) outcome = "right";
-    if (ruling !== "invalid" && status === 201) [outcome, got] = await readAgain(made, location, payload);
-    if (ruling === "open" && outcome === "right") outcome = status === 201 ? "lenient" : "strict";
-    evidence.push({ rule, outcome, request: `POST ${brief(shortened(payload))}`, expected, got });
+    const { status, got, location } = await post(payload);
+    let found: Found = { outcome: "wrong", got };
+    if (ruling !== "valid" && (status === 400 || status === 422)) found.outcome = "right";
+    if (ruling !== "invalid" && status === 201) found = await readAgain(made, location, payload);
+    if (ruling === "open" && found.outcome === "right") found.outcome = status === 201 ? "lenient" : "strict";
+    evidence.push({ rule, request: `POST ${brief(shortened(payload))}`, expected, ...found });
   }
   load.close();
   const { count, ms } = await made.counted(before + created);
@@ -80,13 +80,9 @@ const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
 const said = (status: number, body: string) => `${status || ""} ${brief(body)}`.trim();
 
 /** Judges the person at the Location of a 201. */
-async function readAgain(
-  { url, within }: Pick<Project, "url" | "within">,
-  location: string,
-  payload: string,
-): Promise<[Outcome, got: string]> {
+async function readAgain({ url, within }: Url, location: string, payload: string): Promise<Found> {
   const [, id] = /^\/pessoas\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/i.exec(location) ?? [];
-  if (id === undefined) return ["wrong", `201 with the Location "${location}"`];
+  if (id === undefined) return { outcome: "wrong", got: `201 with the Location "${location}"` };
   // An entry may store later than it answers; what the contest asks for at once is judged under load.
   let read = { status: 0, body: "" };
   await within(2000, async () => {
@@ -94,13 +90,13 @@ async function readAgain(
     return read.status === 200;
   });
   const { apelido, nome, nascimento, stack = null } = JSON.parse(payload) as Pessoa;
-  const isSame = sameness(parse(read.body), { id, apelido, nome, nascimento, stack });
+  const same = sameness(parse(read.body), { id, apelido, nome, nascimento, stack });
   const got = `201, and then ${said(read.status, shortened(read.body))}`;
-  return [read.status === 200 ? isSame : "wrong", got];
+  return { outcome: read.status === 200 ? same : "wrong", got };
 }
 
 /** Ten times, fifty simultaneous creates of one apelido: one of each has to get 201. */
-export async function judgeRace(made: Project): Promise<Section> {
+export async function judgeRace(made: Project) {
   const [rounds, users] = [10, 50];
   const evidence: Evidence[] = [];
   const before = await made.count();
@@ -132,22 +128,20 @@ export async function judgeRace(made: Project): Promise<Section> {
 }
 
 /** Under creates, kill -9 of the application, of the database, of everything; then each 201 is asked for. */
-export async function judgeDurability(made: Project): Promise<Section> {
+export async function judgeDurability(made: Project) {
   const all = await made.running();
   const victims = {
-    "the application": all.filter((container) => made.roleOf(container) === "api"),
-    "the database": all.filter((container) => made.roleOf(container) === "db"),
+    "the application": all.filter(({ role }) => role === "api"),
+    "the database": all.filter(({ role }) => role === "db"),
     everything: all,
   };
   const evidence: Evidence[] = [];
   for (const [what, killed] of Object.entries(victims)) {
     const services = killed.map(({ service }) => service).sort();
-    const rule = `${what} (${services.join(", ")})`;
-    const request = `kill -9 of ${what} under creates`;
     const found = await strike(made, killed, `k${evidence.length}-`);
     evidence.push({
-      rule,
-      request,
+      rule: `${what} (${services.join(", ")})`,
+      request: `kill -9 of ${what} under creates`,
       expected: "each 201 can be read as it was sent, and is counted",
       ...found,
     });
@@ -162,11 +156,7 @@ export async function judgeDurability(made: Project): Promise<Section> {
 
 const notBack = "does not answer again within 90 s";
 
-async function strike(
-  made: Project,
-  killed: readonly Container[],
-  prefix: string,
-): Promise<Pick<Evidence, "outcome" | "got">> {
+async function strike(made: Project, killed: readonly Container[], prefix: string): Promise<Found> {
   if (killed.length === 0)
     return { outcome: "not judged", got: "not found: --api and --db name the services" };
   const { url, within } = made;
@@ -204,9 +194,9 @@ async function strike(
   }
   if (!isBack) return { outcome: "wrong", got: notBack };
 
-  const { count } = await made.counted(before + stored.length);
-  const { lost, unreadable, changed, problems } = await readWhenUp(made, stored);
   const all = before + stored.length;
+  const { count } = await made.counted(all);
+  const { lost, unreadable, changed, problems } = await readWhenUp(made, stored);
   const gone = goneOf(all, count, lost + unreadable);
   if (gone > 0) problems.push(`${count} are counted`);
   const got = `${gone} lost of ${all}: ${changed} changed, no 201 for ${seconds(gapMs)}`;
@@ -217,10 +207,7 @@ async function strike(
  * Reads persons back until each read gets 200 or 404, for 30 s at most. After a crash a load balancer may take its
  * upstreams for dead for a while (nginx: 10 s), and then answers 502 by itself.
  */
-export async function readWhenUp(
-  { url, within }: Pick<Project, "url" | "within">,
-  stored: readonly Stored[],
-) {
+export async function readWhenUp({ url, within }: Url, stored: readonly Stored[]) {
   let found = { lost: 0, unreadable: 0, changed: 0, problems: [] as string[] };
   await within(30_000, async () => {
     const problems: string[] = [];

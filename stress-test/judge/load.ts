@@ -25,13 +25,8 @@ export async function runLoad(made: Project, { short, gatling, port }: Options) 
   const { signal } = made;
   const scale = short ? 45 / 205 : 1;
   const { rows, terms } = generate(1, 54_700, 5000);
-  const load = {
-    url: await made.loadUrl(),
-    rows: rows.map(({ payload }) => ({ payload, accept })),
-    terms,
-    scale,
-    signal,
-  };
+  const accepted = rows.map(({ payload }) => ({ payload, accept }));
+  const load = { url: await made.loadUrl(), rows: accepted, terms, scale, signal };
   await warmUp(load.url);
   const before = await made.count();
   const samples: Sample[] = [];
@@ -48,9 +43,7 @@ export async function runLoad(made: Project, { short, gatling, port }: Options) 
   const maximum = expectedFor(rows, requests.filter(({ kind }) => kind === "create").length)[201];
   const { count, ms } = await made.counted(before + maximum);
   const services = sumUsage(samples);
-  const sum = (of: (use: ServiceUse) => number) =>
-    Object.values(services).reduce((all, use) => all + of(use), 0);
-  const entryS = sum(({ userS, systemS }) => userS + systemS);
+  const entryS = sumOf(services, "userS") + sumOf(services, "systemS");
   const othersS = Math.max(0, used.all - used.proxy - entryS - cpuS);
   return {
     seconds,
@@ -66,7 +59,7 @@ export async function runLoad(made: Project, { short, gatling, port }: Options) 
       ? {
           services,
           cpuS: entryS,
-          throttledS: sum(({ throttledS }) => throttledS),
+          throttledS: sumOf(services, "throttledS"),
           peakBytes: peakOfAll(samples) ?? 0,
           proxyS: used.proxy,
           /** Of all CPUs, what neither the entry nor its load used: a busy neighbour, and the kernel. */
@@ -76,6 +69,11 @@ export async function runLoad(made: Project, { short, gatling, port }: Options) 
     requests,
     samples,
   };
+}
+
+/** A limit that is missing is infinite. */
+function sumOf(services: Record<string, ServiceUse>, key: keyof ServiceUse): number {
+  return Object.values(services).reduce((sum, use) => sum + (use[key] ?? Number.POSITIVE_INFINITY), 0);
 }
 
 /** The same for each entry: two seconds of requests that store nothing, and one of rest. */
@@ -130,17 +128,14 @@ export function scoreOf(runs: readonly LoadRun[], rule: string): Section {
 /** Whether the limits are the contest's. */
 export function limitsOf({ cost }: LoadRun): Section {
   const rule = "All containers together may use 1.5 CPUs and 3 GB.";
-  if (!cost) return { verdict: "not judged", figure: "not measured", rule, evidence: [] };
-  const services = Object.entries(cost.services);
-  const sum = (key: "cpuLimit" | "memoryLimitBytes") =>
-    services.reduce((all, [, use]) => all + (use[key] ?? Number.POSITIVE_INFINITY), 0);
-  const [cpus, bytes] = [sum("cpuLimit"), sum("memoryLimitBytes")];
+  if (!cost) return sectionOf(rule, [], "not measured");
+  const [cpus, bytes] = [sumOf(cost.services, "cpuLimit"), sumOf(cost.services, "memoryLimitBytes")];
   const outcome = cpus <= 1.5 + 1e-6 && bytes <= 3 * 2 ** 30 ? "right" : "wrong";
-  const unlimited = services.filter(([, use]) => use.cpuLimit === null || use.memoryLimitBytes === null);
-  const got =
-    unlimited.length > 0
-      ? `none for ${unlimited.map(([name]) => name).join(", ")}`
-      : `${cpus.toFixed(2)} CPUs, ${mebibytes(bytes)} MiB`;
+  const unlimited = Object.entries(cost.services)
+    .filter(([, use]) => use.cpuLimit === null || use.memoryLimitBytes === null)
+    .map(([name]) => name);
+  const sums = `${cpus.toFixed(2)} CPUs, ${mebibytes(bytes)} MiB`;
+  const got = unlimited.length > 0 ? `none for ${unlimited.join(", ")}` : sums;
   const expected = "1.5 CPUs, 3072.0 MiB";
   return sectionOf(rule, [{ rule: "limits", outcome, request: "", expected, got }], got);
 }

@@ -1,10 +1,9 @@
 import { freePort, runDocker } from "../../tests/contest/topology.ts";
-import { client } from "../../tests/helpers/requests.ts";
 import type { Options } from "../judge.ts";
 import { brief, get } from "../measure/audit.ts";
 
 export type Project = ReturnType<typeof project>;
-export type Container = Record<"id" | "service" | "image" | "ports" | "status", string>;
+export type Container = Awaited<ReturnType<Project["running"]>>[number];
 
 const databases =
   /postgres|mysql|mariadb|mongo|citus|cockroach|yugabyte|scylla|cassandra|\b(5432|3306|27017|26257|9042)\/tcp/;
@@ -28,19 +27,19 @@ export function project(folder: string, options: Options, signal: AbortSignal) {
     });
   const compose = (...args: string[]) => docker("compose", "--project-name", name, ...files, ...args);
 
-  async function containers(): Promise<Container[]> {
+  async function containers() {
     const filter = `label=com.docker.compose.project=${name}`;
     const service = '{{.Label "com.docker.compose.service"}}';
     const format = `{{.ID}}\t${service}\t{{.Image}}\t{{.Ports}}\t{{.Status}}`;
     const lines = await docker("ps", "--all", "--filter", filter, "--format", format);
     return lines.split("\n").flatMap((line) => {
       const [id, service = "", image = "", ports = "", status = ""] = line.split("\t");
-      return id ? [{ id, service, image, ports, status }] : [];
+      return id ? [{ id, service, ports, status, role: roleOf(service, image, ports) }] : [];
     });
   }
   const running = async () => (await containers()).filter(({ status }) => status.startsWith("Up"));
 
-  function roleOf({ service, image, ports }: Container): "api" | "db" | "other" {
+  function roleOf(service: string, image: string, ports: string): "api" | "db" | "other" {
     const text = [image.replace(name, ""), service, ports].join(" ");
     if (api.includes(service)) return "api";
     if (db.length > 0 ? db.includes(service) : databases.test(text)) return "db";
@@ -107,8 +106,8 @@ export function project(folder: string, options: Options, signal: AbortSignal) {
     return url; // on the host's network there is no proxy
   }
 
-  /** Builds and starts it; resolves when it answers. */
-  async function up(): Promise<void> {
+  /** Builds and starts it; resolves when it answers, with all CPU limits scaled to the sum `cpus`. */
+  async function up(cpus?: number): Promise<void> {
     try {
       freePort(port);
     } catch {
@@ -126,15 +125,16 @@ export function project(folder: string, options: Options, signal: AbortSignal) {
     });
     const isUp = await within(120_000, async () => {
       await failing(/^Exited \((?!0\))/); // not those that compose starts again: they may wait for their database
-      const asking = client(url, { signal: AbortSignal.timeout(5000) }).get("/contagem-pessoas");
+      const asking = fetch(`${url}/contagem-pessoas`, { signal: AbortSignal.timeout(5000) });
       return (await asking.catch(() => undefined))?.ok ?? false;
     });
-    if (isUp) return;
-    await failing();
-    throw new Error(`nobody answers GET ${url}/contagem-pessoas with 200 within 120 s`);
+    if (!isUp) {
+      await failing();
+      throw new Error(`nobody answers GET ${url}/contagem-pessoas with 200 within 120 s`);
+    }
+    if (cpus) await limit(cpus);
   }
 
-  /** Scales all CPU limits to this sum. */
   async function limit(cpus: number): Promise<void> {
     const all = await running();
     const format = "{{.HostConfig.NanoCpus}}";
@@ -147,7 +147,7 @@ export function project(folder: string, options: Options, signal: AbortSignal) {
     }
   }
 
-  const kill = (killed: readonly Container[]) =>
+  const kill = (killed: readonly { id: string }[]) =>
     docker("kill", "--signal", "KILL", ...killed.map(({ id }) => id));
   /** Starts what does not run. */
   const again = () => compose("up", "--detach", "--no-build", "--no-recreate");
@@ -158,21 +158,5 @@ export function project(folder: string, options: Options, signal: AbortSignal) {
     if (started) await compose("down", ...all).catch(({ message }: Error) => console.error(message));
   }
 
-  return {
-    name,
-    url,
-    signal,
-    running,
-    roleOf,
-    failing,
-    within,
-    count,
-    counted,
-    loadUrl,
-    up,
-    limit,
-    kill,
-    again,
-    down,
-  };
+  return { name, url, signal, running, failing, within, count, counted, loadUrl, up, kill, again, down };
 }

@@ -3,7 +3,7 @@ import { mebibytes, milliseconds, number } from "../measure/format.ts";
 import { spreadOf } from "../measure/statistics.ts";
 import { html, htmlTable, type Page, renderDocument, renderRun } from "../report/page.ts";
 import type { LoadRun } from "./load.ts";
-import type { Evidence, Section } from "./section.ts";
+import type { Section } from "./section.ts";
 
 export const sections = [
   { name: "rules", title: "Rules" },
@@ -13,26 +13,23 @@ export const sections = [
   { name: "cost", title: "Limits" },
   { name: "budget", title: "The same load with less CPU" },
 ] as const;
-export type SectionName = (typeof sections)[number]["name"];
 /** What was found of one entry; a load of each round. `error`: why it could not be judged to the end. */
 export type Judged = {
   name: string;
   error?: string;
-  sections: Partial<Record<SectionName, Section>>;
+  sections: Partial<Record<(typeof sections)[number]["name"], Section>>;
   loads: LoadRun[];
 };
 
 /** The headings of entries: the shortest ends of their paths that differ. A repeated folder gets a number. */
 export function headingsOf(folders: readonly string[]): string[] {
-  const endOf = (folder: string, length: number) => folder.split(sep).slice(-length).join(sep);
   return folders.map((folder, nth) => {
-    const rivals = folders.filter((other) => other !== folder);
-    const deepest = folder.split(sep).length;
-    let length = 1;
-    while (length < deepest && rivals.some((rival) => endOf(rival, length) === endOf(folder, length)))
-      length++;
+    const parts = folder.split(sep);
+    const ends = parts.map((_, from) => parts.slice(from).join(sep));
+    const rivals = folders.filter((other) => other !== folder).map((other) => sep + other);
+    const end = ends.findLast((end) => !rivals.some((rival) => rival.endsWith(sep + end)));
     const before = folders.slice(0, nth).filter((other) => other === folder).length;
-    return `${endOf(folder, length)}${before > 0 ? ` (${before + 1})` : ""}`;
+    return `${end}${before > 0 ? ` (${before + 1})` : ""}`;
   });
 }
 
@@ -53,18 +50,17 @@ const measures: Measure[] = [
 ];
 
 type Cell = { text: string; section?: Section | undefined };
-type Row = { title: string; cells: Cell[] };
 const marks = { right: "✓", wrong: "✗", "not judged": "–" };
 
 /** The table: a row of verdicts for each section, and one for each measure. */
-function rowsOf(entries: readonly Judged[]): Row[] {
-  const verdicts = sections.map(({ name, title }): Row => {
-    const cells = entries.map(({ sections: { [name]: section } }) => {
+function rowsOf(entries: readonly Judged[]) {
+  const verdicts = sections.map(({ name, title }) => {
+    const cells = entries.map(({ sections: { [name]: section } }): Cell => {
       return { text: section ? `${marks[section.verdict]} ${section.figure}` : "–", section };
     });
     return { title, cells };
   });
-  const figures = measures.map(([title, of, show]): Row => {
+  const figures = measures.map(([title, of, show]) => {
     const cells = entries.map(({ loads }, nth): Cell => {
       const values = loads.flatMap((run) => of(run) ?? []);
       if (values.length === 0) return { text: "–" };
@@ -90,6 +86,9 @@ function spread(values: readonly number[], show: (value: number) => string): str
   return show(min) === show(max) ? show(median) : `${show(median)} (${show(min)} to ${show(max)})`;
 }
 
+const errorsOf = (entries: readonly Judged[]) =>
+  entries.flatMap(({ name, error }) => (error ? [`${name}: ${error}`] : []));
+
 /** Markdown, for a README. */
 export function renderMarkdown(entries: readonly Judged[]): string {
   const line = (cells: string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
@@ -97,26 +96,20 @@ export function renderMarkdown(entries: readonly Judged[]): string {
     line(["", ...entries.map(({ name }) => name)]),
     line(["---", ...entries.map(() => "---")]),
     ...rowsOf(entries).map(({ title, cells }) => line([title, ...cells.map(({ text }) => text)])),
-    ...entries.flatMap(({ name, error }) => (error ? ["", `${name}: ${error}`] : [])),
+    ...errorsOf(entries).flatMap((error) => ["", error]),
   ].join("\n");
 }
 
 /** A page that needs nothing but itself: the table, whose cells unfold to their evidence, and each entry's charts. */
-export function renderReport(
-  entries: readonly Judged[],
-  meta: Pick<Page, "at" | "machine" | "command">,
-): string {
+export function renderReport(entries: readonly Judged[], meta: Omit<Page, "title" | "runs">): string {
   const title = entries.length === 1 ? `${entries[0]?.name}, judged` : `${entries.length} entries, judged`;
-  const problems = entries.flatMap(({ name, error }) =>
-    error ? [`<li>${html(`${name}: ${error}`)}</li>`] : [],
-  );
+  const problems = errorsOf(entries).map((error) => `<li>${html(error)}</li>`);
   const rows = rowsOf(entries).map(({ title, cells }) => [html(title), ...cells.map(unfolded)]);
-  const runs = entries.flatMap(({ name, loads: [run, ...more], sections }) => {
-    if (!run) return [];
-    const own = rowsOf([{ name, loads: [run, ...more], sections }]);
-    const facts = own.map(({ title, cells: [cell] }) => [title, cell?.text ?? ""] as const);
-    const passed = Object.values(sections).every(({ verdict }) => verdict !== "wrong");
-    return [renderRun({ ...run, title: name, passed, problems: [], facts }, true)];
+  const runs = entries.flatMap((entry) => {
+    const facts = rowsOf([entry]).map(({ title, cells: [cell] }) => [title, cell?.text ?? ""] as const);
+    const passed = Object.values(entry.sections).every(({ verdict }) => verdict !== "wrong");
+    const about = { title: entry.name, passed, problems: [], facts };
+    return entry.loads.slice(0, 1).map((run) => renderRun({ ...run, ...about }, true));
   });
   return renderDocument(title, html(title), meta, [
     problems.length > 0 ? `<ul class="problems">${problems.join("")}</ul>` : "",
@@ -131,7 +124,7 @@ function unfolded({ text, section }: Cell): string {
   if (!section) return html(text);
   const items = section.evidence
     .toSorted((a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome))
-    .map(({ rule, outcome, request, expected, got }: Evidence) => {
+    .map(({ rule, outcome, request, expected, got }) => {
       const sent = request && `<br><code>${html(request)}</code>`;
       return `<li><b class="${outcome}">${outcome}</b> ${html(rule)}${sent}<br>expected: ${html(expected)}<br>got: ${html(got)}</li>`;
     });

@@ -16,17 +16,10 @@ compares their verdicts with those that they deserve. Takes 4 minutes. Needs Doc
 const root = join(import.meta.dir, "..", "..");
 const out = await mkdtemp(join(tmpdir(), "pessoas-judge-"));
 const [port, metricsPort] = [freePort(), freePort()];
+const options = ["--short", "--out", out, "--port", `${port}`];
+options.push("--env", `PORT=${port}`, "--env", `METRICS_PORT=${metricsPort}`);
 const judging = Bun.spawn(
-  [
-    process.execPath,
-    "run",
-    "stress-test/judge.ts",
-    "ours=.",
-    "tests/judge/bad",
-    "--short",
-    "--out",
-    out,
-  ].concat("--port", `${port}`, "--env", `PORT=${port}`, "--env", `METRICS_PORT=${metricsPort}`),
+  [process.execPath, "run", "stress-test/judge.ts", "ours=.", "tests/judge/bad", ...options],
   { cwd: root, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
 );
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => judging.kill(signal));
