@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
 import { readPositionals } from "../../tools/arguments.ts";
-import { client, type Found, newPessoa, type Problem, raw } from "../helpers/requests.ts";
+import { client, type Found, newPessoa, type Problem, raw, rawRequest } from "../helpers/requests.ts";
 import { shapes } from "../helpers/shapes.ts";
-import { temporaryFolder } from "../helpers/support.ts";
+import { startLoops, temporaryFolder } from "../helpers/support.ts";
 import { statusesOf, targets } from "../helpers/targets.ts";
 import { abortedBySignals, freePort, type Service, services, topology } from "./topology.ts";
 
@@ -53,27 +53,21 @@ async function isProblem(response: Response, status: number) {
 async function underLoad(work: () => Promise<unknown>) {
   const created: string[] = [];
   const failures: string[] = [];
-  const working = new AbortController();
-  const lanes = Array.from({ length: 16 }, async () => {
-    while (!working.signal.aborted) {
-      try {
-        const response = await post(newPessoa());
-        if (response.status !== 201) throw new Error(`POST ${response.status}: ${await response.text()}`);
-        const { id } = (await response.json()) as Found;
-        created.push(id);
-        const found = await get(`/pessoas/${id}`);
-        if (found.status !== 200) throw new Error(`GET ${found.status}: ${await found.text()}`);
-        await found.text();
-      } catch (error) {
-        failures.push((error as Error).message);
-      }
+  const loops = startLoops(16, async () => {
+    try {
+      const { id } = await create();
+      created.push(id);
+      const found = await get(`/pessoas/${id}`);
+      if (found.status !== 200) throw new Error(`GET ${found.status}: ${await found.text()}`);
+      await found.text();
+    } catch (error) {
+      failures.push((error as Error).message);
     }
   });
   try {
     await work();
   } finally {
-    working.abort();
-    await Promise.all(lanes);
+    await loops.stop();
   }
   return { created, failures };
 }
@@ -344,7 +338,7 @@ async function contract() {
 
   for (const method of ["DELETE", "TRACE", "FOO"]) {
     await check(`${method} /pessoas: 405 with Allow`, async () => {
-      const answer = await raw(url, `${method} /pessoas HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      const answer = await rawRequest(url, method, "/pessoas");
       assert.match(answer, /^HTTP\/1.1 405 /);
       assert.match(answer, /^Allow: GET, HEAD, POST\r$/m);
       assert.match(answer, isProblemType);
@@ -375,10 +369,6 @@ async function contract() {
   }
 }
 
-/** Sends a request line of raw bytes; resolves with the answer. */
-const sent = (method: string, target: string) =>
-  raw(url, Buffer.from(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`, "latin1"));
-
 async function targetsAsTheyAre() {
   const targets404 = String.raw`
     /.\metrics /x\..\metrics /x/../metrics /../metrics /./metrics /pessoas/..\metrics
@@ -387,8 +377,7 @@ async function targetsAsTheyAre() {
     /\pessoas?t=a /%70essoas?t=a /pessoas#?t=a /./pessoas?t=a /pessoas/../pessoas?t=a`;
   for (const target of ["/met\trics", ...targets404.trim().split(/\s+/)]) {
     await check(`GET ${JSON.stringify(target)}: 404`, async () => {
-      const answer = await sent("GET", target);
-      assert.match(answer, notFound);
+      assert.match(await rawRequest(url, "GET", target), notFound);
     });
   }
 
@@ -398,7 +387,7 @@ async function targetsAsTheyAre() {
       targets,
       async (method, target) => {
         abandoned.signal.throwIfAborted();
-        const answer = await sent(method, target);
+        const answer = await rawRequest(url, method, target);
         const status = Number(/^HTTP\/1\.1 (\d+) /.exec(answer)?.[1]);
         assert.ok(statusesOf(method, target).includes(status), answer.slice(0, 1000));
         if (status >= 400) assert.match(answer, isProblemType);
@@ -412,7 +401,7 @@ async function targetsAsTheyAre() {
     const mark = crypto.randomUUID().slice(0, 8);
     const person = await create({ ...newPessoa(), nome: `${mark} é🦜\ufffd \\..%#` });
     const found = async (query: string) => {
-      const answer = await sent("GET", `/pessoas?${query}`);
+      const answer = await rawRequest(url, "GET", `/pessoas?${query}`);
       assert.match(answer, /^HTTP\/1\.1 200 /);
       return JSON.parse(
         Buffer.from(answer.slice(answer.indexOf("\r\n\r\n")), "latin1").toString(),
@@ -421,19 +410,20 @@ async function targetsAsTheyAre() {
     const bytes = (text: string) => Buffer.from(text).toString("latin1");
     for (const term of [
       ...[`${mark}+é🦜\ufffd`, "%EF%BF%BD+\\..%25#", "\ufffd"].map(bytes),
-      ...[`${mark}&x=\xff`, bytes(`${mark}+é`).repeat(1), `${mark}%20%c3%a9`],
+      ...[`${mark}&x=\xff`, bytes(`${mark}+é`), `${mark}%20%c3%a9`],
     ]) {
       assert.deepEqual(await found(`t=${term}`), [person], term);
     }
     assert.deepEqual(await found(`t=${bytes("é").repeat(3500)}`), []);
-    const asInstance = await get("/pessoas?t=%FF");
-    const { headers } = asInstance;
+    const ofInstance = await get("/pessoas?t=%FF");
+    const type = ofInstance.headers.get("content-type");
+    const body = await ofInstance.text();
     const invalid = "\xff a\xc3 \xc3&x=1 \xc0\xaf \xed\xa0\x80 \xf5\x80\x80\x80".split(" ");
     for (const term of [...invalid, `${"a".repeat(7000)}\xa0`]) {
-      const answer = await sent("GET", `/pessoas?x=y&t=${term}`);
+      const answer = await rawRequest(url, "GET", `/pessoas?x=y&t=${term}`);
       assert.match(answer, /^HTTP\/1\.1 400 /, term);
-      assert.ok(answer.includes(`Content-Type: ${headers.get("content-type")}\r\n`), answer);
-      assert.ok(answer.endsWith(`\r\n\r\n${await asInstance.clone().text()}`), answer);
+      assert.ok(answer.includes(`Content-Type: ${type}\r\n`), answer);
+      assert.ok(answer.endsWith(`\r\n\r\n${body}`), answer);
     }
   });
 }
@@ -481,8 +471,7 @@ async function metrics() {
     /api1/../api1/metrics /api1\metrics /%61pi1/metrics /pessoas?t=a /readyz /contagem-pessoas /problem`;
   for (const target of others.trim().split(/\s+/)) {
     await check(`GET ${target} on the port for metrics: 404`, async () => {
-      const answer = await raw(metricsUrl, `GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
-      assert.match(answer, notFound);
+      assert.match(await rawRequest(metricsUrl, "GET", target), notFound);
     });
   }
 

@@ -1,16 +1,13 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import createClient from "openapi-fetch";
 import type { paths } from "../../contract/client.d.ts";
 import { openApi } from "../../contract/openapi.ts";
 import { newPessoa } from "../helpers/requests.ts";
-import { project, type Registry, serve } from "../helpers/support.ts";
+import { project, serve } from "../helpers/support.ts";
 
-let registry: Registry;
-beforeAll(async () => {
-  registry = await serve();
-});
-afterAll(() => registry.stop());
+const registry = await serve();
+afterAll(registry.stop);
 
 test("the typed client creates, reads, searches and counts", async () => {
   const client = createClient<paths>({ baseUrl: registry.url });

@@ -281,7 +281,7 @@ describe("POST /pessoas answers 422 for an impossible value", () => {
   });
 
   test("when the database rejects the row, while the other rows of its batch are stored", async () => {
-    const strict = await serve();
+    await using strict = await serve();
     await query(strict.databaseUrl, "alter table pessoas add check (nome <> 'poison')");
     const persons = Array.from({ length: 40 }, (_, i) => ({
       ...newPessoa(),
@@ -293,7 +293,6 @@ describe("POST /pessoas answers 422 for an impossible value", () => {
       persons.map(({ nome }) => (nome === "ok" ? 201 : 422)),
     );
     expect(await strict.count()).toBe(37);
-    await strict.stop();
   });
 });
 

@@ -1,24 +1,18 @@
 // /docs in a real Chromium: bun run test:browser. Fails without Chromium, so it is not part of "bun test".
 // CHROMIUM names the program; default: chromium.
-import { afterAll, beforeAll, expect, test } from "bun:test";
-import { rm } from "node:fs/promises";
+import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { launch, shown, tryItOut } from "../helpers/browser.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { serve, temporaryFolder } from "../helpers/support.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let registry: Awaited<ReturnType<typeof serve>>;
-let browser: Awaited<ReturnType<typeof launch>>;
-beforeAll(async () => {
-  folder = await temporaryFolder();
-  registry = await serve();
-  browser = await launch(process.env.CHROMIUM ?? "chromium", join(folder.path, "profile"));
-});
+const folder = await temporaryFolder();
+const registry = await serve();
+const browser = await launch(join(folder.path, "profile"));
 afterAll(async () => {
-  await browser?.close();
+  await browser.close();
   await registry.stop();
-  await rm(folder.path, { recursive: true, force: true });
+  await folder[Symbol.asyncDispose]();
 });
 
 test.each(["/", "/docs"])(

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { parsePessoa } from "../../contract/pessoa.ts";
 import { version } from "../../package.json";
 import { type client, newPessoa } from "../helpers/requests.ts";
-import { query, type Registry, serve } from "../helpers/support.ts";
+import { query, serve } from "../helpers/support.ts";
 
 type Media = { schema: object; example?: unknown; examples?: Record<string, { value: unknown }> };
 type Answer = {
@@ -27,27 +27,17 @@ type Document = {
   components: { responses: Record<string, Answer>; schemas: Record<string, object> };
 };
 
-let registry: Registry;
-let document: Document;
-let operations: [method: string, path: string, Operation][];
+const registry = await serve();
+afterAll(registry.stop);
+const document = (await (await registry.get("/openapi.json")).json()) as Document;
+const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
+  Object.entries(methods).map(([method, operation]) => [method.toUpperCase(), path, operation] as const),
+);
 const ajv = new Ajv2020({ allErrors: true });
 addFormats.default(ajv);
-
-beforeAll(async () => {
-  registry = await serve();
-  document = (await (await registry.get("/openapi.json")).json()) as Document;
-  for (const [name, schema] of Object.entries(document.components.schemas)) {
-    ajv.addSchema({ $id: `schema:${name}`, ...schema });
-  }
-  operations = Object.entries(document.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]): [string, string, Operation] => [
-      method.toUpperCase(),
-      path,
-      operation,
-    ]),
-  );
-});
-afterAll(() => registry.stop());
+for (const [name, schema] of Object.entries(document.components.schemas)) {
+  ajv.addSchema({ $id: `schema:${name}`, ...schema });
+}
 
 /** The errors of `value` against `schema`, or null. Its references point into the document. */
 function mistakes(schema: object, value: unknown) {
@@ -260,12 +250,11 @@ describe("the server answers as the document says", () => {
   });
 
   test("when the queue is full", async () => {
-    const tiny = await serve({}, { queueLimit: 1, batchSize: 1 });
+    await using tiny = await serve({}, { queueLimit: 1, batchSize: 1 });
     const created = await Promise.all(Array.from({ length: 60 }, () => tiny.post(newPessoa())));
     const refused = created.find(({ status }) => status === 503) as Response;
     const body = await check("POST", "/pessoas", 503, refused);
     expect(body).toEqual(examples("POST", "/pessoas", 503)["too many wait"]);
-    await tiny.stop();
   });
 
   const all = ({ post, get }: ReturnType<typeof client>) => ({
@@ -277,25 +266,23 @@ describe("the server answers as the document says", () => {
   });
 
   test("while the database is unreachable", async () => {
-    const away = await serve({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/nothing" });
+    await using away = await serve({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/nothing" });
     for (const [name, send] of Object.entries(all(away))) {
       const [method, path] = name.split(" ") as [string, string];
       const body = await check(method, path, 503, await send());
       expect(body).toEqual(examples(method, path, 503)["no database"]);
     }
-    await away.stop();
   });
 
   test("after a bug", async () => {
     // No bug is known: a wrong table makes every statement fail unexpectedly.
-    const failing = await serve();
+    await using failing = await serve();
     await query(failing.databaseUrl, "alter table pessoas rename to them; create type pessoas as (id uuid)");
     for (const [name, send] of Object.entries(all(failing))) {
       const [method, path] = name.split(" ") as [string, string];
       const body = await check(method, path, 500, await send());
       expect(body).toEqual(examples(method, path, 500)["a bug in the server"]);
     }
-    await failing.stop();
   });
 
   test("with every status of every operation, each tested above", () => {

@@ -32,7 +32,7 @@ test("while 1,024 large bodies are arriving, one more gets 503, and small bodies
 test("unread answers take a bounded amount of memory: one more gets 503, small answers are sent, and large ones again when the clients are gone", async () => {
   await using folder = await temporaryFolder();
   const unix = join(folder.path, "api.sock");
-  const full = await serve({ SOCKET: unix });
+  await using full = await serve({ SOCKET: unix });
   const { search, get, count } = client("http://x", { unix });
   await query(
     full.databaseUrl,
@@ -62,11 +62,10 @@ test("unread answers take a bounded amount of memory: one more gets 503, small a
   do answer = await get("/pessoas?t=large");
   while (answer.status === 503);
   expect((await answer.json()) as Found[]).toHaveLength(50);
-  await full.stop();
 });
 
 test("a create beyond the queue limit gets 503 with Retry-After, and succeeds when it is sent again", async () => {
-  const tiny = await serve({}, { queueLimit: 2, batchSize: 1 });
+  await using tiny = await serve({}, { queueLimit: 2, batchSize: 1 });
   const persons = Array.from({ length: 60 }, newPessoa);
   const answers = await Promise.all(persons.map((person) => tiny.post(person)));
   const refused = persons.filter((_, i) => answers[i]?.status === 503);
@@ -79,16 +78,15 @@ test("a create beyond the queue limit gets 503 with Retry-After, and succeeds wh
   }
   expect(await tiny.count()).toBe(stored);
   for (const person of refused) expect((await tiny.post(person)).status).toBe(201);
-  await tiny.stop();
 });
 
 test("SEARCHES limits how many searches run in the database at once; the others wait and are answered", async () => {
-  const three = await serve({ SEARCHES: "3" }, { maxInMemory: 0 }); // no search is answered from memory
+  await using three = await serve({ SEARCHES: "3" }, { maxInMemory: 0 }); // no search is answered from memory
   const metric = async (name: string) => {
     const line = new RegExp(`^pessoas_batch_${name}{kind="search"} (\\d+)$`, "m");
     return Number(line.exec(await (await three.get("/metrics")).text())?.[1]);
   };
-  const sql = connect(three.databaseUrl);
+  await using sql = connect(three.databaseUrl);
   await sql.begin(async (held) => {
     await held`lock table pessoas in access exclusive mode`;
     const searches = Array.from({ length: 5 }, () => three.get("/pessoas?t=nobody"));
@@ -97,13 +95,11 @@ test("SEARCHES limits how many searches run in the database at once; the others 
     await held`rollback`;
     for (const { status } of await Promise.all(searches)) expect(status).toBe(200);
   });
-  await sql.end();
-  await three.stop();
 });
 
 test("a create waits longer than DB_TIMEOUT_MS while the database answers pings, and gets 503 after twice that time", async () => {
-  const hasty = await serve({ DB_TIMEOUT_MS: "800" });
-  const sql = connect(hasty.databaseUrl);
+  await using hasty = await serve({ DB_TIMEOUT_MS: "800" });
+  await using sql = connect(hasty.databaseUrl);
   await sql.begin(async (held) => {
     await held`lock table pessoas in exclusive mode`;
     const created = hasty.post(newPessoa());
@@ -115,14 +111,12 @@ test("a create waits longer than DB_TIMEOUT_MS while the database answers pings,
     await held`lock table pessoas in exclusive mode`;
     await problem(await hasty.post(newPessoa()), 503);
   });
-  await sql.end();
-  await hasty.stop();
 });
 
 test("when the queue of huge persons is full, one more gets 503 before it is validated, and a small one is accepted", async () => {
-  const tiny = await serve({}, { queueLimit: 1 });
+  await using tiny = await serve({}, { queueLimit: 1 });
   const huge = (person: object) => tiny.post({ ...person, stack: new Array(1500).fill("huge") });
-  const sql = connect(tiny.databaseUrl);
+  await using sql = connect(tiny.databaseUrl);
   await sql.begin(async (held) => {
     await held`lock table pessoas in exclusive mode`;
     const taken = [huge(newPessoa()), huge(newPessoa())]; // one in flight, one queued
@@ -133,8 +127,6 @@ test("when the queue of huge persons is full, one more gets 503 before it is val
     await held`rollback`;
     for (const { status } of await Promise.all(taken)) expect(status).toBe(201);
   });
-  await sql.end();
-  await tiny.stop();
 });
 
 test("several instances start at once on an empty database", async () => {

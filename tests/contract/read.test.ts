@@ -161,7 +161,7 @@ describe("GET /pessoas?t=", () => {
 describe("GET /contagem-pessoas", () => {
   test("answers the exact count as digits, not cacheable, on every instance", async () => {
     const fresh = await serve();
-    const twin = await serve({ DATABASE_URL: fresh.databaseUrl });
+    await using twin = await serve({ DATABASE_URL: fresh.databaseUrl });
     expect(await fresh.count()).toBe(0);
     for (let n = 1; n <= 3; n++) {
       await fresh.post(newPessoa());
@@ -174,7 +174,6 @@ describe("GET /contagem-pessoas", () => {
       }
     }
     await fresh.stop();
-    await twin.stop();
   });
 });
 
@@ -183,12 +182,11 @@ describe("after a restart", () => {
     const before = await serve();
     const created = (await Promise.all(Array.from({ length: 30 }, () => before.create()))) as Found[];
     await before.stop();
-    const after = await serve({ DATABASE_URL: before.databaseUrl });
+    await using after = await serve({ DATABASE_URL: before.databaseUrl });
     expect(await after.count()).toBe(30);
     for (const person of created) {
       expect(await (await after.get(`/pessoas/${person.id}`)).json()).toEqual(person);
       expect(await after.search(person.apelido)).toEqual([person]);
     }
-    await after.stop();
   });
 });

@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { problem } from "../helpers/problem.ts";
-import { type Found, newPessoa, raw } from "../helpers/requests.ts";
+import { type Found, newPessoa, raw, rawRequest } from "../helpers/requests.ts";
 import { query, serve } from "../helpers/support.ts";
 
 const registry = await serve();
@@ -42,13 +42,12 @@ test.each([
 test.each(["//", "///", "//pessoas?t=a", "//healthz/"])(
   "a target that begins with two slashes gets 404: %s",
   async (target) => {
-    const answer = await raw(registry.url, `GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
-    expect(answer).toStartWith("HTTP/1.1 404 ");
+    expect(await rawRequest(registry.url, "GET", target)).toStartWith("HTTP/1.1 404 ");
   },
 );
 
 test("one slash at the end of a path is ignored, also in the routes of the metrics", async () => {
-  const fresh = await serve();
+  await using fresh = await serve();
   const created = await fresh.request("/pessoas/", { method: "POST", body: JSON.stringify(newPessoa()) });
   expect(created.status).toBe(201);
   const { id } = (await created.json()) as Found;
@@ -70,7 +69,6 @@ test("one slash at the end of a path is ignored, also in the routes of the metri
       "POST /contagem-pessoas",
     ]),
   );
-  await fresh.stop();
 });
 
 test("HEAD gets the status and the type of GET, without a body", async () => {
@@ -89,7 +87,7 @@ test("/healthz and /readyz answer 200", async () => {
 });
 
 test("/metrics counts every request, also 600 between two scrapes", async () => {
-  const fresh = await serve();
+  await using fresh = await serve();
   const asked = 600;
   const scrape = async () => {
     const of = 'pessoas_http_request_duration_seconds_count{route="GET /healthz",status="200"} ';
@@ -100,11 +98,10 @@ test("/metrics counts every request, also 600 between two scrapes", async () => 
   expect(await scrape()).toBe(String(asked));
   await fresh.get("/healthz");
   expect(await scrape()).toBe(String(asked + 1));
-  await fresh.stop();
 });
 
 test("/metrics counts requests, cache and batches in Prometheus' text format", async () => {
-  const fresh = await serve();
+  await using fresh = await serve();
   const { id } = await fresh.create();
   await fresh.get(`/pessoas/${id}`);
   await fresh.get(`/pessoas/${crypto.randomUUID()}`);
@@ -135,7 +132,6 @@ test("/metrics counts requests, cache and batches in Prometheus' text format", a
   ]) {
     expect([name, lines.some((line) => line.startsWith(`${name} `))]).toEqual([name, true]);
   }
-  await fresh.stop();
 });
 
 test("an invalid Host header is ignored", async () => {

@@ -5,7 +5,7 @@ import { rowOf } from "../../db.ts";
 import schema from "../../schema.sql" with { type: "text" };
 import { searchableInBulk, shortStatement, textStatement } from "../../search/search.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
-import { connect, query, type Registry, serve, until } from "../helpers/support.ts";
+import { connect, query, type Registry, serve, startLoops, until } from "../helpers/support.ts";
 
 // An empty database on the coordinator of a real cluster, as a superuser; docs/scaling.md says how to start a cluster.
 const coordinator = process.env.CITUS_URL ?? "";
@@ -33,28 +33,15 @@ const longMs = 600_000;
 function keepCreating(through: () => Registry[], loops = 16) {
   const created: Found[] = [];
   const statuses: number[] = [];
-  let stopped = false;
-  const create = async (_: unknown, i: number) => {
-    while (!stopped) {
-      const instances = through();
-      const person = { ...newPessoa(), stack: null };
-      const { status } = await (instances[i % instances.length] as Registry).post(person);
-      statuses.push(status);
-      if (status === 201) created.push(found(person));
-      else expect(status).toBe(503);
-    }
-  };
-  const creating = Promise.all(Array.from({ length: loops }, create));
-  creating.catch(() => {}); // stop() rejects with it
-  return {
-    created,
-    statuses,
-    async stop() {
-      stopped = true;
-      await creating;
-      return created;
-    },
-  };
+  const loop = startLoops(loops, async (n) => {
+    const instances = through();
+    const person = { ...newPessoa(), stack: null };
+    const { status } = await (instances[n % instances.length] as Registry).post(person);
+    statuses.push(status);
+    if (status === 201) created.push(found(person));
+    else expect(status).toBe(503);
+  });
+  return { created, statuses, stop: () => loop.stop().then(() => created) };
 }
 
 /** The person as a search returns it. */
@@ -147,14 +134,13 @@ describe.skipIf(!coordinator)(title, () => {
     expect(statuses.filter((status) => status === 201)).toHaveLength(persons.length);
     expect(statuses.filter((status) => status === 422)).toHaveLength(persons.length);
     expect(await Promise.all([one.count(), other.count()])).toEqual([before + 500, before + 500]);
-    const cold = await start(); // with an empty cache
+    await using cold = await start(); // with an empty cache
     const read50 = persons.slice(0, 50).map(found);
     expect(await Promise.all(read50.map(({ id }) => read(cold, id)))).toEqual(read50);
     for (const person of read50.slice(0, 20)) expect(await cold.search(person.apelido)).toEqual([person]);
     expect(await cold.search("pessoa")).toHaveLength(50);
     expect(await cold.search("%_nobody")).toEqual([]);
     expect(await read(cold, crypto.randomUUID())).toBe(404);
-    await cold.stop();
   });
 
   test("a search finds what a scan of all persons finds", async () => {
@@ -198,7 +184,7 @@ describe.skipIf(!coordinator)(title, () => {
   test("any role that may insert merges the pending lists of all shards", async () => {
     const role = `r${crypto.randomUUID().replaceAll("-", "")}`;
     await query(coordinator, `create role ${role} login`);
-    const sql = connect(coordinator);
+    await using sql = connect(coordinator);
     const merge = async () =>
       Number((await sql.unsafe<{ pages: string }[]>("select merge_pending_list() as pages"))[0]?.pages);
     await sql.unsafe(`grant insert, select on pessoas to ${role}; set role ${role}`);
@@ -211,7 +197,6 @@ describe.skipIf(!coordinator)(title, () => {
     expect(await merge()).toBe(0);
     await sql.unsafe("reset role; delete from pessoas where nome = 'm'");
     for (const text of [`drop owned by ${role}`, `drop role ${role}`]) await query(coordinator, text);
-    await sql.end();
   });
 
   describe("a prepared transaction on a worker", () => {
@@ -417,20 +402,19 @@ describe.skipIf(!coordinator)(`${title}, in a database of its own`, () => {
 });
 
 test("without Citus the schema can be applied repeatedly", async () => {
-  const registry = await serve();
+  await using registry = await serve();
   const plain = await query(registry.databaseUrl, "select from pg_extension where extname = 'citus'");
   expect(plain).toBeEmpty();
   await query(registry.databaseUrl, schema);
   expect((await registry.post(newPessoa())).status).toBe(201);
   await query(registry.databaseUrl, schema);
   expect(await registry.count()).toBe(1);
-  await registry.stop();
 });
 
 test.each(["08006", "57P03", "40P01"])(
   "an unreachable worker (%s) gives 503, nothing is stored, and a retry succeeds",
   async (code) => {
-    const registry = await serve();
+    await using registry = await serve();
     await query(
       registry.databaseUrl,
       `create function away() returns trigger language plpgsql as $$ begin raise sqlstate '${code}'; end $$;
@@ -442,6 +426,5 @@ test.each(["08006", "57P03", "40P01"])(
     expect(await registry.count()).toBe(0);
     await query(registry.databaseUrl, "drop trigger away on pessoas");
     expect((await registry.post(person)).status).toBe(201);
-    await registry.stop();
   },
 );

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, spyOn, test } from "bun:test";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { type Cluster, freePort, startCluster } from "../helpers/cluster.ts";
+import { freePort } from "../contest/topology.ts";
+import { type Cluster, startCluster } from "../helpers/cluster.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
-import { serve, spawnServer } from "../helpers/support.ts";
+import { listens, serve, spawnServer } from "../helpers/support.ts";
 
 // A PostgreSQL server that DATABASE_URL names.
 
@@ -16,7 +17,7 @@ beforeAll(async () => {
   cluster = await startCluster();
   await cluster.sql(`create role pessoas login password '${password}'`);
 });
-afterAll(() => cluster.stop());
+afterAll(() => cluster[Symbol.asyncDispose]());
 
 /** The name of a new database. `setup` runs in it as superuser, and NAME there is its name. */
 async function newDatabase(setup = "", options = ""): Promise<string> {
@@ -36,18 +37,17 @@ async function expectServed(env: Record<string, string>): Promise<string[]> {
   const logged: string[] = [];
   const spy = spyOn(console, "error").mockImplementation((line) => void logged.push(String(line)));
   try {
-    const registry = await serve(env);
+    await using registry = await serve(env);
     const response = await registry.post({ ...newPessoa(), nome: "josé" });
     expect([response.status, logged]).toEqual([201, logged]);
     const person = (await response.json()) as Found;
     expect(await (await registry.get(`/pessoas/${person.id}`)).json()).toEqual(person);
-    const twin = await serve(env); // without a cache
+    await using twin = await serve(env); // without a cache
     expect(await (await twin.get(`/pessoas/${person.id}`)).json()).toEqual(person);
     expect(await twin.search(person.apelido)).toEqual([person]);
     expect(await twin.search("josé")).toContainEqual(person);
     expect(await twin.count()).toBeGreaterThan(0);
     expect((await twin.get("/readyz")).status).toBe(200);
-    await Promise.all([registry.stop(), twin.stop()]);
     return logged;
   } finally {
     spy.mockRestore();
@@ -114,15 +114,13 @@ describe("DATABASE_URL names", () => {
     // In a process of its own, because the driver reads the environment, too.
     const other = { PGPORT: "1", PGUSER: "other", PGPASSWORD: "other" };
     const wrong = { ...other, PGTARGETSESSIONATTRS: "any", PGAPPNAME: "mine" };
-    const { url, child, output } = await spawnServer({ ...wrong, DATABASE_URL: tcpUrl(name) });
-    expect(url).toBeDefined();
-    expect((await fetch(new URL("/readyz", url))).status).toBe(200);
+    await using begun = await spawnServer({ ...wrong, DATABASE_URL: tcpUrl(name) });
+    expect(begun.url).toBeDefined();
+    expect((await fetch(new URL("/readyz", begun.url))).status).toBe(200);
     const [session] = await cluster.sql(
       `select count(*)::int from pg_stat_activity where application_name = 'mine'`,
     );
     expect(session?.count).toBeGreaterThan(0);
-    child.kill();
-    await output();
   });
 
   test("an unreachable server: the log has the reason, and the server retries", async () => {
@@ -172,10 +170,9 @@ describe("SSL", () => {
     const name = await newDatabase();
     const full = query.replace("FILE", cluster.certificate as string);
     const host = query.includes("full") ? "localhost" : "127.0.0.1";
-    const registry = await serve({ DATABASE_URL: tcpUrl(name, full, host) });
+    await using registry = await serve({ DATABASE_URL: tcpUrl(name, full, host) });
     expect((await registry.post(newPessoa())).status).toBe(201);
     expect(await usesSsl()).toEqual([ssl]);
-    await registry.stop();
   });
 
   test.if(openssl)(`an unknown issuer, or a certificate for another name, is rejected${reason}`, async () => {
@@ -336,7 +333,7 @@ describe("settings of a database or a role", () => {
 
   test("a failed insert gets 422 if its SQLSTATE blames the row, else 503, and the log quotes no values", async () => {
     const name = await newDatabase();
-    const registry = await serve({ DATABASE_URL: socketUrl(name) });
+    await using registry = await serve({ DATABASE_URL: socketUrl(name) });
     await cluster.sql("create function refuse() returns trigger language plpgsql as 'begin end'", name);
     await cluster.sql(
       "create trigger refuse before insert on pessoas for each row execute function refuse()",
@@ -357,15 +354,8 @@ describe("settings of a database or a role", () => {
     }
     expect(JSON.stringify(spy.mock.calls)).not.toContain("secreto");
     spy.mockRestore();
-    await registry.stop();
   });
 });
-
-const listens = async (port: number) => {
-  const socket = await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } }).catch(() => {});
-  socket?.end();
-  return socket !== undefined;
-};
 
 const pgbouncer = Bun.which("pgbouncer") ?? Bun.which("pgbouncer", { PATH: "/usr/sbin" });
 const reason = pgbouncer ? "" : " (SKIPPED: needs pgbouncer)";
@@ -373,7 +363,7 @@ const reason = pgbouncer ? "" : " (SKIPPED: needs pgbouncer)";
 describe("PgBouncer", () => {
   /** A new PgBouncer on a new database; `url` leads through it. */
   async function pooler(mode: string, more = "") {
-    const port = await freePort();
+    const port = freePort();
     const database = await newDatabase();
     const file = join(cluster.folder, `pgbouncer-${port}.ini`);
     await Bun.write(
@@ -417,9 +407,8 @@ describe("PgBouncer", () => {
 
   test.if(!reason)(`works with a pool of 8 connections${reason}`, async () => {
     await using session = await pooler("session", "default_pool_size=8");
-    const registry = await serve({ DATABASE_URL: session.url });
+    await using registry = await serve({ DATABASE_URL: session.url });
     expect((await registry.post(newPessoa())).status).toBe(201);
-    await registry.stop();
   });
 
   test.if(!reason)(

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { readFile, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { startEmbedded } from "../../database/embedded.ts";
@@ -8,6 +8,8 @@ import { silentProxy } from "../helpers/silent-proxy.ts";
 import { serve, temporaryFolder } from "../helpers/support.ts";
 
 const quiet = () => {};
+const folder = await temporaryFolder();
+afterAll(() => folder[Symbol.asyncDispose]());
 
 async function childrenOf(pid: number): Promise<number[]> {
   const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
@@ -16,15 +18,8 @@ async function childrenOf(pid: number): Promise<number[]> {
 
 describe("when the database is unreachable", () => {
   // The server connects through this link; the database behind it stops and starts.
-  let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-  let link: string;
-  let dataDir: string;
-  beforeAll(async () => {
-    folder = await temporaryFolder();
-    link = join(folder.path, "pg");
-    dataDir = join(folder.path, "data");
-  });
-  afterAll(() => folder[Symbol.asyncDispose]());
+  const link = join(folder.path, "pg");
+  const dataDir = join(folder.path, "data");
 
   async function startDatabase() {
     const embedded = await startEmbedded(dataDir, quiet);
@@ -123,12 +118,12 @@ describe("when the database is unreachable", () => {
 });
 
 test("after an answer that ended within its rows, the next answers are complete", async () => {
-  const owner = await serve();
+  await using owner = await serve();
   const nome = `Cut ${crypto.randomUUID()}`;
   for (let i = 0; i < 3; i++) await owner.post({ ...newPessoa(), nome });
 
-  const proxy = await silentProxy(owner.databaseUrl);
-  const registry = await serve({ DATABASE_URL: proxy.url });
+  using proxy = await silentProxy(owner.databaseUrl);
+  await using registry = await serve({ DATABASE_URL: proxy.url });
   expect(await registry.search(nome)).toHaveLength(3);
   for (let i = 0; i < 3; i++) {
     const cut = proxy.fault({ at: "row", close: true });
@@ -139,6 +134,4 @@ test("after an answer that ended within its rows, the next answers are complete"
     while (answer.status === 503) answer = await registry.get(path); // it reconnects
     expect(await answer.json()).toHaveLength(3);
   }
-  await Promise.all([registry.stop(), owner.stop()]);
-  proxy.close();
 });

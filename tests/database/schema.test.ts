@@ -44,9 +44,9 @@ test("a later schema version is refused, for the owner and for another role", as
 });
 
 test("select and insert are enough rights after the owner has applied the schema", async () => {
-  const owner = await serve();
+  await using owner = await serve();
   const url = await newRole(owner.databaseUrl, "select, insert on pessoas, short_terms");
-  const registry = await serve({ DATABASE_URL: url });
+  await using registry = await serve({ DATABASE_URL: url });
   const person = await registry.create();
   expect(await (await owner.get(`/pessoas/${person.id}`)).json()).toEqual(person);
   expect(await registry.search(person.apelido)).toEqual([person]);
@@ -63,7 +63,6 @@ test("select and insert are enough rights after the owner has applied the schema
     await expect(query(url, statement)).rejects.toMatchObject({ code: "42501" });
   }
   await query(url, "select merge_pending_list()");
-  await Promise.all([registry.stop(), owner.stop()]);
 });
 
 test("a missing right and a missing column are reported in one line", async () => {
@@ -105,7 +104,7 @@ test("when the catalog has Citus, persons in memory get their index columns, and
   expect((await plain.post(before)).status).toBe(201);
   await plain.stop();
   await pretendCitus(plain.databaseUrl);
-  const registry = await serve({ DATABASE_URL: plain.databaseUrl });
+  await using registry = await serve({ DATABASE_URL: plain.databaseUrl });
   const after = { ...newPessoa(), nome: "Depois юэ" };
   expect((await registry.post(after)).status).toBe(201);
   expect((await registry.post(after)).status).toBe(422);
@@ -127,16 +126,15 @@ test("when the catalog has Citus, persons in memory get their index columns, and
       "insert into pessoas select gen_random_uuid(), tx, nascimento, 'a', 'a', null, null from pessoas",
     ),
   ).rejects.toThrow("violates not-null constraint"); // as an instance from before would insert
-  await registry.stop();
 });
 
 test("when the catalog has Citus, a row that another transaction holds delays no other row", async () => {
   const plain = await serve();
   await plain.stop();
   await pretendCitus(plain.databaseUrl);
-  const registry = await serve({ DATABASE_URL: plain.databaseUrl, DB_TIMEOUT_MS: "1000" });
+  await using registry = await serve({ DATABASE_URL: plain.databaseUrl, DB_TIMEOUT_MS: "1000" });
   const person = newPessoa();
-  const sql = connect(plain.databaseUrl);
+  await using sql = connect(plain.databaseUrl);
   await sql`begin`;
   await sql`insert into pessoas (id, nascimento, apelido, nome, busca)
     values (${idOf(person.apelido)}, '2000-01-01', ${person.apelido}, 'nome', '')`;
@@ -148,7 +146,6 @@ test("when the catalog has Citus, a row that another transaction holds delays no
   expect(await statuses([person, newPessoa()])).toEqual([503, 201]);
   await sql`rollback`;
   expect(await statuses([person])).toEqual([201]);
-  await Promise.all([sql.end(), registry.stop()]);
 });
 
 test("the interval in which Citus decides transactions is set to 1 s, or a role without the right is warned", async () => {
@@ -157,11 +154,9 @@ test("the interval in which Citus decides transactions is set to 1 s, or a role 
   const messages: string[] = [];
   const log = { info: (message: string) => messages.push(message), warn() {} };
   const check = async (url: string) => {
-    const sql = connect(url);
+    await using sql = connect(url);
     const unsafe = (text: string) => sql.unsafe(text.replaceAll("citus.recover_2pc_interval", name));
-    const warnings = await checkRecovery({ unsafe } as Pick<typeof sql, "unsafe">, log);
-    await sql.end();
-    return warnings;
+    return await checkRecovery({ unsafe } as Pick<typeof sql, "unsafe">, log);
   };
   expect(await check(await newRole(databaseUrl))).toEqual([
     expect.stringMatching(/ is 1min: .+; set it to 1s$/),

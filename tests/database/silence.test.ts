@@ -1,7 +1,15 @@
 import { afterAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { type Fault, type SilentProxy, type Step, silentProxy } from "../helpers/silent-proxy.ts";
-import { connect, newDatabase, query, type Registry, serve } from "../helpers/support.ts";
+import {
+  connect,
+  newDatabase,
+  query,
+  type Registry,
+  serve,
+  startLoops,
+  until as untilHolds,
+} from "../helpers/support.ts";
 
 const timeoutMs = 400;
 // Promised: a request is answered within answerMs, and its connection is replaced within recoveryMs.
@@ -14,22 +22,17 @@ setDefaultTimeout(120_000);
 
 const numbers = Array.from({ length: 10 }, (_, digit) => String(digit));
 const digits = [...numbers, ...numbers.flatMap((one) => numbers.map((other) => one + other))];
-let shared: Promise<string> | undefined;
+const terms = ["", ...digits].map((term) => `('${term}')`).join();
 
-/** The URL of a database with the schema, in which every term of one or two digits has its 50 rows. */
-function database(): Promise<string> {
-  shared ??= (async () => {
-    const registry = await serve();
-    const terms = ["", ...digits].map((term) => `('${term}')`).join();
-    await query(
-      registry.databaseUrl,
-      `insert into short_terms select term, gen_random_uuid() from (values ${terms}) as t (term), generate_series(1, 50)`,
-    );
-    await registry.stop();
-    return registry.databaseUrl;
-  })();
-  return shared;
-}
+// In its database every term of one or two digits has its 50 rows.
+const { databaseUrl: filledUrl, stop } = await serve();
+await stop();
+await query(
+  filledUrl,
+  `insert into short_terms select term, gen_random_uuid() from (values ${terms}) as t (term), generate_series(1, 50)`,
+);
+const undisturbed = await serveHasty(filledUrl);
+afterAll(undisturbed.stop);
 
 let serial = 0;
 type Person = { apelido: string; nome: string; nascimento: string; stack: string[] | null };
@@ -86,6 +89,10 @@ async function inSlot(run: () => Promise<void>): Promise<void> {
   await mine;
 }
 
+function serveHasty(databaseUrl: string, env: Record<string, string> = {}) {
+  return serve({ DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs), ...env });
+}
+
 async function within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => reject(new Error(`${what}: not within ${Math.round(ms)} ms`)), ms);
@@ -99,10 +106,8 @@ async function within<T>(ms: number, what: string, promise: Promise<T>): Promise
 /** Resolves when `holds` does. */
 async function until(holds: () => Promise<boolean> | boolean, ms: number, what: string): Promise<void> {
   let late = false;
-  const asking = async () => {
-    while (!late && !(await holds())) await Bun.sleep(10);
-  };
-  await within(ms, what, asking()).finally(() => {
+  const asking = untilHolds(async () => late || (await holds()));
+  await within(ms, what, asking).finally(() => {
     late = true;
   });
 }
@@ -147,7 +152,7 @@ async function behindProxy(databaseUrl: string, at?: Step) {
   const url = at === "ssl" ? preferringTls(proxy.url) : proxy.url;
   const migrated = proxy.answered(/^select left\(busca/);
   // With SEARCHES=1 each pool has one connection, so the next request uses the silent one.
-  const registry = await serve({ DATABASE_URL: url, DB_TIMEOUT_MS: String(timeoutMs), SEARCHES: "1" });
+  const registry = await serveHasty(url, { SEARCHES: "1" });
   await within(boundedMs, "the migration", migrated);
   const ids: string[] = [];
   if (at !== undefined && isFirst(at)) await endOfConnections(proxy);
@@ -173,8 +178,6 @@ async function behindProxy(databaseUrl: string, at?: Step) {
   };
 }
 
-let undisturbed: Promise<Registry> | undefined;
-
 /**
  * Each create must get 201 at its first attempt. If a registry without a fault fails at the same time, the machine is too
  * busy, and all are repeated.
@@ -184,20 +187,14 @@ async function expectCreated(
   person: () => Person,
   length: number,
 ) {
-  undisturbed ??= database().then((databaseUrl) =>
-    serve({ DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs) }),
-  );
-  const other = await undisturbed;
   const all = (through: typeof post) => Promise.all(Array.from({ length }, () => through(person())));
   const failures = (responses: Response[]) => responses.filter(({ status }) => status !== 201).length;
   for (let tries = 0; ; tries++) {
-    const [ours, theirs] = (await Promise.all([all(post), all(other.post)])).map(failures);
+    const [ours, theirs] = (await Promise.all([all(post), all(undisturbed.post)])).map(failures);
     if (ours === 0) return;
     if (theirs === 0 || tries === 5) expect(ours).toBe(0);
   }
 }
-
-afterAll(async () => (await undisturbed)?.stop());
 
 /** Ends the connections that the start has used. */
 async function endOfConnections(proxy: SilentProxy) {
@@ -209,7 +206,7 @@ async function endOfConnections(proxy: SilentProxy) {
 }
 
 async function end(registry: Registry, proxy: SilentProxy) {
-  proxy.close();
+  proxy[Symbol.dispose]();
   await within(boundedMs, "stop()", registry.stop()).catch(() => registry.kill());
 }
 
@@ -244,7 +241,7 @@ const readCases = (Object.keys(reads) as Read[]).flatMap((kind) => {
 describe.concurrent("a connection to Postgres that goes silent", () => {
   test.each(createCases)("at %s: create, %s", (_, kind, fault) =>
     inSlot(async () => {
-      await using it = await behindProxy(await database(), fault.at);
+      await using it = await behindProxy(filledUrl, fault.at);
       const { proxy, post } = it;
       const anew = () => post(creates[kind]());
       if (!isFirst(fault.at)) await untilRight(anew, [201], boundedMs, "a create");
@@ -277,7 +274,7 @@ describe.concurrent("a connection to Postgres that goes silent", () => {
     inSlot(async () => {
       const { path, right } = reads[kind];
       // Only without persons in the index does a search always ask for new persons.
-      const databaseUrl = await (kind === "search in memory" ? newDatabase() : database());
+      const databaseUrl = kind === "search in memory" ? await newDatabase() : filledUrl;
       await using it = await behindProxy(databaseUrl, fault.at);
       const { proxy, registry, post } = it;
       const ask = () => registry.get(path());
@@ -326,7 +323,7 @@ describe.concurrent("a connection to Postgres that goes silent", () => {
       const databaseUrl = await newDatabase();
       const proxy = await silentProxy(databaseUrl);
       const silencing = proxy.fault(fault);
-      const starting = serve({ DATABASE_URL: proxy.url, DB_TIMEOUT_MS: String(timeoutMs) });
+      const starting = serveHasty(proxy.url);
       const registry = await within(boundedMs, "the start", starting);
       try {
         const silenced = await within(answerMs * busy, "the silence", silencing);
@@ -345,10 +342,8 @@ describe.concurrent("a connection to Postgres that goes silent", () => {
     "at %s: %s",
     (_, __, fault) =>
       inSlot(async () => {
-        const databaseUrl = await database();
-        const proxy = await silentProxy(databaseUrl);
-        const registry = await serve({
-          DATABASE_URL: databaseUrl,
+        const proxy = await silentProxy(filledUrl);
+        const registry = await serveHasty(filledUrl, {
           DATABASE_URL_READ: fault.at === "ssl" ? preferringTls(proxy.url) : proxy.url,
           DB_TIMEOUT_MS: "1500", // a read waits a fifth of it for the replica
         });
@@ -378,21 +373,10 @@ describe.concurrent("a connection to Postgres that goes silent", () => {
 });
 
 /** Creates persons one after the other until stop(), which resolves with the statuses. */
-function keepCreating(registry: Pick<Registry, "post">) {
+function keepCreating(post: (person: Person) => Promise<Response>) {
   const statuses: number[] = [];
-  let stopped = false;
-  const creating = (async () => {
-    while (!stopped) statuses.push((await registry.post(plain())).status);
-  })();
-  creating.catch(() => {}); // stop() rejects with it
-  return {
-    statuses,
-    async stop() {
-      stopped = true;
-      await creating;
-      return statuses;
-    },
-  };
+  const loop = startLoops(1, async () => statuses.push((await post(plain())).status));
+  return { statuses, stop: () => loop.stop().then(() => statuses) };
 }
 
 describe("/readyz answers 503", () => {
@@ -407,13 +391,13 @@ describe("/readyz answers 503", () => {
     // As when a router drops large packets.
     ["large statements are not answered", at({ at: "half", sql: insert })],
   ])("while %s, because creates cannot be stored, and 200 soon after", async (_, break_) => {
-    await using it = await behindProxy(await database());
+    await using it = await behindProxy(filledUrl);
     const { proxy, registry, post } = it;
     const ready = () => registry.get("/readyz");
     expect((await post(plain())).status).toBe(201);
     expect((await ready()).status).toBe(200);
     break_(proxy);
-    const load = keepCreating({ post: (person) => post(person as Person) });
+    const load = keepCreating(post);
     const not = async () => (await ready()).status === 503;
     await until(not, (recoveryMs + timeoutMs) * busy, "503 of /readyz");
     for (let i = 0; i < 5; i++) expect((await ready()).status).toBe(503);
@@ -426,7 +410,7 @@ describe("/readyz answers 503", () => {
 });
 
 test("a server that closes each connection at once is connected to at most 75 times a second", async () => {
-  await using it = await behindProxy(await database());
+  await using it = await behindProxy(filledUrl);
   const { proxy, registry, post } = it;
   expect((await post(plain())).status).toBe(201);
   proxy.closeAtOnce();
@@ -449,34 +433,21 @@ test("a server that closes each connection at once is connected to at most 75 ti
 });
 
 describe("a start while another transaction holds locks on the table", () => {
-  /** A transaction that has inserted a person and holds its locks until end(). */
-  async function openTransaction(databaseUrl: string) {
-    const sql = connect(databaseUrl);
-    await sql.unsafe(
-      `begin; insert into pessoas (id, nascimento, apelido, nome, busca)
-        values (gen_random_uuid(), '2000-01-01', 'open', 'open', 'open')`,
-    );
-    return {
-      async end() {
-        await sql.unsafe("commit");
-        await sql.end();
-      },
-    };
-  }
-  const serveOn = (databaseUrl: string) =>
-    serve({ DATABASE_URL: databaseUrl, DB_TIMEOUT_MS: String(timeoutMs) });
+  const begin = `begin; insert into pessoas (id, nascimento, apelido, nome, busca)
+    values (gen_random_uuid(), '2000-01-01', 'open', 'open', 'open')`;
   const waiting = `select count(*)::int as n from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'`;
 
   test("neither waits nor changes anything if the schema is complete", async () => {
     const databaseUrl = await newDatabase();
-    const first = await serveOn(databaseUrl);
-    const open = await openTransaction(databaseUrl);
-    const load = keepCreating(first);
-    const second = await serveOn(databaseUrl);
+    const first = await serveHasty(databaseUrl);
+    await using open = connect(databaseUrl);
+    await open.unsafe(begin);
+    const load = keepCreating(first.post);
+    const second = await serveHasty(databaseUrl);
     const stuck = (await query(databaseUrl, waiting))[0]?.n;
     const statuses = await load.stop();
-    await open.end();
+    await open.unsafe("commit");
     await Promise.all([first.stop(), second.stop()]);
     expect(stuck).toBe(0);
     expect(statuses.filter((status) => status !== 201)).toEqual([]);
@@ -498,16 +469,17 @@ describe("a start while another transaction holds locks on the table", () => {
         spyOn(console, name).mockImplementation((line: unknown) => void lines.push(String(line))),
       );
       const databaseUrl = await newDatabase();
-      const first = await serveOn(databaseUrl);
+      const first = await serveHasty(databaseUrl);
       await query(databaseUrl, drop);
-      const open = await openTransaction(databaseUrl);
-      const load = keepCreating(first);
-      const second = await serveOn(databaseUrl);
+      await using open = connect(databaseUrl);
+      await open.unsafe(begin);
+      const load = keepCreating(first.post);
+      const second = await serveHasty(databaseUrl);
       // Time for several attempts.
       const enough = load.statuses.length + 20;
       await until(() => load.statuses.length >= enough, boundedMs, "20 more creates").catch(() => {});
       const statuses = await load.stop();
-      await open.end();
+      await open.unsafe("commit");
       const whole = async () => (await query(databaseUrl, `select ${isThere} as whole`))[0]?.whole === true;
       await until(whole, boundedMs, "the schema");
       for (const spy of spies) spy.mockRestore();

@@ -1,8 +1,9 @@
 import { join } from "node:path";
 import axe from "axe-core";
 
-/** A headless Chromium with a new profile. Rejects if it does not start. */
-export async function launch(command: string, profile: string) {
+/** A headless Chromium, or the program that CHROMIUM names, with a new profile. Rejects if it does not start. */
+export async function launch(profile: string) {
+  const command = process.env.CHROMIUM ?? "chromium";
   // Without the sandbox, which does not work for root. The pages are trusted.
   const flags = `--headless --no-sandbox --disable-gpu --disable-quic --disable-background-networking
     --disable-component-update --disable-sync --no-first-run --hide-scrollbars --remote-debugging-port=0`;

@@ -1,9 +1,9 @@
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import postgres from "postgres";
 import { postgresRunner } from "../../database/run-as.ts";
+import { freePort } from "../contest/topology.ts";
+import { query } from "./support.ts";
 
 export type Cluster = Awaited<ReturnType<typeof startCluster>>;
 
@@ -33,7 +33,7 @@ export async function startCluster() {
     join(data, "pg_hba.conf"),
     "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n",
   );
-  const port = await freePort();
+  const port = freePort();
   const settings = {
     port,
     listen_addresses: "127.0.0.1,::1",
@@ -52,29 +52,17 @@ export async function startCluster() {
     ],
     { cwd: data, stdin: "ignore", stdout: "ignore", stderr: Bun.file(join(folder, "log")) },
   );
-  const connect = (database = "postgres") =>
-    postgres({
-      path: join(folder, `.s.PGSQL.${port}`),
-      user: "postgres",
-      database,
-      max: 1,
-      fetch_types: false, // the driver's query for them rejects unhandled if the server ends during it
-      onnotice: () => {},
-    });
-  const sql = async (text: string, database?: string) => {
-    const own = connect(database);
-    try {
-      return await own.unsafe(text);
-    } finally {
-      await own.end({ timeout: 1 });
-    }
-  };
+  const sql = (text: string, database = "postgres") =>
+    query(`postgres://postgres@localhost:${port}/${database}?host=${folder}`, text);
   while (!(await sql("select 1").catch(() => undefined))) {
     if (server.exitCode !== null) throw new Error(await Bun.file(join(folder, "log")).text());
     await Bun.sleep(50);
   }
+  await sql("alter role postgres password 'secret'");
   return {
     port,
+    /** The URL of its superuser, on TCP. */
+    url: `postgres://postgres:secret@127.0.0.1:${port}/postgres`,
     /** The folder of its Unix socket. */
     folder,
     /** Its certificate for localhost; undefined without SSL. */
@@ -84,19 +72,10 @@ export async function startCluster() {
     /** Runs a program as the user that PostgreSQL runs as. */
     spawn: (command: string[]) =>
       Bun.spawn([...prefix, ...command], { cwd: data, stdout: "ignore", stderr: "ignore" }),
-    async stop() {
+    async [Symbol.asyncDispose]() {
       server.kill("SIGQUIT");
       await server.exited;
       await rm(folder, { recursive: true, force: true });
     },
   };
-}
-
-export function freePort(): Promise<number> {
-  const { promise, resolve } = Promise.withResolvers<number>();
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as { port: number };
-    server.close(() => resolve(port));
-  });
-  return promise;
 }

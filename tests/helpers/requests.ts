@@ -63,6 +63,10 @@ export const padded = (bytes: number) => {
   return body.replace('"padding":""', `"padding":"${"x".repeat(bytes - body.length)}"`);
 };
 
+/** Sends a request line of raw bytes, given as latin1; resolves with the answer. */
+export const rawRequest = (url: string, method: string, target: string) =>
+  raw(url, Buffer.from(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`, "latin1"));
+
 /** Sends these bytes; resolves with all received bytes when the server closes, or when `until` matches. */
 export function raw(url: string, bytes: string | Uint8Array, until?: RegExp): Promise<string> {
   const { hostname, port } = new URL(url);

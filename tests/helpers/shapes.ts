@@ -57,6 +57,7 @@ function get(header: string): string {
   return `GET /healthz HTTP/1.1\r\nHost: x\r\n${header}\r\n\r\n`;
 }
 
-function post(header: string, body: string): string {
+/** The bytes of a create with this header beside its Content-Type. */
+export function post(header: string, body: string): string {
   return `POST /pessoas HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${header}\r\n\r\n${body}`;
 }

@@ -19,11 +19,9 @@ import net from "node:net";
  * row              the first row of a statement's answer
  * answered         the whole answer of a statement
  */
-export const steps = [
-  ...(["accept", "ssl", "startup", "authentication", "before ready", "ready"] as const),
-  ...(["parse", "bind", "execute", "half", "row", "answered"] as const),
-];
-export type Step = (typeof steps)[number];
+export type Step =
+  | ("accept" | "ssl" | "startup" | "authentication" | "before ready" | "ready")
+  | ("parse" | "bind" | "execute" | "half" | "row" | "answered");
 
 export type Fault = {
   at: Step;
@@ -52,7 +50,7 @@ export type ProxyOptions = {
   path?: string;
   /**
    * The time that a silent connection to Postgres stays open after the client has closed its end; default: until
-   * close(). With a time, a connection without a transaction ends at once.
+   * the proxy is disposed. With a time, a connection without a transaction ends at once.
    */
   heldMs?: number;
 };
@@ -139,7 +137,7 @@ export async function silentProxy(databaseUrl: string, { path, heldMs }: ProxyOp
     accepts: () => accepts,
     /** The process ids of the backends it has connected to. */
     pids: () => [...pids],
-    close(): void {
+    [Symbol.dispose](): void {
       server.close();
       for (const socket of sockets) socket.destroy();
     },

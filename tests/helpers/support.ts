@@ -20,27 +20,29 @@ export async function newDatabase(): Promise<string> {
 
 /** Runs SQL on the database. */
 export async function query(databaseUrl: string, text: string) {
-  const sql = connect(databaseUrl);
-  try {
-    return await sql.unsafe(text);
-  } finally {
-    await sql.end();
-  }
+  await using sql = connect(databaseUrl);
+  return await sql.unsafe(text);
 }
 
 /** A client with one connection. */
-export function connect(databaseUrl: string): postgres.Sql {
+export function connect(databaseUrl: string) {
   const url = new URL(databaseUrl);
   const host = url.searchParams.get("host");
   url.searchParams.delete("host");
-  return postgres(url.href, { ...(host ? { host } : {}), max: 1, fetch_types: false, onnotice: () => {} });
+  const sql = postgres(url.href, {
+    ...(host ? { host } : {}),
+    max: 1,
+    fetch_types: false, // the driver's query for them rejects unhandled if the server ends during it
+    onnotice: () => {},
+  });
+  return Object.assign(sql, { [Symbol.asyncDispose]: () => sql.end({ timeout: 1 }) });
 }
 
 /** A registry in this process, on a free port. */
 export async function serve(env: Record<string, string> = {}, limits: Limits = {}) {
   const databaseUrl = env.DATABASE_URL ?? (await newDatabase());
   const running = await start(readSettings({ PORT: "0", ...env, DATABASE_URL: databaseUrl }), limits);
-  return { ...client(running.url), ...running, databaseUrl };
+  return { ...client(running.url), ...running, databaseUrl, [Symbol.asyncDispose]: running.stop };
 }
 
 /** Two instances on one new database. */
@@ -55,6 +57,36 @@ export async function twins() {
 /** Resolves when `holds` does. */
 export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await holds())) await Bun.sleep(10);
+}
+
+/** Whether a program of this machine listens on the port. */
+export async function listens(port: number): Promise<boolean> {
+  const address = { hostname: "127.0.0.1", port };
+  const socket = await Bun.connect({ ...address, socket: { data() {} } }).catch(() => undefined);
+  socket?.end();
+  return socket !== undefined;
+}
+
+/** Repeats `work` in concurrent loops until `isDone`; `n` counts the calls. */
+export async function inLoops(loops: number, isDone: () => boolean, work: (n: number) => Promise<unknown>) {
+  let n = 0;
+  const loop = async () => {
+    while (!isDone()) await work(n++);
+  };
+  await Promise.all(Array.from({ length: loops }, loop));
+}
+
+/** The same until stop(), which rejects with the first error of `work`. */
+export function startLoops(loops: number, work: (n: number) => Promise<unknown>) {
+  let stopped = false;
+  const looping = inLoops(loops, () => stopped, work);
+  looping.catch(() => {}); // stop() rejects with it
+  return {
+    async stop() {
+      stopped = true;
+      await looping;
+    },
+  };
 }
 
 /** The project's folder. */
@@ -86,6 +118,11 @@ export function beginServer(
     unlinkSync(path);
     return whole;
   });
+  /** Sends SIGTERM; resolves with its output when it has ended. */
+  const stop = () => {
+    child.kill();
+    return output;
+  };
   /** Resolves when it has written what matches, or with undefined when it has ended without. */
   const writes = (pattern: RegExp) =>
     new Promise<string | undefined>((resolve) => {
@@ -111,6 +148,8 @@ export function beginServer(
       const events = (await output).trimEnd().split("\n");
       return events.map((line) => `${(JSON.parse(line) as { msg: string }).msg}\n`).join("");
     },
+    stop,
+    [Symbol.asyncDispose]: async () => void (await stop()),
   };
 }
 
@@ -142,7 +181,7 @@ export async function runToEnd(command: string[], options: { cwd?: string; env: 
   return { stdout: await out.text(), stderr: await errors.text(), code };
 }
 
-export async function temporaryFolder() {
-  const path = await mkdtemp(join(tmpdir(), "pessoas-test-"));
+export async function temporaryFolder(name = "test") {
+  const path = await mkdtemp(join(tmpdir(), `pessoas-${name}-`));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }

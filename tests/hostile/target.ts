@@ -73,7 +73,7 @@ export async function directly(abandoned: AbortSignal, people: number): Promise<
     await removeDatabase();
     throw error;
   }
-  const { url = "", child, output, soFar } = await spawnServer({ DATABASE_URL: database.url });
+  const { url = "", child, stop, soFar } = await spawnServer({ DATABASE_URL: database.url });
   return {
     way: "direct",
     url,
@@ -90,8 +90,7 @@ export async function directly(abandoned: AbortSignal, people: number): Promise<
     },
     logs: async () => soFar().split("\n").slice(-6).join("\n"),
     async remove() {
-      child.kill();
-      await output();
+      await stop();
       await removeDatabase();
     },
   };

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { idOf } from "../../contract/pessoa.ts";
 import { startEmbedded } from "../../database/embedded.ts";
@@ -66,7 +66,7 @@ const secret = /secreto|1971|forged/;
 
 test("the log has no values of clients, neither of rejected requests nor after a bug", async () => {
   const databaseUrl = await newDatabase();
-  const { url, child, output } = await spawnServer({ DATABASE_URL: databaseUrl, LOG_LEVEL: "debug" });
+  const { url, stop } = await spawnServer({ DATABASE_URL: databaseUrl, LOG_LEVEL: "debug" });
   const { get, post, search } = client(url as string);
   const answers = [
     await post(person),
@@ -97,8 +97,7 @@ test("the log has no values of clients, neither of rejected requests nor after a
       create trigger refuse before insert on pessoas for each row execute function refuse()`,
   );
   expect((await post({ ...person, apelido: "outro-secreto" })).status).toBe(503);
-  child.kill();
-  const text = await output();
+  const text = await stop();
   expect(text).not.toMatch(secret);
   const events = text
     .trim()
@@ -131,13 +130,8 @@ test("by default no request is logged; LOG_LEVEL=error logs errors alone", async
   expect(await silent.logged()).toStartWith("PORT: ");
 });
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-beforeAll(async () => {
-  folder = await temporaryFolder();
-});
-afterAll(() => folder[Symbol.asyncDispose]());
-
 test("the log of the embedded PostgreSQL has no values of a rejected insert", async () => {
+  await using folder = await temporaryFolder();
   const embedded = await startEmbedded(folder.path, () => {});
   const db = openDb({ url: embedded.url, timeoutMs: 5000, batchSize: 8, searches: 1, queueLimit: 8 });
   await db.migrate();

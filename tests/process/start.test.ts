@@ -36,14 +36,12 @@ describe.concurrent("bun run server.ts", () => {
   test("rejects a folder that another server uses, and that server continues", async () => {
     await using folder = await temporaryFolder();
     const env = { DATA_DIR: folder.path };
-    const first = await spawnServer(env);
+    await using first = await spawnServer(env);
     const second = await spawnServer(env);
     expect(second.url).toBeUndefined();
     expect(await second.logged()).toStartWith(`DATA_DIR: another server is running on ${folder.path}`);
     expect(second.child.exitCode).toBe(1);
     expect((await client(first.url as string).post(newPessoa())).status).toBe(201);
-    first.child.kill();
-    await first.output();
   });
 
   test("serves on a Unix socket, replaces that of a killed server, and rejects one in use", async () => {
@@ -58,8 +56,7 @@ describe.concurrent("bun run server.ts", () => {
     const second = await spawnServer(env);
     const { post } = client("http://localhost", { unix: env.SOCKET });
     expect((await post(newPessoa())).status).toBe(201);
-    second.child.kill();
-    await second.output();
+    await second.stop();
     expect(existsSync(env.SOCKET)).toBe(false);
   });
 
@@ -75,7 +72,7 @@ describe.concurrent("bun run server.ts", () => {
 
   test("reports a port in use and an unknown database in one line", async () => {
     const databaseUrl = await newDatabase();
-    const running = await serve({ DATABASE_URL: databaseUrl });
+    await using running = await serve({ DATABASE_URL: databaseUrl });
     const taken = await spawnServer({ DATABASE_URL: databaseUrl, PORT: new URL(running.url).port });
     const { port } = new URL(running.url);
     const by = process.platform === "linux" ? ` by bun (pid ${process.pid})` : "";
@@ -85,25 +82,23 @@ describe.concurrent("bun run server.ts", () => {
     elsewhere.pathname = "/nowhere";
     const refused = await spawnServer({ DATABASE_URL: elsewhere.href });
     expect(await refused.logged()).toBe('DATABASE_URL: database "nowhere" does not exist\n');
-    await running.stop();
   });
 });
 
 describe("a start that rejects", () => {
   test("leaves no connection at the database", async () => {
     const databaseUrl = await newDatabase();
-    const running = await serve();
+    await using running = await serve();
     const { port } = new URL(running.url);
     await expect(serve({ DATABASE_URL: databaseUrl, PORT: port })).rejects.toThrow(/^PORT: /);
     const name = new URL(databaseUrl).pathname.slice(1);
     const others = `select pid from pg_stat_activity where datname = '${name}' and pid <> pg_backend_pid()`;
     while ((await query(databaseUrl, others)).length > 0);
-    await running.stop();
   });
 
   test("does not keep its process alive", async () => {
     await using folder = await temporaryFolder();
-    const running = await serve();
+    await using running = await serve();
     const { port } = new URL(running.url);
     const nowhere = new URL(running.databaseUrl);
     nowhere.pathname = "/nowhere";
@@ -127,7 +122,6 @@ describe("a start that rejects", () => {
     );
     expect([code, stderr]).toEqual([0, expect.not.stringContaining("mistake")]);
     expect(processesOn(folder.path)).toEqual([]);
-    await running.stop();
   });
 });
 

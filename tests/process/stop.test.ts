@@ -95,7 +95,7 @@ describe.concurrent("a signal during the start", () => {
 
   test("stops it gracefully while it waits for another instance's migration", async () => {
     const databaseUrl = await newDatabase();
-    const other = connect(databaseUrl);
+    await using other = connect(databaseUrl);
     await other.unsafe("select pg_advisory_lock(31636743923917171)"); // migrationLock in db.ts
     const { child, logged } = beginServer({ DATABASE_URL: databaseUrl });
     const waits =
@@ -104,7 +104,6 @@ describe.concurrent("a signal during the start", () => {
     child.kill("SIGTERM");
     expect(await logged()).toBe("stopping: SIGTERM\nstopped\n");
     expect(await child.exited).toBe(0);
-    await other.end();
   });
 });
 
@@ -120,9 +119,8 @@ describe.concurrent("a running server", () => {
     expect(await first.logged()).toMatch(/^listening on/);
     expect(first.child.exitCode).toBe(0);
     const created = answers.filter((a) => a.status === "fulfilled" && a.value.status === 201).length;
-    const second = await serve({ DATABASE_URL: databaseUrl });
+    await using second = await serve({ DATABASE_URL: databaseUrl });
     expect(await second.count()).toBe(created);
-    await second.stop();
   });
 
   test("stops when its terminal is closed", async () => {
@@ -211,7 +209,7 @@ describe.concurrent("a running server", () => {
     const registry = await serve(env, { drainMs: 1 });
     const { post, get } = client("http://localhost", { unix: SOCKET });
     await until(async () => (await get("/readyz")).status === 200);
-    const sql = connect(databaseUrl);
+    await using sql = connect(databaseUrl);
     await sql`begin`;
     await sql`lock table pessoas in exclusive mode`;
     const created = post(newPessoa());
@@ -225,7 +223,7 @@ describe.concurrent("a running server", () => {
     await sql`select pg_sleep(0.1)`; // longer than the drain
     await sql`rollback`;
     expect((await created).status).toBe(201);
-    await Promise.all([stopped, sql.end()]);
+    await stopped;
   });
 });
 

@@ -6,10 +6,10 @@ import { unpatched } from "../../process/patched.ts";
 import { client, type Found, newPessoa } from "../helpers/requests.ts";
 import { newDatabase, project, spawnServer, temporaryFolder } from "../helpers/support.ts";
 
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
-let executable: string;
+const folder = await temporaryFolder();
+afterAll(() => folder[Symbol.asyncDispose]());
+const executable = join(folder.path, "elsewhere"); // one file alone
 beforeAll(async () => {
-  folder = await temporaryFolder();
   const built = join(folder.path, "built");
   const { exitCode, stderr } = Bun.spawnSync([process.execPath, "run", "build", `--outfile=${built}`], {
     cwd: project,
@@ -17,10 +17,8 @@ beforeAll(async () => {
     stderr: "pipe",
   });
   expect([exitCode, stderr.toString()]).toEqual([0, expect.any(String)]);
-  executable = join(folder.path, "elsewhere"); // one file alone
   await cp(built, executable);
 });
-afterAll(() => folder[Symbol.asyncDispose]());
 
 test("bun run build makes one file that serves everything, also /docs, on DATABASE_URL", async () => {
   const { url, child, logged } = await spawnServer({ DATABASE_URL: await newDatabase() }, [executable]);

@@ -12,7 +12,7 @@ const run = (script: string, env: Record<string, string>, ...args: string[]) =>
   runScript(`tools/${script}`, args, env);
 
 test("seed creates the given number of people, and the same ones again for the same --seed", async () => {
-  const registry = await serve();
+  await using registry = await serve();
   const args = ["30", "--url", registry.url, "--seed", "7", "--concurrency", "1", "--json"];
   const first = await run("seed.ts", {}, ...args);
   expect(first).toMatchObject({ code: 0, stderr: "" });
@@ -22,7 +22,6 @@ test("seed creates the given number of people, and the same ones again for the s
   expect(JSON.parse(again.stdout)).toMatchObject({ created: 0, taken: 30 });
   const [person] = (await registry.search("a")) as [Found];
   expect(person.nome).toMatch(/^\p{Lu}.* \p{Lu}/u);
-  await registry.stop();
 });
 
 test("seed prints help, and reports a wrong number and an unreachable registry", async () => {
@@ -43,12 +42,11 @@ test("seed prints help, and reports a wrong number and an unreachable registry",
 test.if(Bun.which("psql") !== null)("db:shell works beside a running server and without one", async () => {
   await using folder = await temporaryFolder();
   const env = { DATA_DIR: folder.path };
-  const { url, child, output } = await spawnServer(env);
-  expect(url).toBeDefined();
+  const server = await spawnServer(env);
+  expect(server.url).toBeDefined();
   const beside = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
   expect(beside).toMatchObject({ code: 0, stdout: "0\n" });
-  child.kill();
-  await output();
+  await server.stop();
   const alone = await run("db.ts", env, "shell", "-Atc", "select count(*) from pessoas");
   expect(alone).toMatchObject({ code: 0, stdout: "0\n" });
   expect(await runningUrl(folder.path)).toBeUndefined();
@@ -197,10 +195,9 @@ describe("stress-test/replay.ts", () => {
     await using folder = await temporaryFolder();
     const file = join(folder.path, "payloads.tsv");
     await Bun.write(file, text);
-    const registry = await serve();
+    await using registry = await serve();
     const options = ["--url", registry.url, "--concurrency", "8", "--json"];
     const { code, stdout, stderr } = await replay(file, ...options);
-    await registry.stop();
     expect([code, stderr]).toEqual([0, ""]);
     expect(JSON.parse(stdout)).toMatchObject({ sent: 200, differences: [] });
   });

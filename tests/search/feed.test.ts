@@ -43,17 +43,16 @@ test("a person is found as soon as its transaction commits, in whatever order tr
 
 test("a person whose transaction was rolled back is not found", async () => {
   await using it = await twins();
-  const sql = connect(it.url);
+  await using sql = connect(it.url);
   await sql.unsafe(`begin; ${row("ninguem")}`);
   expect(await names(it.one, "ninguem")).toEqual([]);
   await sql.unsafe("rollback");
-  await sql.end();
   for (const registry of it.both) expect(await names(registry, "ninguem")).toEqual([]);
 });
 
 test("a starting instance loads 12,000 persons of many transactions while another one stores more", async () => {
   await using it = await twins();
-  const sql = connect(it.url);
+  await using sql = connect(it.url);
   for (let from = 0; from < 6000; from += 500) {
     await sql.unsafe(
       `insert into pessoas (id, apelido, nome, nascimento)
@@ -69,97 +68,88 @@ test("a starting instance loads 12,000 persons of many transactions while anothe
     for (let i = 0; i < 50; i++) made.push(await it.one.create());
     return made;
   })();
-  const third = await serve({ DATABASE_URL: it.url });
+  await using third = await serve({ DATABASE_URL: it.url });
   const early = await Promise.all([0, 5999, 6000, 11_999].map((n) => names(third, `n${n}x`)));
   expect(early).toEqual([["n0x"], ["n5999x"], ["n6000x"], ["n11999x"]]);
   for (const { apelido } of await creating) expect(await names(third, apelido)).toEqual([apelido]);
   for (let n = 0; n < 12_000; n += 371) {
     for (const registry of [it.one, third]) expect(await names(registry, `n${n}x`)).toEqual([`n${n}x`]);
   }
-  await Promise.all([sql.end(), third.stop()]);
 });
 
 test("a restored row is found once, although its transaction id belongs to another server", async () => {
   await using it = await twins();
   const now = BigInt((await query(it.url, "select pg_current_xact_id()::text as tx"))[0]?.tx as string);
   const restored = [now - 5n, now + 20n, now + 40n, now + 1_000_000n, 2n ** 63n];
-  const sql = connect(it.url);
+  await using sql = connect(it.url);
   for (const [i, tx] of restored.entries()) await sql.unsafe(row(`volta${i}`, "-", `'${tx}'`));
   const expected = restored.map((_, i) => `volta${i}`);
-  const after = await serve({ DATABASE_URL: it.url });
+  await using after = await serve({ DATABASE_URL: it.url });
   expect(await names(after, "volta")).toEqual(expected);
   // Now this server's transactions get the ids of these rows.
   for (let i = 0; i < 60; i++) {
     expect((await after.post(newPessoa())).status).toBe(201);
     expect(await names(after, "volta")).toEqual(expected);
   }
-  await Promise.all([sql.end(), after.stop()]);
 });
 
 test("an element counts once when its row is loaded twice, so later persons are still found by it", async () => {
   await using it = await twins();
   const now = BigInt((await query(it.url, "select pg_current_xact_id()::text as tx"))[0]?.tx as string);
-  const sql = connect(it.url);
+  await using sql = connect(it.url);
   const restored = Array.from({ length: 30 }, (_, i) => `volta${i}`);
   for (const apelido of restored) await sql.unsafe(row(apelido, "-", `'${now + 40n}'`));
   await sql.unsafe(`update pessoas set stack = '["Raro"]'`);
-  const after = await serve({ DATABASE_URL: it.url });
+  await using after = await serve({ DATABASE_URL: it.url });
   expect(await after.search("raro")).toHaveLength(30);
   for (let i = 0; i < 60; i++) await sql.unsafe("select pg_current_xact_id()");
   expect(await after.search("raro")).toHaveLength(30); // now the rows are loaded again
   for (let i = 0; i < 15; i++)
     expect((await it.one.post({ ...newPessoa(), stack: ["Raro"] })).status).toBe(201);
   expect(await after.search("raro")).toHaveLength(45);
-  await Promise.all([sql.end(), after.stop()]);
 });
 
 test("persons are found although a crashed server reuses transaction ids", async () => {
-  const cluster = await startCluster();
-  try {
-    await cluster.sql("alter role postgres password 'secret'");
-    const DATABASE_URL = `postgres://postgres:secret@127.0.0.1:${cluster.port}/postgres`;
-    const both = await Promise.all([1, 2].map(() => serve({ DATABASE_URL })));
-    const [one] = both as [Registry];
-    expect((await one.post(newPessoa())).status).toBe(201);
-    const pidOf = async (type: string) =>
-      (
-        await cluster.sql(
-          `select pid from pg_stat_activity where backend_type = '${type}' and pid <> pg_backend_pid()`,
-        )
-      )[0]?.pid;
-    const signal = (name: string, pid: number) => cluster.spawn(["sh", "-c", `kill -${name} ${pid}`]).exited;
-    const walWriter = await pidOf("walwriter");
-    const lost = await pidOf("client backend");
-    await signal("STOP", walWriter); // the WAL of transactions that stored nothing is not flushed now
-    const last = () => cluster.sql("select pg_snapshot_xmax(pg_current_snapshot())::text as tx");
-    await cluster.sql(
-      "do $$ begin for i in 1..100 loop perform pg_current_xact_id(); rollback; end loop; end $$",
+  await using cluster = await startCluster();
+  const both = await Promise.all([1, 2].map(() => serve({ DATABASE_URL: cluster.url })));
+  const [one] = both as [Registry];
+  expect((await one.post(newPessoa())).status).toBe(201);
+  const pidOf = async (type: string) =>
+    (
+      await cluster.sql(
+        `select pid from pg_stat_activity where backend_type = '${type}' and pid <> pg_backend_pid()`,
+      )
+    )[0]?.pid;
+  const signal = (name: string, pid: number) => cluster.spawn(["sh", "-c", `kill -${name} ${pid}`]).exited;
+  const walWriter = await pidOf("walwriter");
+  const lost = await pidOf("client backend");
+  await signal("STOP", walWriter); // the WAL of transactions that stored nothing is not flushed now
+  const last = () => cluster.sql("select pg_snapshot_xmax(pg_current_snapshot())::text as tx");
+  await cluster.sql(
+    "do $$ begin for i in 1..100 loop perform pg_current_xact_id(); rollback; end loop; end $$",
+  );
+  for (const registry of both) expect(await registry.search("ninguem")).toEqual([]);
+  const before = BigInt((await last())[0]?.tx);
+  await signal("KILL", lost);
+  // Else the WAL writer would flush before the server ends it.
+  const answers = () =>
+    cluster.sql("select").then(
+      () => true,
+      () => false,
     );
-    for (const registry of both) expect(await registry.search("ninguem")).toEqual([]);
-    const before = BigInt((await last())[0]?.tx);
-    await signal("KILL", lost);
-    // Else the WAL writer would flush before the server ends it.
-    const answers = () =>
-      cluster.sql("select").then(
-        () => true,
-        () => false,
-      );
-    while (await answers());
-    await signal("CONT", walWriter);
-    const isGone = () =>
-      cluster.sql(`select from pg_stat_activity where pid = ${lost}`).then(
-        (rows) => rows.length === 0,
-        () => false, // it is in recovery
-      );
-    while (!(await isGone()));
-    let created = newPessoa();
-    while ((await one.post(created)).status !== 201) created = newPessoa();
-    expect(BigInt((await last())[0]?.tx)).toBeLessThan(before);
-    for (const registry of both) expect(await names(registry, created.apelido)).toEqual([created.apelido]);
-    await Promise.all(both.map((registry) => registry.stop()));
-  } finally {
-    await cluster.stop();
-  }
+  while (await answers());
+  await signal("CONT", walWriter);
+  const isGone = () =>
+    cluster.sql(`select from pg_stat_activity where pid = ${lost}`).then(
+      (rows) => rows.length === 0,
+      () => false, // it is in recovery
+    );
+  while (!(await isGone()));
+  let created = newPessoa();
+  while ((await one.post(created)).status !== 201) created = newPessoa();
+  expect(BigInt((await last())[0]?.tx)).toBeLessThan(before);
+  for (const registry of both) expect(await names(registry, created.apelido)).toEqual([created.apelido]);
+  await Promise.all(both.map((registry) => registry.stop()));
 });
 
 test("after a truncate earlier persons are not found, and new ones are", async () => {

@@ -6,7 +6,15 @@ import type { Pessoa } from "../../stress-test/data/contract.ts";
 import { startCluster } from "../helpers/cluster.ts";
 import { expectExact, expectFound, samplePersons, termsOf } from "../helpers/model.ts";
 import { client, type Found, newPessoa } from "../helpers/requests.ts";
-import { connect, newDatabase, project, type Registry, serve, spawnServer } from "../helpers/support.ts";
+import {
+  connect,
+  inLoops,
+  newDatabase,
+  project,
+  type Registry,
+  serve,
+  spawnServer,
+} from "../helpers/support.ts";
 
 // For a longer run: CREATES=100000 bun test tests/search/instances.test.ts
 const creates = Number(process.env.CREATES ?? 2000);
@@ -79,15 +87,6 @@ async function find({ get }: Instance, id: string, term: string, tally: Tally): 
   if (found.length !== 1 || found[0]?.id !== id) tally.missed.push(`search ${term}`);
 }
 
-/** Repeats `work` in 48 concurrent loops until `isDone`; `n` counts its calls. */
-async function inLoops(isDone: () => boolean, work: (n: number) => Promise<void>): Promise<void> {
-  let n = 0;
-  const run = async () => {
-    while (!isDone()) await work(n++);
-  };
-  await Promise.all(Array.from({ length: loops }, run));
-}
-
 /** Both instances read and find every stored person. */
 async function expectAllFound(both: Instance[], { stored }: Tally): Promise<void> {
   const tally: Tally = { stored: [], refused: 0, missed: [] };
@@ -105,6 +104,7 @@ test("after its 201 a person is read and found on the other instance at once, un
   await using it = await processes(await newDatabase(), Math.min(50_000, creates / 2), 10_000);
   const tally: Tally = { stored: [], refused: 0, missed: [] };
   await inLoops(
+    loops,
     () => tally.stored.length >= creates,
     async (n) => {
       const [to, from] = (n % 2 ? it.both.toReversed() : it.both) as [Instance, Instance];
@@ -116,61 +116,56 @@ test("after its 201 a person is read and found on the other instance at once, un
 });
 
 test("while a backend of Postgres is stopped in a commit, all other persons are found; afterwards also that one", async () => {
-  const cluster = await startCluster();
-  try {
-    // Commits of persons named Parada wait for a standby that does not exist: flushed, but not visible yet.
-    await cluster.sql("alter role postgres password 'secret'");
-    await cluster.sql("alter database postgres set synchronous_commit = local");
-    await cluster.sql("alter system set synchronous_standby_names = 'nobody'");
-    await cluster.sql("select pg_reload_conf()");
-    const url = `postgres://postgres:secret@127.0.0.1:${cluster.port}/postgres`;
-    await using it = await processes(url, creates / 4);
-    const [one] = it.both;
-    await cluster.sql(`
-      create function waits() returns trigger language plpgsql as
-        $$ begin perform set_config('synchronous_commit', 'on', true); return new; end $$;
-      create trigger waits before insert on pessoas for each row when (new.nome = 'Parada') execute function waits()`);
-    const parada = { ...newPessoa(), nome: "Parada" };
-    const answer = one.post(parada);
-    let backend: { pid: number; xid: string } | undefined;
-    while (backend === undefined) {
-      const rows = await cluster.sql(
-        "select pid, backend_xid::text as xid from pg_stat_activity where wait_event = 'SyncRep'",
-      );
-      backend = rows[0] as typeof backend;
-    }
-    expect(backend.xid).toMatch(/^\d+$/);
-    const signal = (name: string) => cluster.spawn(["sh", "-c", `kill -${name} ${backend?.pid}`]).exited;
-    await signal("STOP");
-    const tally: Tally = { stored: [], refused: 0, missed: [] };
-    const through = [0, 0];
-    const found: Found[] = [];
-    // The instance of that create abandons the connection and continues.
-    await inLoops(
-      () => Math.min(...through) >= creates / 10,
-      async (n) => {
-        const before = tally.stored.length;
-        await createAndFind(it.both[n % 2] as Instance, it.both, tally);
-        if (tally.stored.length > before) (through[n % 2] as number)++;
-        const answer = await (it.both[(n >> 1) % 2] as Instance).get("/pessoas?t=parada");
-        if (answer.status === 200) found.push(...((await answer.json()) as Found[]));
-      },
+  await using cluster = await startCluster();
+  // Commits of persons named Parada wait for a standby that does not exist: flushed, but not visible yet.
+  await cluster.sql("alter database postgres set synchronous_commit = local");
+  await cluster.sql("alter system set synchronous_standby_names = 'nobody'");
+  await cluster.sql("select pg_reload_conf()");
+  await using it = await processes(cluster.url, creates / 4);
+  const [one] = it.both;
+  await cluster.sql(`
+    create function waits() returns trigger language plpgsql as
+      $$ begin perform set_config('synchronous_commit', 'on', true); return new; end $$;
+    create trigger waits before insert on pessoas for each row when (new.nome = 'Parada') execute function waits()`);
+  const parada = { ...newPessoa(), nome: "Parada" };
+  const answer = one.post(parada);
+  let backend: { pid: number; xid: string } | undefined;
+  while (backend === undefined) {
+    const rows = await cluster.sql(
+      "select pid, backend_xid::text as xid from pg_stat_activity where wait_event = 'SyncRep'",
     );
-    expect((await answer).status).toBe(503);
-    expect(tally.missed).toEqual([]);
-    expect(found).toEqual([]);
-    await signal("CONT");
-    await cluster.sql("alter system reset synchronous_standby_names");
-    await cluster.sql("select pg_reload_conf()");
-    while ((await cluster.sql("select from pessoas where nome = 'Parada'")).length === 0);
-    for (const { search, post } of it.both) {
-      expect((await search("parada")).map(({ apelido }) => apelido)).toEqual([parada.apelido]);
-      expect((await post(parada)).status).toBe(422);
-    }
-    await expectAllFound(it.both, tally);
-  } finally {
-    await cluster.stop();
+    backend = rows[0] as typeof backend;
   }
+  expect(backend.xid).toMatch(/^\d+$/);
+  const signal = (name: string) => cluster.spawn(["sh", "-c", `kill -${name} ${backend?.pid}`]).exited;
+  await signal("STOP");
+  const tally: Tally = { stored: [], refused: 0, missed: [] };
+  const through = [0, 0];
+  const found: Found[] = [];
+  // The instance of that create abandons the connection and continues.
+  await inLoops(
+    loops,
+    () => Math.min(...through) >= creates / 10,
+    async (n) => {
+      const before = tally.stored.length;
+      await createAndFind(it.both[n % 2] as Instance, it.both, tally);
+      if (tally.stored.length > before) (through[n % 2] as number)++;
+      const answer = await (it.both[(n >> 1) % 2] as Instance).get("/pessoas?t=parada");
+      if (answer.status === 200) found.push(...((await answer.json()) as Found[]));
+    },
+  );
+  expect((await answer).status).toBe(503);
+  expect(tally.missed).toEqual([]);
+  expect(found).toEqual([]);
+  await signal("CONT");
+  await cluster.sql("alter system reset synchronous_standby_names");
+  await cluster.sql("select pg_reload_conf()");
+  while ((await cluster.sql("select from pessoas where nome = 'Parada'")).length === 0);
+  for (const { search, post } of it.both) {
+    expect((await search("parada")).map(({ apelido }) => apelido)).toEqual([parada.apelido]);
+    expect((await post(parada)).status).toBe(422);
+  }
+  await expectAllFound(it.both, tally);
 });
 
 test("a stopped instance finds all persons stored meanwhile as soon as it continues, in memory or not", async () => {
@@ -179,6 +174,7 @@ test("a stopped instance finds all persons stored meanwhile as soon as it contin
   const stopped = it.pids[1] as number;
   const tally: Tally = { stored: [], refused: 0, missed: [] };
   await inLoops(
+    loops,
     () => tally.stored.length >= 100,
     () => createAndFind(one, [other], tally),
   );
@@ -188,6 +184,7 @@ test("a stopped instance finds all persons stored meanwhile as soon as it contin
   process.kill(stopped, "SIGSTOP");
   const before = tally.stored.length;
   await inLoops(
+    loops,
     () => tally.stored.length >= before + creates / 3,
     () => createAndFind(one, [one], tally),
   );
@@ -228,12 +225,11 @@ test("two instances find the same as the model while both store, fill their memo
     both[round % 2] = await start();
     await expectExact(both, stored, 30);
   }
-  const sql = connect(databaseUrl);
+  await using sql = connect(databaseUrl);
   const [{ first, later }] = (await sql`
     select count(*) filter (where busca is null)::int as first, count(busca)::int as later from pessoas`) as never as [
     { first: number; later: number },
   ];
-  await sql.end();
   expect(first).toBeGreaterThanOrEqual(held);
   expect(later).toBeGreaterThan(held);
   await Promise.all(both.map((registry) => registry.stop()));
