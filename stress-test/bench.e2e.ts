@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type Registry, runScript, serve, temporaryFolder } from "../tests/helpers/support.ts";
+import { freePort } from "../tests/contest/topology.ts";
+import { runScript, serve, temporaryFolder } from "../tests/helpers/support.ts";
 
 const folder = await temporaryFolder();
 afterAll(() => folder[Symbol.asyncDispose]());
@@ -14,12 +15,9 @@ async function bench(args: string[], env?: Record<string, string>) {
 
 const brief = ["--duration", "0.6", "--warmup", "0.1", "--connections", "8"];
 
-describe("against the registry", () => {
-  let registry: Registry;
-  beforeAll(async () => {
-    registry = await serve();
-  });
-  afterAll(() => registry.stop());
+describe("against the registry", async () => {
+  const registry = await serve();
+  afterAll(registry.stop);
 
   test("all scenarios pass, in closed loop", async () => {
     const before = await registry.count();
@@ -45,12 +43,8 @@ describe("against the registry", () => {
   });
 
   test("open loop sends at the given rate, however slow the answers are", async () => {
-    const { code, json } = await bench([
-      ...brief,
-      "--url",
-      registry.url,
-      ..."--scenario get --rate 200".split(" "),
-    ]);
+    const options = ["--url", registry.url, ..."--scenario get --rate 200".split(" ")];
+    const { code, json } = await bench([...brief, ...options]);
     expect(code).toBe(0);
     expect(json.mode).toBe("open loop, 200/s");
     expect(json.results[0].requests.get).toMatchObject({ requests: 120, failed: 0 });
@@ -58,12 +52,12 @@ describe("against the registry", () => {
 });
 
 test("without --url and without a server on the port, it starts a server and removes it with its data", async () => {
-  const free = Bun.serve({ port: 0, fetch: () => new Response() });
-  const port = String(free.port);
-  await free.stop(true);
   const temporary = join(folder.path, "own");
   await Bun.write(join(temporary, "kept"), "");
-  const { code, json } = await bench([...brief, "--scenario", "create"], { PORT: port, TMPDIR: temporary });
+  const { code, json } = await bench([...brief, "--scenario", "create"], {
+    PORT: String(freePort()),
+    TMPDIR: temporary,
+  });
   expect(code).toBe(0);
   expect(json.server).toContain("server.ts");
   expect(json.results[0].audit.countBefore).toBe(0);

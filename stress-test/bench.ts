@@ -1,8 +1,6 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { spawnServer } from "../tests/helpers/support.ts";
-import { numberOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
+import { listens, spawnServer, temporaryFolder } from "../tests/helpers/support.ts";
+import { numberOf, onSignals, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { progressBar } from "../tools/progress.ts";
 import { holds, readPessoa } from "./data/contract.ts";
 import { generate } from "./data/payloads.ts";
@@ -313,15 +311,15 @@ function growth({ countBefore, countAfter }: Audit): string {
 
 /** This checkout's server on an empty embedded database. Rejects with its output if it does not start. */
 async function startServer(): Promise<{ url: string; stop(): Promise<void> }> {
-  const folder = await mkdtemp(join(tmpdir(), "pessoas-bench-"));
+  const folder = await temporaryFolder("bench");
   const { DATABASE_URL, SOCKET, HOST, ...env } = process.env as Record<string, string>;
-  const { url, child, output } = await spawnServer({ ...env, PORT: "0", DATA_DIR: join(folder, "data") });
+  const server = await spawnServer({ ...env, PORT: "0", DATA_DIR: join(folder.path, "data") });
   const end = async () => {
-    child.kill("SIGTERM");
-    const said = await output();
-    await rm(folder, { recursive: true, force: true });
+    const said = await server.stop();
+    await folder[Symbol.asyncDispose]();
     return said;
   };
+  const { url } = server;
   if (url === undefined) throw new Error(`bun run server.ts does not start: ${await end()}`);
   // One stop for all callers: Ctrl-C and the run that it interrupts both wait for it.
   let stopping: Promise<unknown> | undefined;
@@ -332,15 +330,6 @@ async function startServer(): Promise<{ url: string; stop(): Promise<void> }> {
       await stopping;
     },
   };
-}
-
-async function listens(url: string): Promise<boolean> {
-  const { hostname, port } = new URL(url);
-  const socket = await Bun.connect({ hostname, port: Number(port), socket: { data() {} } }).catch(
-    () => undefined,
-  );
-  socket?.end();
-  return socket !== undefined;
 }
 
 /** The run as the report shows it. */
@@ -397,22 +386,18 @@ function render(results: readonly Summary[], title: string): string {
 }
 
 async function main(): Promise<void> {
-  const values = readArguments(
-    usage,
-    {
-      scenario: { type: "string", default: "all" },
-      url: { type: "string" },
-      connections: { type: "string", default: "32" },
-      rate: { type: "string" },
-      duration: { type: "string", default: "10" },
-      warmup: { type: "string", default: "2" },
-      timeout: { type: "string", default: "10" },
-      project: { type: "string" },
-      out: { type: "string" },
-      json: { type: "boolean", default: false },
-    },
-    (values) => values,
-  );
+  const values = readArguments(usage, {
+    scenario: { type: "string", default: "all" },
+    url: { type: "string" },
+    connections: { type: "string", default: "32" },
+    rate: { type: "string" },
+    duration: { type: "string", default: "10" },
+    warmup: { type: "string", default: "2" },
+    timeout: { type: "string", default: "10" },
+    project: { type: "string" },
+    out: { type: "string" },
+    json: { type: "boolean", default: false },
+  });
   const chosen = values.scenario === "all" ? scenarios : scenarios.filter((name) => name === values.scenario);
   if (chosen.length === 0) {
     throw new RangeError(`--scenario: expected ${scenarios.join(", ")} or all, got "${values.scenario}"`);
@@ -434,18 +419,10 @@ async function main(): Promise<void> {
     values.out ??
     join(import.meta.dir, "user-files", "results", `bench-${at.replaceAll(/\W/g, "").slice(0, 15)}`);
 
-  const usual = `http://127.0.0.1:${process.env.PORT || 9999}`;
-  const own = values.url === undefined && !(await listens(usual)) ? await startServer() : undefined;
-  const options: Options = { url: own?.url ?? values.url ?? usual, ...settings };
-  for (const [signal, code] of [
-    ["SIGINT", 130],
-    ["SIGTERM", 143],
-  ] as const) {
-    process.on(signal, async () => {
-      await own?.stop();
-      process.exit(code);
-    });
-  }
+  const port = Number(process.env.PORT || 9999);
+  const own = values.url === undefined && !(await listens(port)) ? await startServer() : undefined;
+  const options: Options = { url: own?.url ?? values.url ?? `http://127.0.0.1:${port}`, ...settings };
+  onSignals(async () => own?.stop());
   const measured: Measured[] = [];
   try {
     for (const scenario of chosen) measured.push(await measure(options, scenario, times));

@@ -1,16 +1,13 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { type Registry, runScript, serve } from "../tests/helpers/support.ts";
+import { afterAll, describe, expect, test } from "bun:test";
+import { freePort } from "../tests/contest/topology.ts";
+import { runScript, serve } from "../tests/helpers/support.ts";
 import { startGenerator } from "./cost.ts";
 import type { Load, Sent } from "./load/contest.ts";
 
 /** Sends one slice of each load, one after the other, from a new generator. */
 async function send(port: number, loads: Load[], seconds = 0.5): Promise<Sent[]> {
-  const { order, report, stop } = startGenerator({
-    url: `http://127.0.0.1:${port}`,
-    seed: 5,
-    rows: 2000,
-    rate: 200,
-  });
+  const url = `http://127.0.0.1:${port}`;
+  const { order, report, stop } = startGenerator({ url, seed: 5, rows: 2000, rate: 200 });
   const sent: Sent[] = [];
   try {
     for (const load of loads) {
@@ -26,12 +23,9 @@ async function send(port: number, loads: Load[], seconds = 0.5): Promise<Sent[]>
   return sent;
 }
 
-describe("against the registry", () => {
-  let registry: Registry;
-  beforeAll(async () => {
-    registry = await serve();
-  });
-  afterAll(() => registry.stop());
+describe("against the registry", async () => {
+  const registry = await serve();
+  afterAll(registry.stop);
 
   test("every load is answered as expected, and the count is the number of 201s", async () => {
     const { port } = new URL(registry.url);
@@ -108,9 +102,7 @@ test.each([
 });
 
 test("a generator without any answer ends, and the error says so", async () => {
-  const free = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  free.stop(true);
-  await expect(send(free.port, ["saturation"])).rejects.toThrow("the load generator has ended");
+  await expect(send(freePort(), ["saturation"])).rejects.toThrow("the load generator has ended");
 });
 
 const run = (...args: string[]) => runScript("stress-test/cost.ts", args);

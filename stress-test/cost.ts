@@ -1,4 +1,5 @@
 import { join, resolve } from "node:path";
+import { $ } from "bun";
 import { abortedBySignals, type Topology, topology } from "../tests/contest/topology.ts";
 import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { people } from "./data/people.ts";
@@ -375,33 +376,24 @@ function toJson({ options, sides, slices, measures, problems }: Run) {
 
 /** The commit of a checkout, and whether its files differ from it. */
 async function describeCheckout(folder: string): Promise<string> {
-  const git = Bun.spawn(["git", "describe", "--always", "--dirty"], {
-    cwd: folder,
-    stdout: "pipe",
-    stderr: "ignore",
-  });
-  const text = (await git.stdout.text()).trim();
+  const text = (await $`git -C ${folder} describe --always --dirty`.nothrow().quiet().text()).trim();
   return text === "" ? folder : `${folder} at ${text}`;
 }
 
 async function main(): Promise<void> {
-  const values = readArguments(
-    usage,
-    {
-      against: { type: "string" },
-      override: { type: "string" },
-      "against-override": { type: "string" },
-      people: { type: "string", default: "0" },
-      "against-people": { type: "string" },
-      only: { type: "string" },
-      rounds: { type: "string", default: "6" },
-      seconds: { type: "string", default: "2.5" },
-      rate: { type: "string", default: "300" },
-      seed: { type: "string", default: "1" },
-      json: { type: "boolean", default: false },
-    },
-    (values) => values,
-  );
+  const values = readArguments(usage, {
+    against: { type: "string" },
+    override: { type: "string" },
+    "against-override": { type: "string" },
+    people: { type: "string", default: "0" },
+    "against-people": { type: "string" },
+    only: { type: "string" },
+    rounds: { type: "string", default: "6" },
+    seconds: { type: "string", default: "2.5" },
+    rate: { type: "string", default: "300" },
+    seed: { type: "string", default: "1" },
+    json: { type: "boolean", default: false },
+  });
   const chosen = loads.filter((load) => load === (values.only ?? load));
   if (chosen.length === 0) {
     throw new RangeError(`--only: expected ${loads.join(", ")}, got "${values.only}"`);

@@ -15,16 +15,12 @@ options give the same bytes.
   -h, --help         this text`;
 
 async function main(): Promise<void> {
-  const values = readArguments(
-    usage,
-    {
-      seed: { type: "string", default: "1" },
-      rows: { type: "string", default: "54700" },
-      terms: { type: "string", default: "5000" },
-      out: { type: "string" },
-    },
-    (values) => values,
-  );
+  const values = readArguments(usage, {
+    seed: { type: "string", default: "1" },
+    rows: { type: "string", default: "54700" },
+    terms: { type: "string", default: "5000" },
+    out: { type: "string" },
+  });
   if (values.out === undefined) throw new RangeError("--out: expected a folder; see --help");
   const files = renderFiles(
     wholeOf("seed", values.seed, 0, 2 ** 32 - 1),

@@ -2,13 +2,15 @@ import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import postgres from "postgres";
+import { pipeline } from "node:stream/promises";
+import type postgres from "postgres";
 import { idOf } from "../contract/pessoa.ts";
 import { startEmbedded } from "../database/embedded.ts";
 import { type Db, openDb } from "../db.ts";
 import { maxPending } from "../search/pending-list.ts";
 import { completeTermsStatement } from "../search/search.ts";
-import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
+import { connect } from "../tests/helpers/support.ts";
+import { numberOf, onSignals, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { holds, type Pessoa } from "./data/contract.ts";
 import { randomFrom } from "./data/payloads.ts";
 import { type Crowd, crowd, people, type Search, searches } from "./data/people.ts";
@@ -16,7 +18,7 @@ import { store } from "./data/store.ts";
 import { milliseconds, number, short, table } from "./measure/format.ts";
 import { describeMachine, nameMachine } from "./measure/machine.ts";
 import { percentile } from "./measure/statistics.ts";
-import { type Chart, logAxis, paint, panels, pictureOf, text } from "./report/charts.ts";
+import { type Chart, decadesOf, paint, panels, pictureOf, text } from "./report/charts.ts";
 
 const usage = `Usage: bun run bench:growth [OPTIONS]
 
@@ -84,7 +86,7 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
     return db;
   };
   let db = await open();
-  const sql = connect(url);
+  await using sql = connect(url);
   try {
     const [held] = await sql<{ n: string }[]>`select count(*) as n from pessoas`;
     const [server] = await sql<{ version: string; citus: boolean }[]>`
@@ -149,7 +151,6 @@ async function grow(url: string, options: Options, tell: (line: string) => void)
     }
     return growth;
   } finally {
-    await sql.end();
     await db.close();
   }
 }
@@ -245,7 +246,7 @@ async function measure(
 /** Rejects a database with persons of another seed: its count would fit, but every answer would be wrong. */
 async function expectKnown(sql: postgres.Sql, all: Crowd): Promise<void> {
   const ids = all.sample.slice(0, 100).map(({ apelido }) => idOf(apelido));
-  const [row] = await sql<{ n: string }[]>`select count(*) as n from pessoas where id = any (${ids}::uuid[])`;
+  const [row] = await sql<{ n: string }[]>`select count(*) as n from pessoas where id in ${sql(ids)}`;
   if (Number(row?.n) === ids.length) return;
   throw new RangeError(
     "the database holds persons already: expected an empty one, or one that a run with this --seed filled",
@@ -268,21 +269,13 @@ async function copy(sql: postgres.Sql, persons: number, next: () => Pessoa, citu
 }
 
 async function copyInto(sql: postgres.Sql, table: string, lines: Iterable<string>): Promise<void> {
-  const stream = await sql.unsafe(`copy ${table} from stdin`).writable();
-  const failed = new Promise<never>((_, reject) => stream.once("error", reject));
-  const send = async (some: string[]) => {
-    if (stream.write(some.join(""))) return;
-    await Promise.race([failed, new Promise<void>((drained) => stream.once("drain", drained))]);
+  // Joined, because a stream is slow with many short texts.
+  const thousands = function* () {
+    const some: string[] = [];
+    for (const line of lines) if (some.push(line) === 1000) yield some.splice(0).join("");
+    yield some.join("");
   };
-  const waiting: string[] = [];
-  for (const line of lines) {
-    waiting.push(line);
-    if (waiting.length === 1000) await send(waiting.splice(0));
-  }
-  if (waiting.length > 0) await send(waiting);
-  const finished = new Promise<void>((resolve) => stream.once("finish", resolve));
-  stream.end();
-  await Promise.race([failed, finished]);
+  await pipeline(thousands, await sql.unsafe(`copy ${table} from stdin`).writable());
 }
 
 /** On Citus the rows are on the workers, so its own functions add up their sizes. */
@@ -350,18 +343,6 @@ async function postgresCpu(sql: postgres.Sql, citus: boolean): Promise<() => num
     const [parent, ...others] = new Set(there.map(({ name, parent }) => (name === "postgres" ? parent : 0)));
     return parent && others.length === 0 && stat(parent)?.name === "postgres" ? parent : undefined;
   }
-}
-
-function connect(url: string): postgres.Sql {
-  const address = new URL(url);
-  const host = address.searchParams.get("host");
-  address.searchParams.delete("host");
-  return postgres(address.href, {
-    ...(host === null ? {} : { host }),
-    max: 1,
-    idle_timeout: 0,
-    onnotice: () => {},
-  });
 }
 
 function megabytes(bytes: number): string {
@@ -453,9 +434,8 @@ export function renderMarkdown(growth: Growth): string {
   return [costs, space, ...(outlook ? [outlook] : [])].map(markdown).join("\n");
 }
 
-/** A panel for each operation, all with the same scale. */
+/** A panel for each operation. */
 function costChart({ sizes }: Growth): Chart {
-  const names = Object.keys(sizes[0]?.operations ?? {});
   const kinds = [
     { name: "p50", width: 2.5, type: "solid", of: (cost: Cost) => cost.p50 },
     { name: "p99", width: 1.5, type: "dotted", of: (cost: Cost) => cost.p99 },
@@ -464,59 +444,39 @@ function costChart({ sizes }: Growth): Chart {
   const all = sizes.flatMap(({ operations }) =>
     Object.values(operations).flatMap((cost) => kinds.flatMap(({ of }) => of(cost) ?? [])),
   );
-  const min = 10 ** Math.floor(Math.log10(Math.min(...all)));
-  const max = Math.max(min * 10, 10 ** Math.ceil(Math.log10(Math.max(...all))));
   const persons = sizes.map((size) => size.persons);
-  const title = "Milliseconds for one, by number of persons";
-  const axis = {
-    axisLabel: { ...text, formatter: abbreviate, hideOverlap: true },
-    axisTick: { show: false },
-  };
-  return {
+  return panels({
     id: "growth",
-    title,
+    title: "Milliseconds for one, by number of persons",
     note: "Each line up is ten times slower, each to the right ten times as many persons.",
-    large: true,
-    draw(size) {
-      const { height, option } = panels(
-        names.map((name) => ({ name })),
-        kinds,
-        { size, title, columns: 4, panelHeight: 176 },
-      );
-      return {
-        height,
-        option: {
-          ...option,
-          xAxis: names.map((_, gridIndex) => ({
-            ...axis,
-            type: "log" as const,
-            gridIndex,
-            min: Math.min(...persons),
-            max: Math.max(...persons, Math.min(...persons) * 10),
-            axisLine: { lineStyle: { color: paint.line } },
-            splitLine: { show: false },
-          })),
-          yAxis: names.map((_, gridIndex) => ({ ...logAxis({ min, max }), gridIndex })),
-          series: names.flatMap((name, index) =>
-            kinds.map((kind, color) => ({
-              type: "line" as const,
-              name: kind.name,
-              xAxisIndex: index,
-              yAxisIndex: index,
-              data: sizes.map(({ persons, operations }) => [
-                persons,
-                kind.of(operations[name] as Cost) ?? "-",
-              ]),
-              symbol: "circle",
-              symbolSize: 4,
-              itemStyle: { color: paint.series[color] as string },
-              lineStyle: { color: paint.series[color] as string, width: kind.width, type: kind.type },
-            })),
-          ),
-        },
-      };
-    },
-  };
+    lines: kinds.map(({ of, ...line }) => line),
+    scale: decadesOf(all),
+    layout: () => ({ columns: 4, panelHeight: 176 }),
+    xAxis: () => ({
+      type: "log",
+      min: Math.min(...persons),
+      max: Math.max(...persons, Math.min(...persons) * 10),
+      axisLabel: { ...text, formatter: abbreviate, hideOverlap: true },
+      axisTick: { show: false },
+      axisLine: { lineStyle: { color: paint.line } },
+      splitLine: { show: false },
+    }),
+    charts: Object.keys(sizes[0]?.operations ?? {}).map((name) => ({
+      name,
+      series: kinds.map((kind, index) => {
+        const color = paint.series[index] as string;
+        return {
+          type: "line",
+          name: kind.name,
+          data: sizes.map(({ persons, operations }) => [persons, kind.of(operations[name] as Cost) ?? "-"]),
+          symbol: "circle",
+          symbolSize: 4,
+          itemStyle: { color },
+          lineStyle: { color, width: kind.width, type: kind.type },
+        };
+      }),
+    })),
+  });
 }
 
 /** 10k, 3M */
@@ -525,19 +485,15 @@ function abbreviate(value: number): string {
 }
 
 async function main(): Promise<void> {
-  const values = readArguments(
-    usage,
-    {
-      to: { type: "string", default: "1m" },
-      samples: { type: "string", default: "400" },
-      seconds: { type: "string", default: "10" },
-      seed: { type: "string", default: "1" },
-      data: { type: "string" },
-      out: { type: "string" },
-      json: { type: "boolean", default: false },
-    },
-    (values) => values,
-  );
+  const values = readArguments(usage, {
+    to: { type: "string", default: "1m" },
+    samples: { type: "string", default: "400" },
+    seconds: { type: "string", default: "10" },
+    seed: { type: "string", default: "1" },
+    data: { type: "string" },
+    out: { type: "string" },
+    json: { type: "boolean", default: false },
+  });
   const to = personsOf("to", values.to, 1e4, 1e9);
   const options = {
     sizes: [1e4, 1e5, 1e6, 1e7, 1e8].filter((size) => size < to).concat(to),
@@ -557,12 +513,7 @@ async function main(): Promise<void> {
     await embedded?.stop();
     if (folder && !values.data) await rm(folder, { recursive: true, force: true });
   };
-  for (const [signal, code] of [
-    ["SIGINT", 130],
-    ["SIGTERM", 143],
-  ] as const) {
-    process.on(signal, () => void leave().finally(() => process.exit(code)));
-  }
+  onSignals(leave);
   let growth: Growth;
   try {
     growth = await grow(given || (embedded?.url as string), options, (line) => console.error(line));

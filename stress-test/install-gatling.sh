@@ -72,9 +72,6 @@ END
 echo "Fetching Gatling $gatling_version with Maven ..." >&2
 mvn -B -q -f "$build/pom.xml" "$dependency_plugin:copy-dependencies" "-DoutputDirectory=$build/lib" >&2 ||
   fail "Maven could not fetch Gatling; see its messages above"
-for jar in "gatling-charts-highcharts-$gatling_version" "scala-compiler-$scala_version"; do
-  [ -f "$build/lib/$jar.jar" ] || fail "Maven did not deliver $jar.jar"
-done
 
 cat > "$build/conf/gatling.conf" <<'END'
 gatling {

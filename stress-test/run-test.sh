@@ -22,8 +22,6 @@ empty. A run leaves in stress-test/user-files/results/<run>: Gatling's report (i
 
 Environment:
   BASE_URL            the registry (default http://127.0.0.1:9999)
-  READY_PATH          polled until it answers 200 (default /readyz)
-  READY_TIMEOUT_S     longest wait for that (default 120)
   JAVA_HOME, JAVA_OPTS  for Gatling
 
 Exit code: 0 passed, 1 failed, 2 could not be run or judged. Needs bun, curl and java.
@@ -75,8 +73,7 @@ command -v curl > /dev/null || fail "curl is missing"
 [ -d "$here/../node_modules" ] || (cd -- "$here/.." && bun install --frozen-lockfile >&2)
 export BASE_URL=${BASE_URL:-http://127.0.0.1:9999} SECONDS_SCALE=$scale
 BASE_URL=${BASE_URL%/}
-ready_path=${READY_PATH:-/readyz}
-ready_timeout_s=${READY_TIMEOUT_S:-120}
+ready_timeout_s=120
 
 data=$here/user-files/resources
 results=$here/user-files/results
@@ -85,13 +82,12 @@ bun run "$here/generate.ts" --seed "$seed" --out "$data" > /dev/null || exit 2
 
 get() { curl --silent --max-time 5 "$@" 2> /dev/null; }
 
-echo "Waiting for $BASE_URL$ready_path ..." >&2
+echo "Waiting for $BASE_URL/contagem-pessoas ..." >&2
 deadline=$((SECONDS + ready_timeout_s))
-until [ "$(get --output /dev/null --write-out '%{http_code}' "$BASE_URL$ready_path")" = 200 ]; do
-  [ "$SECONDS" -lt "$deadline" ] || fail "not ready after $ready_timeout_s s: $BASE_URL$ready_path does not answer 200"
+until count_before=$(get --fail "$BASE_URL/contagem-pessoas"); do
+  [ "$SECONDS" -lt "$deadline" ] || fail "GET /contagem-pessoas does not answer 200 within $ready_timeout_s s"
   sleep 0.5
 done
-count_before=$(get --fail "$BASE_URL/contagem-pessoas") || fail "GET /contagem-pessoas does not answer 200"
 [[ $count_before =~ ^[0-9]+$ ]] || fail "GET /contagem-pessoas answers no number: $count_before"
 if [ "$count_before" -gt 0 ] && [ -z "$not_empty" ]; then
   fail "$count_before persons are stored already: start with an empty registry, because this run may need their apelidos"

@@ -23,14 +23,13 @@ const kinds = ["there", "embedded"] as const;
 /** The duration of one start, in ms. */
 async function start(command: string[], env: Record<string, string>): Promise<number> {
   const began = performance.now();
-  const { url, child, output } = await spawnServer(env, command);
+  const { url, child, output, stop } = await spawnServer(env, command);
   if (url === undefined) throw new Error(`${command.join(" ")} has ended: ${(await output()).trim()}`);
   try {
     while (!(await fetch(`${url}/readyz`)).ok && child.exitCode === null);
     return performance.now() - began;
   } finally {
-    child.kill();
-    await output();
+    await stop();
   }
 }
 

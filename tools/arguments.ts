@@ -1,3 +1,4 @@
+import { constants } from "node:os";
 import { basename } from "node:path";
 import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
 
@@ -6,13 +7,13 @@ type Config<T extends ParseArgsOptionsConfig> = { options: T; allowPositionals: 
 type Parsed<T extends ParseArgsOptionsConfig> = ReturnType<typeof parseArgs<Config<T>>>;
 
 /**
- * Returns the result of `read`. --help prints `usage` and exits with 0. An error, also of `read`, prints one line on
+ * Returns the result of `read` (default: the values). --help prints `usage` and exits with 0. An error, also of `read`, prints one line on
  * standard error and exits with 2.
  */
-export function readArguments<T extends ParseArgsOptionsConfig, R>(
+export function readArguments<T extends ParseArgsOptionsConfig, R = Parsed<T>["values"]>(
   usage: string,
   options: T,
-  read: (values: Parsed<T>["values"], positionals: string[]) => R,
+  read: (values: Parsed<T>["values"], positionals: string[]) => R = (values) => values as R,
   max = 0,
 ): R {
   try {
@@ -57,6 +58,13 @@ export async function runScript(main: () => Promise<void>): Promise<void> {
     console.error(`${basename(Bun.main)}: ${error instanceof Error ? error.message : error}`);
     process.exit(2);
   });
+}
+
+/** Ctrl-C and SIGTERM end this process after `clean`. */
+export function onSignals(clean: () => Promise<unknown>): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => void clean().finally(() => process.exit(128 + constants.signals[signal])));
+  }
 }
 
 /** Throws RangeError with the option's name and the range. */

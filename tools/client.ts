@@ -1,8 +1,7 @@
 // Writes contract/client.d.ts, the API's types for openapi-fetch: bun run client. Needs npm's registry.
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openApi } from "../contract/openapi.ts";
+import { temporaryFolder } from "../tests/helpers/support.ts";
 import { readPositionals } from "./arguments.ts";
 
 readPositionals(
@@ -10,22 +9,18 @@ readPositionals(
 );
 
 const target = join(import.meta.dir, "..", "contract", "client.d.ts");
-const folder = await mkdtemp(join(tmpdir(), "pessoas-client-"));
-try {
-  const [document, types] = [join(folder, "openapi.json"), join(folder, "api.d.ts")];
-  await Bun.write(document, openApi());
-  // Not a dependency: it needs TypeScript 5.
-  const packages = ["--package=openapi-typescript@7.13.0", "--package=typescript@5.9.3"];
-  const { exitCode } = Bun.spawnSync(
-    ["npx", "--yes", ...packages, "openapi-typescript", document, "--output", types],
-    { cwd: folder, stdout: "inherit", stderr: "inherit" },
-  );
-  if (exitCode !== 0) throw new Error("openapi-typescript failed");
-  const hash = new Bun.CryptoHasher("sha256").update(openApi()).digest("hex");
-  await Bun.write(
-    target,
-    `// Made by "bun run client" from /openapi.json ${hash}\n${await Bun.file(types).text()}`,
-  );
-} finally {
-  await rm(folder, { recursive: true, force: true });
-}
+await using folder = await temporaryFolder("client");
+const [document, types] = [join(folder.path, "openapi.json"), join(folder.path, "api.d.ts")];
+await Bun.write(document, openApi());
+// Not a dependency: it needs TypeScript 5.
+const packages = ["--package=openapi-typescript@7.13.0", "--package=typescript@5.9.3"];
+const { exitCode } = Bun.spawnSync(
+  ["npx", "--yes", ...packages, "openapi-typescript", document, "--output", types],
+  { cwd: folder.path, stdout: "inherit", stderr: "inherit" },
+);
+if (exitCode !== 0) throw new Error("openapi-typescript failed");
+const hash = new Bun.CryptoHasher("sha256").update(openApi()).digest("hex");
+await Bun.write(
+  target,
+  `// Made by "bun run client" from /openapi.json ${hash}\n${await Bun.file(types).text()}`,
+);

@@ -1,7 +1,7 @@
 // Writes measured numbers into README.md, README.pt-BR.md and docs/results.md: bun run results
 import { copyFile, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { parseArgs } from "node:util";
+import { readArguments, runScript } from "./arguments.ts";
 
 const own = "pessoas";
 const usage = `Usage: bun run results [--judge DIR] [RUN...]
@@ -263,16 +263,14 @@ async function record(folders: string[]): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      judge: { type: "string" },
-      help: { type: "boolean", short: "h" },
-    },
-  });
-  if (values.help) return console.log(usage);
-  if (values.judge !== undefined) await recordJudged(values.judge);
-  if (positionals.length > 0) await record(positionals);
+  const { judge, folders } = readArguments(
+    usage,
+    { judge: { type: "string" } },
+    ({ judge }, folders) => ({ judge, folders }),
+    Number.POSITIVE_INFINITY,
+  );
+  if (judge !== undefined) await recordJudged(judge);
+  if (folders.length > 0) await record(folders);
   const recorded = await read();
   for (const [page, language] of Object.entries(pages)) {
     const path = join(root, page);
@@ -280,9 +278,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  await main().catch((error: Error) => {
-    console.error(error.message);
-    process.exit(2);
-  });
-}
+if (import.meta.main) await runScript(main);

@@ -1,11 +1,10 @@
 // Screenshots of /docs and of a report in Chromium: bun run screenshots
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { readSettings } from "../process/settings.ts";
 import { start } from "../server.ts";
 import { launch, tryItOut } from "../tests/helpers/browser.ts";
+import { temporaryFolder } from "../tests/helpers/support.ts";
 import { readPositionals } from "./arguments.ts";
 
 const usage = `bun run screenshots [REPORT]   docs/images/docs.png and docs/images/report.png
@@ -20,13 +19,13 @@ const [givenReport] = readPositionals(usage, 0, 1);
 await main(givenReport);
 
 async function main(report: string | undefined) {
-  const folder = await mkdtemp(join(tmpdir(), "pessoas-screenshots-"));
-  const settings = readSettings({ PORT: "0", DATA_DIR: join(folder, "data") });
+  await using folder = await temporaryFolder("screenshots");
+  const settings = readSettings({ PORT: "0", DATA_DIR: join(folder.path, "data") });
   const server = await start(settings);
-  const browser = await launch(process.env.CHROMIUM ?? "chromium", join(folder, "profile"));
+  const browser = await launch(join(folder.path, "profile"));
   const open = (url: string) => browser.open(url, { scheme: "light", width });
   try {
-    const measured = report ? resolve(report) : await benchmark(server.url, folder);
+    const measured = report ? resolve(report) : await benchmark(server.url, folder.path);
     const tab = await open(new URL("/docs", server.url).href);
     await tryItOut(
       tab,
@@ -43,7 +42,6 @@ async function main(report: string | undefined) {
   } finally {
     await browser.close();
     await server.stop();
-    await rm(folder, { recursive: true, force: true });
   }
 }
 

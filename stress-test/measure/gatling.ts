@@ -35,13 +35,8 @@ export function readLog(text: string): Log {
       if (answer === "OK") continue;
       const short = kindOfFailure(message);
       const key = `${name}\t${short}`;
-      const failure = failures.get(key) ?? {
-        request: name,
-        message: short,
-        times: 0,
-        example: message.trim(),
-      };
-      failures.set(key, { ...failure, times: failure.times + 1 });
+      const { times = 0, example = message.trim() } = failures.get(key) ?? {};
+      failures.set(key, { request: name, message: short, times: times + 1, example });
     } else if (kind === "ERROR") {
       log.errors.push(fields[0] ?? "");
     }
@@ -93,17 +88,8 @@ export async function runGatling(
     await Bun.write(join(folder, payloadsFile), `payload\taccept\n${payloads.join("")}`);
     await Bun.write(join(folder, termsFile), `t\n${terms.join("\n")}\n`);
     const simulations = join(import.meta.dir, "..", "user-files", "simulations");
-    const options = [
-      "-nr",
-      "-s",
-      "RinhaBackendSimulation",
-      "-sf",
-      simulations,
-      "-rsf",
-      folder,
-      "-rf",
-      folder,
-    ];
+    const folders = ["-sf", simulations, "-rsf", folder, "-rf", folder];
+    const options = ["-nr", "-s", "RinhaBackendSimulation", ...folders];
     const child = Bun.spawn([join(home, "bin", "gatling.sh"), ...options], {
       env: { ...process.env, BASE_URL: url, SECONDS_SCALE: String(scale), CREATED_FILE: undefined },
       signal,

@@ -203,11 +203,7 @@ export function readSamples(text: string): Sample[] {
 }
 
 async function main(): Promise<void> {
-  const { project, out } = readArguments(
-    usage,
-    { project: { type: "string" }, out: { type: "string" } },
-    (values) => values,
-  );
+  const { project, out } = readArguments(usage, { project: { type: "string" }, out: { type: "string" } });
   if (!project || !out) throw new RangeError("--project and --out are needed; see --help");
 
   writeFileSync(out, "");

@@ -247,11 +247,6 @@ function valueAxis(percent = false) {
   };
 }
 
-/** Each line stands for ten times the value of the line below. */
-export function logAxis({ min, max }: { min: number; max: number }) {
-  return { type: "log" as const, min, max, ...ruled };
-}
-
 const limitLine: NonNullable<echarts.LineSeriesOption["markLine"]> = {
   symbol: "none",
   silent: true,
@@ -284,99 +279,100 @@ function lines(chart: {
 
 type OverTime = ReturnType<typeof overTime>;
 
-/** A panel for each kind, all with the same scale. */
+/** A panel for each kind. */
 function latencyChart({ kinds, seconds, sliceS }: OverTime): Chart {
   const percentiles = [
     { name: "p50", width: 2.5, type: "solid" },
     { name: "p95", width: 1.5, type: "dashed" },
     { name: "p99", width: 1.5, type: "dotted" },
   ] as const;
-  const all = kinds.flatMap(({ p50, p99 }) => [...p50, ...p99].map(([, ms]) => ms));
-  const positive = all.filter((ms) => ms > 0);
-  const [fastest, slowest] = positive.length > 0 ? bounds(positive, (ms) => ms) : [1, 1];
-  const min = 10 ** Math.floor(Math.log10(fastest));
-  const max = Math.max(min * 10, 10 ** Math.ceil(Math.log10(slowest)));
-  const title = "Latency over time (ms)";
-  return {
+  const scale = decadesOf(kinds.flatMap(({ p50, p99 }) => [...p50, ...p99].map(([, ms]) => ms)));
+  return panels({
     id: "latency",
-    title,
+    title: "Latency over time (ms)",
     note:
       `Percentiles of the requests sent in every ${sliceS} s. Each line up is ten times slower; ` +
-      `what took less than ${short(min)} ms is drawn there.`,
+      `what took less than ${short(scale.min)} ms is drawn there.`,
+    lines: percentiles,
+    scale,
+    layout: ({ narrow }) =>
+      narrow ? { columns: 1, panelHeight: 200 } : { columns: Math.min(2, kinds.length), panelHeight: 220 },
+    xAxis: (width) => timeAxis(seconds, width < 600),
+    charts: kinds.map((kind) => ({
+      name: kind.kind,
+      color: colorOf(kind.kind),
+      series: percentiles.map(({ name, ...style }) => {
+        const points = kind[name].map(([atS, ms]): Point => [atS, Math.max(scale.min, ms)]);
+        return lineOf(name, points, colorOf(kind.kind), style);
+      }),
+    })),
+  });
+}
+
+/** The powers of ten around these milliseconds, at least a decade. */
+export function decadesOf(values: readonly number[]): { min: number; max: number } {
+  const positive = values.filter((ms) => ms > 0);
+  const [fastest, slowest] = positive.length > 0 ? bounds(positive, (ms) => ms) : [1, 1];
+  const min = 10 ** Math.floor(Math.log10(fastest));
+  return { min, max: Math.max(min * 10, 10 ** Math.ceil(Math.log10(slowest))) };
+}
+
+type Panels = Pick<Chart, "id" | "title" | "note"> & {
+  /** For the legend. */
+  lines: readonly { name: string; width: number; type: "solid" | "dashed" | "dotted" }[];
+  charts: readonly { name: string; color?: string; series: readonly echarts.LineSeriesOption[] }[];
+  /** Of the vertical axes. Each line stands for ten times the value of the line below. */
+  scale: { min: number; max: number };
+  layout(size: Size): { columns: number; panelHeight: number };
+  xAxis(width: number): object;
+};
+
+/** Small charts in rows, each with its name above it, with one scale and under one legend for the lines of all. */
+export function panels({ id, title, note, lines, charts, scale, layout, xAxis }: Panels): Chart {
+  return {
+    id,
+    title,
+    note,
     large: true,
     draw(size) {
-      const { panel, height, option } = panels(
-        kinds.map(({ kind }) => ({ name: kind, color: colorOf(kind) })),
-        percentiles,
-        {
-          size,
-          title,
-          columns: size.narrow ? 1 : Math.min(2, kinds.length),
-          panelHeight: size.narrow ? 200 : 220,
-        },
-      );
+      const names = lines.map(({ name }) => name);
+      const head = header(names, size, title);
+      const { columns, panelHeight } = layout(size);
+      const width = size.width / columns;
+      const at = (index: number) => ({
+        left: (index % columns) * width,
+        top: head.bottom - 8 + Math.floor(index / columns) * panelHeight,
+      });
       return {
-        height,
+        height: head.bottom + Math.ceil(charts.length / columns) * panelHeight,
         option: {
-          ...option,
-          xAxis: kinds.map((_, gridIndex) => ({ ...timeAxis(seconds, panel.width < 600), gridIndex })),
-          yAxis: kinds.map((_, gridIndex) => ({ ...logAxis({ min, max }), gridIndex })),
-          series: kinds.flatMap((kind, index) =>
-            percentiles.map(({ name, ...style }) => {
-              const points = kind[name].map(([atS, ms]): Point => [atS, Math.max(min, ms)]);
-              const line = lineOf(name, points, colorOf(kind.kind), style);
-              return { ...line, xAxisIndex: index, yAxisIndex: index };
-            }),
+          title: [
+            ...head.title,
+            ...charts.map(({ name, color = paint.ink }, index) => ({
+              text: name,
+              left: at(index).left + 8,
+              top: at(index).top,
+              textStyle: { ...text, fontSize: 13, fontWeight: 600 as const, color },
+            })),
+          ],
+          legend: {
+            ...head.legend,
+            ...lineOnly,
+            data: lines.map(({ name, ...style }) => ({ name, lineStyle: { color: paint.ink, ...style } })),
+          },
+          grid: charts.map((_, index) => ({
+            left: at(index).left + 52,
+            top: at(index).top + 26,
+            width: width - 68,
+            height: panelHeight - 66,
+          })),
+          xAxis: charts.map((_, gridIndex) => ({ ...xAxis(width), gridIndex })),
+          yAxis: charts.map((_, gridIndex) => ({ type: "log" as const, ...scale, ...ruled, gridIndex })),
+          series: charts.flatMap(({ series }, index) =>
+            series.map((line) => ({ ...line, xAxisIndex: index, yAxisIndex: index })),
           ),
         },
       };
-    },
-  };
-}
-
-/** Small charts in rows of `columns`, each with its name above it, under one legend for the lines of all. */
-export function panels(
-  charts: readonly { name: string; color?: string }[],
-  lines: readonly { name: string; width: number; type: "solid" | "dashed" | "dotted" }[],
-  { size, title, columns, panelHeight }: { size: Size; title: string; columns: number; panelHeight: number },
-) {
-  const head = header(
-    lines.map(({ name }) => name),
-    size,
-    title,
-  );
-  const panel = { width: size.width / columns, height: panelHeight };
-  const at = (index: number) => ({
-    left: (index % columns) * panel.width,
-    top: head.bottom - 8 + Math.floor(index / columns) * panel.height,
-  });
-  return {
-    panel,
-    height: head.bottom + Math.ceil(charts.length / columns) * panel.height,
-    option: {
-      title: [
-        ...head.title,
-        ...charts.map(({ name, color = paint.ink }, index) => ({
-          text: name,
-          left: at(index).left + 8,
-          top: at(index).top,
-          textStyle: { ...text, fontSize: 13, fontWeight: 600 as const, color },
-        })),
-      ],
-      legend: {
-        ...head.legend,
-        ...lineOnly,
-        data: lines.map(({ name, width, type }) => ({
-          name,
-          lineStyle: { color: paint.ink, width, type },
-        })),
-      },
-      grid: charts.map((_, index) => ({
-        left: at(index).left + 52,
-        top: at(index).top + 26,
-        width: panel.width - 68,
-        height: panel.height - 66,
-      })),
     },
   };
 }

@@ -1,52 +1,46 @@
 // The report in a real Chromium: bun run test:browser. Fails without Chromium, so it is not part of "bun test".
 // CHROMIUM names the program; default: chromium.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { launch } from "../../tests/helpers/browser.ts";
+import { temporaryFolder } from "../../tests/helpers/support.ts";
 import { judgedEntries } from "../judge/fixture.ts";
 import { renderReport } from "../judge/report.ts";
 import { contestPage } from "./fixture.ts";
 import { type Page, writeReport } from "./page.ts";
 
-let folder: string;
-let browser: Awaited<ReturnType<typeof launch>>;
-const pages: Record<string, Page> = {};
-
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "pessoas-browser-"));
-  browser = await launch(process.env.CHROMIUM ?? "chromium", join(folder, "profile"));
-  const contest = contestPage();
-  const [run] = contest.runs as [Page["runs"][number]];
-  const few = run.requests.filter((_, index) => index % 97 === 0).slice(0, 40);
-  pages.contest = contest;
-  pages.bench = {
-    ...contest,
-    title: "Benchmark",
-    runs: [
-      { ...run, title: "mixed", samples: [], requests: few },
-      {
-        ...run,
-        title: "create",
-        passed: false,
-        problems: ["lost: <script>alert(1)</script>"],
-        samples: [],
-        requests: [],
-      },
-    ],
-  };
-});
+const { path: folder, ...made } = await temporaryFolder();
+const browser = await launch(join(folder, "profile"));
 afterAll(async () => {
-  await browser?.close();
-  await rm(folder, { recursive: true, force: true });
+  await browser.close();
+  await made[Symbol.asyncDispose]();
 });
+
+const contest = contestPage();
+const [run] = contest.runs as [Page["runs"][number]];
+const few = run.requests.filter((_, index) => index % 97 === 0).slice(0, 40);
+const bench: Page = {
+  ...contest,
+  title: "Benchmark",
+  runs: [
+    { ...run, title: "mixed", samples: [], requests: few },
+    {
+      ...run,
+      title: "create",
+      passed: false,
+      problems: ["lost: <script>alert(1)</script>"],
+      samples: [],
+      requests: [],
+    },
+  ],
+};
+const pages = { contest, bench };
 
 /** The judge's page. Returns its path. */
 async function writeJudged(): Promise<string> {
   const report = join(folder, "judge", "report.html");
-  await Bun.write(report, renderReport(judgedEntries(), pages.contest as Page));
+  await Bun.write(report, renderReport(judgedEntries(), contest));
   return report;
 }
 
@@ -82,7 +76,7 @@ describe.each([
 
   beforeAll(async () => {
     const report =
-      name === "judge" ? await writeJudged() : await writeReport(join(folder, name), pages[name] as Page);
+      name === "judge" ? await writeJudged() : await writeReport(join(folder, name), pages[name]);
     const tab = await browser.open(pathToFileURL(report).href, { scheme, width });
     await tab.run('for (const cell of document.querySelectorAll("details")) cell.open = true; true');
     seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "page.inspect.js")).text());
@@ -151,7 +145,7 @@ test("a cell of the judge's table unfolds to its evidence, wrong answers first",
 });
 
 test("the table of all scenarios is on the first screen, and its links lead to their sections", async () => {
-  const report = await writeReport(join(folder, "bench"), pages.bench as Page);
+  const report = await writeReport(join(folder, "bench"), bench);
   const tab = await browser.open(pathToFileURL(report).href, { scheme: "light", width: 1200 });
   const found = await tab.run<[number, string, number][]>(`
     [...document.querySelectorAll(".overview a")].map((link) => {
@@ -168,7 +162,7 @@ test("the table of all scenarios is on the first screen, and its links lead to t
 });
 
 test("the browser shows an SVG file", async () => {
-  await writeReport(join(folder, "pictures"), pages.contest as Page);
+  await writeReport(join(folder, "pictures"), contest);
   for (const id of ["latency", "throughput", "histogram", "cpu", "memory", "cache", "batches"]) {
     const tab = await browser.open(pathToFileURL(join(folder, "pictures", `${id}.svg`)).href, {
       scheme: "light",
