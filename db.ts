@@ -85,11 +85,14 @@ export function openDb(options: DbOptions) {
   });
   const hugeCreates = batches(inserts.insertHuge, {
     ...batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)),
-    shedsEarly: false, // validating a retry costs more than a longer queue
+    maxWaitShare: Infinity, // validating a retry costs more than a longer queue
   });
   const finds = batches(findMany, batchOptions(reads, batchSize, queueLimit));
   const hitsRead = batches(readHits, batchOptions(reads, searchesInRead, queueLimit));
-  const indexSearches = batches(searchIndex, batchOptions(searches, 1, queueLimit));
+  const indexSearches = batches(searchIndex, {
+    ...batchOptions(searches, 1, queueLimit),
+    maxWaitShare: 1 / 4, // creates slow them down the most
+  });
   const counts = batches(count, batchOptions(slow, queueLimit, queueLimit));
   const pings = batches(ping, batchOptions(reads, queueLimit, queueLimit));
   const { replica: replicaPool, replicaTimeoutMs } = connections;

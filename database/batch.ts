@@ -12,8 +12,11 @@ export type BatchOptions = {
   queueLimit: number;
   /** Deadline of an item, queued or in flight. */
   timeoutMs: number;
-  /** Whether an item is rejected at once if its expected wait exceeds half of `timeoutMs`. Default true. */
-  shedsEarly?: boolean;
+  /**
+   * An item is rejected at once if its expected wait exceeds this share of `timeoutMs`. The rest is a reserve, because
+   * statements may become slower than they were. Default 1/2.
+   */
+  maxWaitShare?: number;
   /**
    * Whether the database works on the statement in flight; asked near an item's deadline. True extends the deadline by
    * `workingFactor`, false abandons the statement, a rejection changes nothing.
@@ -52,7 +55,6 @@ const windowGaps = 6; // at a mean gap of 6 windows one item in six meets anothe
 // not low throughput.
 const flightsInMean = 64;
 const maxFlightShare = 1 / 4;
-const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve
 
 /**
  * Group commit, and the same for reads. While all `connections` have a statement in flight, items queue, and the next
@@ -61,7 +63,7 @@ const maxWaitShare = 1 / 2; // of timeoutMs; the rest is a reserve
  */
 export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchOptions) {
   const { connections, batchSize, queueLimit, timeoutMs, isWorking, windowMs = 0, onAbandoned } = options;
-  const { shedsEarly = true } = options;
+  const { maxWaitShare = 1 / 2 } = options;
   const askMs = isWorking ? timeoutMs * askShare : timeoutMs;
   const workingMs = Math.min(timeoutMs * workingShare, maxWorkingMs);
   const askAgainMs = Math.min(timeoutMs * askAgainShare, maxAskAgainMs);
@@ -92,7 +94,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   }
 
   function isFull(): boolean {
-    return queue.length >= queueLimit || (shedsEarly && expectedMs() > timeoutMs * maxWaitShare);
+    return queue.length >= queueLimit || expectedMs() > timeoutMs * maxWaitShare;
   }
 
   function flush() {

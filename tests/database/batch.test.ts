@@ -134,23 +134,26 @@ test("an item that would miss its deadline at the present rate is rejected at on
   expect(refused).toBe(atOnce);
 });
 
-test.each([
-  [true, "some of 120 slow items are rejected at once"],
-  [false, "without early shedding none is"],
-])("shedsEarly %p: %s", async (shedsEarly) => {
+test("the smaller the share of the deadline that an item may wait, the more of 120 slow items are rejected at once", async () => {
   let takesMs = 40;
   const run = async (items: number[]) => {
     if (takesMs > 0) await Bun.sleep(takesMs);
     return items;
   };
-  const changes = { batchSize: 1, queueLimit: 1000, timeoutMs: 4000, shedsEarly };
-  const { submit } = batches(run, { ...options, ...changes });
-  for (let i = 0; i < 64; i++) await submit(i);
+  const queues = [1 / 4, 1 / 2, Infinity].map((maxWaitShare) =>
+    batches(run, { ...options, batchSize: 1, queueLimit: 1000, timeoutMs: 4000, maxWaitShare }),
+  );
+  for (let i = 0; i < 64; i++) await Promise.all(queues.map(({ submit }) => submit(i)));
   takesMs = 0;
-  const outcomes = await Promise.allSettled(Array.from({ length: 120 }, (_, i) => submit(i)));
-  const rejected = outcomes.filter(({ status }) => status === "rejected").length;
-  expect(rejected > 0).toBe(shedsEarly);
-  expect(rejected).toBeLessThan(100);
+  const rejected = queues.map(async ({ submit }) => {
+    const outcomes = await Promise.allSettled(Array.from({ length: 120 }, (_, i) => submit(i)));
+    return outcomes.filter(({ status }) => status === "rejected").length;
+  });
+  const [quarter = 0, half = 0, all] = await Promise.all(rejected);
+  expect(all).toBe(0);
+  expect(half).toBeGreaterThan(0);
+  expect(quarter).toBeGreaterThan(half);
+  expect(quarter).toBeLessThan(120);
 });
 
 test("one slow statement is a pause, and no item is rejected because of it", async () => {
