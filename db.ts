@@ -91,7 +91,7 @@ export function openDb(options: DbOptions) {
   const hitsRead = batches(readHits, batchOptions(reads, searchesInRead, queueLimit));
   const indexSearches = batches(searchIndex, {
     ...batchOptions(searches, 1, queueLimit),
-    maxWaitShare: 1 / 4, // creates slow them down the most
+    maxWaitShare: 1 / 4, // a slow statement delays all behind it
   });
   const counts = batches(count, batchOptions(slow, queueLimit, queueLimit));
   const pings = batches(ping, batchOptions(reads, queueLimit, queueLimit));
