@@ -7,8 +7,8 @@ type Config<T extends ParseArgsOptionsConfig> = { options: T; allowPositionals: 
 type Parsed<T extends ParseArgsOptionsConfig> = ReturnType<typeof parseArgs<Config<T>>>;
 
 /**
- * Returns the result of `read` (default: the values). --help prints `usage` and exits with 0. An error, also of `read`, prints one line on
- * standard error and exits with 2.
+ * Returns the result of `read` (default: the values). --help prints `usage` and exits with 0. An error, also of `read`,
+ * prints one line on standard error and exits with 2.
  */
 export function readArguments<T extends ParseArgsOptionsConfig, R = Parsed<T>["values"]>(
   usage: string,
