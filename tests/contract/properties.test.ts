@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import fc from "fast-check";
-import { isOrdinary, NovaPessoa } from "../../contract/pessoa.ts";
+import { isOrdinary, NovaPessoa, parsePessoa } from "../../contract/pessoa.ts";
 import { readPessoa } from "../../stress-test/data/contract.ts";
 import { expectFound, hostile, nascimento, person, termsOf } from "../helpers/model.ts";
 import { type Found, rawRequest } from "../helpers/requests.ts";
@@ -88,6 +88,41 @@ test("zod accepts every person that the quick check accepts, and returns the sam
     { numRuns: 5000 },
   );
   expect(ordinary).toBeGreaterThan(100);
+});
+
+test("a stack with many wrong elements gets the status, the first errors and the number of errors that zod finds", () => {
+  const element = fc.constantFrom("a", "🦜".repeat(32), "", "b".repeat(33), "\0", "\ud83d", 1, null, {});
+  const common = fc.constantFrom("", "c".repeat(33));
+  const elements = fc.array(fc.oneof({ weight: 9, arbitrary: common }, { weight: 1, arbitrary: element }), {
+    maxLength: 400,
+    size: "max",
+  });
+  let omitted = 0;
+  fc.assert(
+    fc.property(elements, fc.constantFrom("Ana", "", 1, undefined), (stack, nome) => {
+      const person = { apelido: "ana", nome, nascimento: "1990-01-01", stack };
+      const issues = NovaPessoa.safeParse(person).error?.issues ?? [];
+      const parsed = parsePessoa(Buffer.from(JSON.stringify(person)));
+      if (issues.length === 0) return expect("status" in parsed).toBe(false);
+      const { status, detail, errors } = parsed as Extract<typeof parsed, { status: number }>;
+      const isTyped = nome === 1 || stack.some((each) => typeof each !== "string");
+      expect(status).toBe(isTyped ? 400 : 422);
+      expect(errors?.map(({ message }) => message)).toEqual(
+        issues.slice(0, 100).map(({ message }) => message),
+      );
+      expect(errors?.map(({ field }) => field)).toEqual(
+        issues
+          .slice(0, 100)
+          .map(({ path: [member, i] }) => (i === undefined ? String(member) : `stack[${String(i)}]`)),
+      );
+      if (issues.length > 100) {
+        omitted++;
+        expect(detail).toEndWith(`; and ${issues.length - 100} more`);
+      }
+    }),
+    { numRuns: 1000 },
+  );
+  expect(omitted).toBeGreaterThan(100);
 });
 
 test("no body of random bytes gets a 5xx", async () => {
