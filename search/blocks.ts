@@ -18,14 +18,16 @@ function bitOfTwo(piece: number): number {
   return fourBits + ((mixed ^ (mixed >>> 15)) & (twoBits - 1));
 }
 
-/** Calls `use` with the bit of each piece of `bytes` between `from` and `to`. */
-function eachBit(bytes: Uint8Array, from: number, to: number, use: (bit: number) => void) {
+/** The bits of all pieces of `bytes` between `from` and `to`. */
+function bitsOf(bytes: Uint8Array, from: number, to: number): number[] {
+  const bits: number[] = [];
   let last = 0; // the last four bytes
   for (let at = from; at < to; at++) {
     last = (last << 8) | (bytes[at] as number);
-    if (at > from) use(bitOfTwo(last));
-    if (at >= from + 3) use(bitOfFour(last));
+    if (at > from) bits.push(bitOfTwo(last));
+    if (at >= from + 3) bits.push(bitOfFour(last));
   }
+  return bits;
 }
 
 /** Filters of 32 blocks share an array with one word for each bit: one read answers for all of them. */
@@ -37,14 +39,11 @@ export function blockFilters() {
       groups[block >> 5] ??= new Uint32Array(fourBits + twoBits);
       const words = groups[block >> 5] as Uint32Array;
       const own = 1 << (block & 31);
-      eachBit(bytes, from, to, (bit) => {
-        words[bit] = (words[bit] as number) | own;
-      });
+      for (const bit of bitsOf(bytes, from, to)) words[bit] = (words[bit] as number) | own;
     },
     /** The blocks from `first` on that may contain `term`, in order. For a single byte also some that do not exist. */
     *blocksOf(term: Uint8Array, first: number): Generator<number> {
-      const bits: number[] = []; // none for a single byte
-      eachBit(term, 0, term.length, (bit) => bits.push(bit));
+      const bits = bitsOf(term, 0, term.length); // none for a single byte
       for (let group = first >> 5; group < groups.length; group++) {
         const words = groups[group] as Uint32Array;
         let found = group === first >> 5 ? -1 << (first & 31) : -1;
