@@ -1,6 +1,6 @@
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { temporaryFolder } from "../../tests/helpers/support.ts";
 import { payloadsFile, termsFile } from "../data/payloads.ts";
 import type { Timed } from "./statistics.ts";
 
@@ -82,31 +82,28 @@ export async function runGatling(
   home: string,
   { url, rows, terms, scale, signal }: ContestLoad,
 ): Promise<LoadResult> {
-  const folder = await mkdtemp(join(tmpdir(), "gatling-"));
-  try {
-    const payloads = rows.map(({ payload, accept }) => `${payload}\t${accept.join()}\n`);
-    await Bun.write(join(folder, payloadsFile), `payload\taccept\n${payloads.join("")}`);
-    await Bun.write(join(folder, termsFile), `t\n${terms.join("\n")}\n`);
-    const simulations = join(import.meta.dir, "..", "user-files", "simulations");
-    const folders = ["-sf", simulations, "-rsf", folder, "-rf", folder];
-    const options = ["-nr", "-s", "RinhaBackendSimulation", ...folders];
-    const child = Bun.spawn([join(home, "bin", "gatling.sh"), ...options], {
-      env: { ...process.env, BASE_URL: url, SECONDS_SCALE: String(scale), CREATED_FILE: undefined },
-      signal,
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-    });
-    const [said, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-    const code = await child.exited;
-    signal.throwIfAborted();
-    const [run] = (await readdir(folder, { withFileTypes: true })).filter((each) => each.isDirectory());
-    if (code !== 0 || !run) throw new Error(`Gatling: ${(problems || said).trim().split("\n").at(-1)}`);
-    const { requests, failures } = readLog(await readFile(join(folder, run.name, "simulation.log"), "utf8"));
-    const faults = failures.map(({ request, message, times }) => [`${request}: ${message}`, times]);
-    const { cpuTime } = child.resourceUsage() as { cpuTime: { total: bigint } };
-    return { requests, faults: Object.fromEntries(faults), cpuS: Number(cpuTime.total) / 1e6 };
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  await using made = await temporaryFolder("gatling");
+  const folder = made.path;
+  const payloads = rows.map(({ payload, accept }) => `${payload}\t${accept.join()}\n`);
+  await Bun.write(join(folder, payloadsFile), `payload\taccept\n${payloads.join("")}`);
+  await Bun.write(join(folder, termsFile), `t\n${terms.join("\n")}\n`);
+  const simulations = join(import.meta.dir, "..", "user-files", "simulations");
+  const folders = ["-sf", simulations, "-rsf", folder, "-rf", folder];
+  const options = ["-nr", "-s", "RinhaBackendSimulation", ...folders];
+  const child = Bun.spawn([join(home, "bin", "gatling.sh"), ...options], {
+    env: { ...process.env, BASE_URL: url, SECONDS_SCALE: String(scale), CREATED_FILE: undefined },
+    signal,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [said, problems] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  const code = await child.exited;
+  signal.throwIfAborted();
+  const [run] = (await readdir(folder, { withFileTypes: true })).filter((each) => each.isDirectory());
+  if (code !== 0 || !run) throw new Error(`Gatling: ${(problems || said).trim().split("\n").at(-1)}`);
+  const { requests, failures } = readLog(await readFile(join(folder, run.name, "simulation.log"), "utf8"));
+  const faults = failures.map(({ request, message, times }) => [`${request}: ${message}`, times]);
+  const { cpuTime } = child.resourceUsage() as { cpuTime: { total: bigint } };
+  return { requests, faults: Object.fromEntries(faults), cpuS: Number(cpuTime.total) / 1e6 };
 }
