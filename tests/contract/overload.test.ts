@@ -128,14 +128,3 @@ test("when the queue of huge persons is full, one more gets 503 before it is val
     for (const { status } of await Promise.all(taken)) expect(status).toBe(201);
   });
 });
-
-test("several instances start at once on an empty database", async () => {
-  const first = await serve();
-  const started = await Promise.all(
-    Array.from({ length: 5 }, () => serve({ DATABASE_URL: first.databaseUrl })),
-  );
-  await Promise.all(
-    started.map(async (instance) => expect((await client(instance.url).get("/readyz")).status).toBe(200)),
-  );
-  await Promise.all([first, ...started].map((instance) => instance.stop()));
-});

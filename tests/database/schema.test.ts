@@ -15,6 +15,13 @@ async function newRole(databaseUrl: string, ...grants: string[]): Promise<string
   return url.href;
 }
 
+test("several instances start at once on an empty database", async () => {
+  const url = await newDatabase();
+  const instances = await Promise.all(Array.from({ length: 5 }, () => serve({ DATABASE_URL: url })));
+  for (const instance of instances) expect((await instance.get("/readyz")).status).toBe(200);
+  await Promise.all(instances.map((instance) => instance.stop()));
+});
+
 test("a table pessoas without a schema version is refused and not changed", async () => {
   const url = await newDatabase();
   await query(

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { dirname, join, normalize, relative } from "node:path";
 import { scripts } from "../../package.json";
+import { type Growth, renderMarkdown } from "../../stress-test/growth.ts";
 import { pages, type Recorded, read, render } from "../../tools/results.ts";
 import { project } from "../helpers/support.ts";
 
@@ -116,6 +117,13 @@ describe("the numbers", async () => {
       expect(text.match(/^\s*<!-- [\w -]+ -->.+$/gm) ?? []).toEqual([]);
     },
   );
+
+  test("of docs/scaling.md are those of docs/results/growth.json", async () => {
+    const growth = (await Bun.file(join(project, "docs/results/growth.json")).json()) as Growth;
+    expect(growth.problems).toEqual([]);
+    for (const line of renderMarkdown(growth).split("\n"))
+      expect(documents["docs/scaling.md"]).toContain(line);
+  });
 
   test("are of runs that passed", () => {
     const { verdict, runs, faults } = recorded;
