@@ -2,20 +2,20 @@ import { type Pessoa, toJson } from "./contract/pessoa.ts";
 import { addressOf } from "./database/address.ts";
 import { batches, Unavailable } from "./database/batch.ts";
 import { checkSessions } from "./database/checks.ts";
-import { type ConnectionOptions, openConnections } from "./database/connections.ts";
-import { type Outcome, openInserts, probe, type Row, readStatement } from "./database/inserts.ts";
+import { type Outcome, openInserts, pingStatement, probe, type Row } from "./database/inserts.ts";
 import { migrate } from "./database/migration.ts";
 import type { Pool } from "./database/pool.ts";
+import { openPools, type PoolsOptions } from "./database/pools.ts";
 import { replica } from "./database/replica.ts";
 import * as log from "./process/log.ts";
-import { indexer } from "./search/index-all.ts";
 import { type Hit, placesOf } from "./search/memory.ts";
-import { columns, insertTermsStatement, openSearch, type Search } from "./search/search.ts";
+import { moverToIndex } from "./search/move-to-index.ts";
+import { columns, type IndexQuery, insertTermsStatement, openSearch, type Search } from "./search/search.ts";
 
 export { loggable } from "./database/session.ts";
 export { Unavailable };
 
-export type DbOptions = ConnectionOptions & {
+export type DbOptions = PoolsOptions & {
   /** Default 0. */
   windowMs?: number;
   /** Default 128. */
@@ -47,38 +47,42 @@ export function openDb(options: DbOptions) {
     const ignored = text === undefined ? [] : addressOf(text).ignored;
     if (ignored.length > 0) log.warn(`${name}: ignored: ${ignored.join(", ")}`);
   }
-  const connections = openConnections({ url, readUrl, timeoutMs, searches: maxSearches });
-  const { reads, searches, slow, isWorking, batchOptions } = connections;
+  const pools = openPools({ url, readUrl, timeoutMs, searches: maxSearches });
+  const { reads, searches, slow, isWorking, batchOptions } = pools;
   const closing = new AbortController();
   let isCitus = false;
+
+  const finds = batches(findMany, batchOptions(reads, batchSize, queueLimit));
+  const hitsRead = batches(readHits, batchOptions(reads, searchesInRead, queueLimit));
+  const indexSearches = batches(searchIndex, {
+    ...batchOptions(searches, 1, queueLimit),
+    maxWaitShare: 1 / 4, // a slow statement delays all behind it
+  });
+  const refreshes = batches(refresh, batchOptions(reads, queueLimit, queueLimit));
+  const counts = batches(count, batchOptions(slow, queueLimit, queueLimit));
+  const pings = batches(ping, batchOptions(reads, queueLimit, queueLimit));
 
   const search = openSearch({
     maxPersons: maxInMemory,
     query: reads.query,
-    // All waiting searches asked before the statement starts, so one answer holds for each.
-    inTurn: batches(
-      async (asked: (() => Promise<boolean>)[]) => {
-        const isCurrent = (await asked[0]?.()) ?? true;
-        return asked.map(() => isCurrent);
-      },
-      batchOptions(reads, queueLimit, queueLimit),
-    ).submit,
+    inTurn: refreshes.submit,
     cached,
-    read: (hits) => hitsRead.submit(hits),
-    searchIndex: (statement, parameters) => indexSearches.submit({ statement, parameters }),
+    read: hitsRead.submit,
+    searchIndex: indexSearches.submit,
     // After a failure the next merge includes these rows.
-    merge: () => connections.merge().catch((error: Error) => log.debug(`not merged: ${error.message}`)),
+    merge: () =>
+      pools.merge().catch((error) => log.debug(`the pending list was not merged: ${error.message}`)),
   });
 
   const inserts = openInserts({
-    connections,
+    pools,
     search,
     insertTermsStatement,
     isCitus: () => isCitus,
     timeoutMs,
   });
   const creates = batches(inserts.insertBatch, {
-    ...batchOptions(connections.creates, batchSize, queueLimit),
+    ...batchOptions(pools.creates, batchSize, queueLimit),
     windowMs,
     isWorking: inserts.isWorking,
     onAbandoned: inserts.onAbandoned,
@@ -87,15 +91,7 @@ export function openDb(options: DbOptions) {
     ...batchOptions(slow, 1, Math.ceil(queueLimit / hugeFactor)),
     maxWaitShare: Infinity, // validating a retry costs more than a longer queue
   });
-  const finds = batches(findMany, batchOptions(reads, batchSize, queueLimit));
-  const hitsRead = batches(readHits, batchOptions(reads, searchesInRead, queueLimit));
-  const indexSearches = batches(searchIndex, {
-    ...batchOptions(searches, 1, queueLimit),
-    maxWaitShare: 1 / 4, // a slow statement delays all behind it
-  });
-  const counts = batches(count, batchOptions(slow, queueLimit, queueLimit));
-  const pings = batches(ping, batchOptions(reads, queueLimit, queueLimit));
-  const { replica: replicaPool, replicaTimeoutMs } = connections;
+  const { replica: replicaPool, replicaTimeoutMs } = pools;
   const fromReplica =
     replicaPool &&
     replica({
@@ -133,11 +129,17 @@ export function openDb(options: DbOptions) {
     return asked.map(() => found);
   }
 
-  async function searchIndex([asked]: { statement: string; parameters: string[] }[]) {
+  async function searchIndex([asked]: IndexQuery[]) {
     const { statement = "", parameters = [] } = asked ?? {};
     const rows = await searches.query<PessoaRow>(statement, parameters);
     const persons = rows.filter(({ id }) => id !== null);
     return [{ texts: textsOf(persons), isCurrent: persons.length === rows.length }];
+  }
+
+  /** All waiting searches asked before the statement starts, so one answer holds for each. */
+  async function refresh(asked: (() => Promise<boolean>)[]): Promise<boolean[]> {
+    const isCurrent = (await asked[0]?.()) ?? true;
+    return asked.map(() => isCurrent);
   }
 
   async function count(asked: undefined[]): Promise<number[]> {
@@ -146,7 +148,7 @@ export function openDb(options: DbOptions) {
   }
 
   async function ping(asked: undefined[]): Promise<undefined[]> {
-    await reads.query(readStatement, []);
+    await reads.query(pingStatement, []);
     return asked;
   }
 
@@ -154,17 +156,17 @@ export function openDb(options: DbOptions) {
     /** Creates what the schema lacks. Rejects with RangeError, in one line, when DATABASE_URL cannot be used. */
     async migrate(): Promise<void> {
       const gaveUp = AbortSignal.any([closing.signal, AbortSignal.timeout(2 * timeoutMs)]);
-      await checkSessions(url, connections.count, gaveUp);
+      await checkSessions(url, pools.connections, gaveUp);
       await migrate({
         url,
         timeoutMs,
         isWorking,
         log,
         closing: closing.signal,
-        indexSome: indexer(),
+        indexSome: moverToIndex(),
         async use(query, onCitus) {
           isCitus = onCitus;
-          if (isCitus) connections.planEachSearch();
+          if (isCitus) pools.planEachSearch();
           await search.load(query, isCitus);
         },
       });
@@ -194,7 +196,7 @@ export function openDb(options: DbOptions) {
       closing.abort(new Unavailable("the server stops"));
       fromReplica?.close();
       search.close();
-      await connections.close();
+      await pools.close();
     },
   };
 }

@@ -26,7 +26,7 @@ create table if not exists pessoas (
   apelido text not null,
   nome text not null,
   stack json,           -- json, not jsonb: returned exactly as it was sent
-  busca text            -- for the GIN index (search/text.ts); null: every instance has this person in memory
+  busca text            -- for the GIN index (search/index-text.ts); null: every instance has this person in memory
 );
 comment on table pessoas is 'version 1'; -- the version's home: the server compares it (database/migration.ts)
 

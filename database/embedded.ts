@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import type postgres from "postgres";
-import { blame, failureIn } from "./data-folder.ts";
+import { blame, failureIn } from "./data-folder-errors.ts";
 import { postgresRunner } from "./run-as.ts";
 import { connect } from "./session.ts";
 import { linkLibraries } from "./shared-libraries.ts";

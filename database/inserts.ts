@@ -1,12 +1,13 @@
 import { Unavailable, workingFactor } from "./batch.ts";
-import type { Connections } from "./connections.ts";
 import type { Pool, Query } from "./pool.ts";
+import type { Pools } from "./pools.ts";
 import { hasCode, isRowError } from "./session.ts";
 
 /** The result of an insert. `refused`: Postgres cannot store this row. */
 export type Outcome = "created" | "taken" | "refused";
 
-type Searchable = { text: string | null; fields: string[] };
+/** The value of `busca`, null in memory, and the fields whose short terms may need rows. */
+export type Searchable = { text: string | null; fields: string[] };
 
 /** `values` in the order of storedColumns, `bytes` of its fields. */
 export type Row = { id: string; values: (string | null)[]; bytes: number; searchable: Searchable };
@@ -17,10 +18,10 @@ const columnCount = 6;
 /** Goes into a batch like a row. It needs all that a create needs, and stores nothing. */
 export const probe = Symbol("probe");
 const probeStatement = `insert into pessoas (${storedColumns}) select ${storedColumns} from pessoas where false`;
-export const readStatement = "select 1 from pessoas limit 1";
+export const pingStatement = "select 1 from pessoas limit 1";
 
 type InsertOptions = {
-  connections: Connections;
+  pools: Pools;
   search: {
     neededTerms(fields: string[]): string[];
     stored(persons: Searchable[], terms: string[]): void;
@@ -51,8 +52,8 @@ const maxUndecided = 1000;
 
 /** Inserts rows, a batch in one commit. When Postgres refuses a row, halving the batch finds it. */
 export function openInserts(options: InsertOptions) {
-  const { connections, search, insertTermsStatement, isCitus, timeoutMs } = options;
-  const { creates, slow, watch } = connections;
+  const { pools, search, insertTermsStatement, isCitus, timeoutMs } = options;
+  const { creates, slow, watch } = pools;
   const undecided = new Set<string>(); // ids locked by a transaction on a worker
   let nextLookAt = 0;
   let failedAt = Number.NEGATIVE_INFINITY; // last failed batch; reset by a stored one
@@ -60,7 +61,7 @@ export function openInserts(options: InsertOptions) {
   async function insertBatch(items: (Row | typeof probe)[]): Promise<Answer[]> {
     const rows = items.filter((item) => item !== probe);
     if (rows.length === 0) {
-      await creates.query(isCitus() ? readStatement : probeStatement, []);
+      await creates.query(isCitus() ? pingStatement : probeStatement, []);
       return items.map(() => "created");
     }
     try {
@@ -163,7 +164,7 @@ export function openInserts(options: InsertOptions) {
     isUndecided: (id: string) => undecided.has(id),
     isWorking() {
       const pid = creates.pid();
-      const working = connections.isWorking(pid);
+      const working = pools.isWorking(pid);
       if (isCitus() && pid !== undefined) cancelWaiting(pid);
       return working;
     },

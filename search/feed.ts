@@ -8,7 +8,7 @@ type Feed = {
    */
   next(): Promise<boolean>;
   isLoaded(): boolean;
-  /** Parameters of `isCurrent`. */
+  /** Parameters of `currentCondition`. */
   mark(): string[];
   hasIndexed(): boolean;
 };
@@ -45,7 +45,7 @@ const storeName = "pg_postmaster_start_time() || ' ' || pg_relation_filenode('pe
  * SQL: whether a memory has all persons stored now. Also false while loaded rows may come again. `first`: the number of
  * the first of two parameters.
  */
-export const isCurrent = (first: number) => `
+export const currentCondition = (first: number) => `
   $${first}::text = ${storeName}
     and not exists (select from pessoas where busca is null and tx >= $${first + 1}::xid8)`;
 

@@ -1,5 +1,5 @@
-import { blockBytes, blockFilters } from "./blocks.ts";
-import { counter } from "./counter.ts";
+import { blockBytes, blockFilters } from "./block-filters.ts";
+import { counter } from "./bounded-counter.ts";
 import { maxFound } from "./limits.ts";
 
 /** A person and the place of its row: Postgres reads by place in half the time of a read by id. */

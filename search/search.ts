@@ -1,13 +1,14 @@
 import type { Pessoa } from "../contract/pessoa.ts";
+import type { Searchable } from "../database/inserts.ts";
 import type { Query } from "../database/pool.ts";
-import { counter } from "./counter.ts";
-import { isCurrent, openFeed } from "./feed.ts";
+import { counter } from "./bounded-counter.ts";
+import { currentCondition, openFeed } from "./feed.ts";
+import { encode, isShort, lowerCased, searchable } from "./index-text.ts";
 import { maxFound, maxInMemory, maxMemoryBytes, maxPersonBytes } from "./limits.ts";
 import { elementsKnown, type Hit, openMemory, placesOf } from "./memory.ts";
 import { mergeSchedule } from "./pending-list.ts";
+import { trigramSample } from "./rare-trigrams.ts";
 import { shortTerms } from "./short-terms.ts";
-import { encode, isShort, lowerCased, searchable } from "./text.ts";
-import { trigramSample } from "./trigrams.ts";
 
 /*
  * How a term finds a person.
@@ -17,8 +18,8 @@ import { trigramSample } from "./trigrams.ts";
  * (feed.ts), so it finds every person whose 201 was sent. Their rows have no `busca`, only an index of transaction
  * numbers.
  *
- * Later and long persons are in a GIN index of trigrams over `busca`, which spells their fields in letters (text.ts).
- * A search asks for the rarest trigrams of its term (trigrams.ts). Instances merge the index's pending list
+ * Later and long persons are in a GIN index of trigrams over `busca`, which spells their fields in letters (index-text.ts).
+ * A search asks for the rarest trigrams of its term (rare-trigrams.ts). Instances merge the index's pending list
  * (pending-list.ts). Terms of one and two characters have no trigram: a table has up to 50 persons for each
  * (short-terms.ts).
  *
@@ -35,6 +36,7 @@ const sampleSize = 1000; // texts read at the start
 const learnOneIn = 64;
 const refreshEvery = 200; // creates of this instance; bounds what a search loads
 
+export type IndexQuery = { statement: string; parameters: string[] };
 /** JSON texts of persons by id. */
 type Texts = Map<string, string>;
 
@@ -47,12 +49,9 @@ type SearchOptions = {
   /** Removed persons are left out. */
   read(hits: Hit[]): Promise<Texts>;
   /** `isCurrent`: none of the rows is empty. */
-  searchIndex(statement: string, parameters: string[]): Promise<{ texts: Texts; isCurrent: boolean }>;
+  searchIndex(asked: IndexQuery): Promise<{ texts: Texts; isCurrent: boolean }>;
   merge(): void;
 };
-
-/** The value of `busca`, null in memory, and the fields whose short terms may need rows. */
-export type Searchable = { text: string | null; fields: string[] };
 
 export type Search = {
   /**
@@ -81,7 +80,7 @@ export const shortStatement = `select ${columns} from short_terms join pessoas u
  */
 const inIndex = (plain: string, count: number) => {
   const checked = `
-  (${plain}) union all select null, null, null, null, null where not (${isCurrent(count + 1)})`;
+  (${plain}) union all select null, null, null, null, null where not (${currentCondition(count + 1)})`;
   const withHits = `${checked}
   union all select ${columns} from pessoas where ctid = any ($${count + 3}::tid[]) and id = any ($${count + 4}::uuid[])`;
   return { plain, checked, withHits };
@@ -89,7 +88,7 @@ const inIndex = (plain: string, count: number) => {
 const textInIndex = inIndex(textStatement, 2);
 const shortInIndex = inIndex(shortStatement, 1);
 export const completeTermsStatement = `select term from short_terms group by term having count(*) >= ${maxFound} limit ${shortTermsKnown}`;
-const textsStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
+const sampleStatement = `select left(busca, 1000) as text from pessoas where busca is not null limit ${sampleSize}`;
 
 /** `searchableOf` for rows that no instance stores. `stacks`: of the persons in memory already. */
 export function searchableInBulk(
@@ -133,7 +132,7 @@ export function openSearch(options: SearchOptions): Search {
     async load(query, isCitus) {
       const terms = await query<{ term: string }>(completeTermsStatement, []);
       short.complete(terms.map(({ term }) => term));
-      for (const { text } of await query<{ text: string }>(textsStatement, [])) trigrams.learn(text);
+      for (const { text } of await query<{ text: string }>(sampleStatement, [])) trigrams.learn(text);
       if (isCitus) maxPersons = 0;
       else if (!(await inTurn(feed.next))) refresh().catch(() => {}); // the next search continues it
     },
@@ -194,10 +193,13 @@ export function openSearch(options: SearchOptions): Search {
   /** On Citus, where no person is in memory, that is always current. */
   async function findInIndex(term: string, mark: string[], hits: Hit[]) {
     const ask = ({ plain, checked, withHits }: typeof textInIndex, parameters: string[]) => {
-      if (maxPersons === 0) return searchIndex(plain, parameters);
-      if (hits.length === 0) return searchIndex(checked, [...parameters, ...mark]);
-      const ids = hits.map(({ id }) => id);
-      return searchIndex(withHits, [...parameters, ...mark, placesOf(hits), `{${ids.join()}}`]);
+      if (maxPersons === 0) return searchIndex({ statement: plain, parameters });
+      if (hits.length === 0) return searchIndex({ statement: checked, parameters: [...parameters, ...mark] });
+      const ids = `{${hits.map(({ id }) => id).join()}}`;
+      return searchIndex({
+        statement: withHits,
+        parameters: [...parameters, ...mark, placesOf(hits), ids],
+      });
     };
     if (isShort(term)) return await ask(shortInIndex, [term]);
     merges.searched();

@@ -1,4 +1,4 @@
-import { counter } from "./counter.ts";
+import { counter } from "./bounded-counter.ts";
 import { maxFound } from "./limits.ts";
 
 type ShortTerms = {

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { freePort } from "../tests/contest/topology.ts";
 import { runScript, serve } from "../tests/helpers/support.ts";
 import { startGenerator } from "./cost.ts";
-import type { Load, Sent } from "./load/contest.ts";
+import type { Load, Sent } from "./load/cost-loads.ts";
 
 /** Sends one slice of each load, one after the other, from a new generator. */
 async function send(port: number, loads: Load[], seconds = 0.5): Promise<Sent[]> {

@@ -2,9 +2,9 @@ import { join, resolve } from "node:path";
 import { $ } from "bun";
 import { abortedBySignals, type Topology, topology } from "../tests/contest/topology.ts";
 import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
+import { store } from "./data/bulk-store.ts";
 import { people } from "./data/people.ts";
-import { store } from "./data/store.ts";
-import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load/contest.ts";
+import { type Load, type LoadOptions, loads, type Order, type Report, type Sent } from "./load/cost-loads.ts";
 import { settledCount } from "./measure/audit.ts";
 import { readCpuSeconds, readUsage } from "./measure/cgroups.ts";
 import { mebibytes, number, table } from "./measure/format.ts";
@@ -128,11 +128,11 @@ async function inhabit({ fill, copyInto, sql }: Topology, seed: number, count: n
 
 type Generator = ReturnType<typeof startGenerator>;
 
-/** Starts load/contest.ts as a process. `report` returns its reports in order. */
+/** Starts load/cost-loads.ts as a process. `report` returns its reports in order. */
 export function startGenerator(options: LoadOptions) {
   const reports: Report[] = [];
   let wake = () => {};
-  const script = join(import.meta.dir, "load", "contest.ts");
+  const script = join(import.meta.dir, "load", "cost-loads.ts");
   const child = Bun.spawn([process.execPath, "run", script, JSON.stringify(options)], {
     stdout: "inherit",
     stderr: "inherit",

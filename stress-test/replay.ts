@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { readArguments, wholeOf } from "../tools/arguments.ts";
 import { progressBar } from "../tools/progress.ts";
-import { expectAnswers, readColumn } from "./data/contract.ts";
+import { expectAnswers, readColumn } from "./data/reference-contract.ts";
 import { generator } from "./load/generator.ts";
 import type { Answer } from "./load/http.ts";
 

@@ -1,7 +1,7 @@
 // Creates fictitious Brazilians through the API: bun run seed 1000
 import { parseArgs } from "node:util";
 import { fakerPT_BR as faker } from "@faker-js/faker";
-import { inParallel } from "./parallel.ts";
+import { inParallel } from "./in-parallel.ts";
 
 const usage = `bun run seed [N]            creates N people (1000)
   --url http://127.0.0.1:9999   where the registry is

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { expectAnswers, expectedFor, type Pessoa, readColumn, readPessoa } from "./contract.ts";
 import { generate, payloadsFile, renderFiles } from "./payloads.ts";
+import { expectAnswers, expectedFor, type Pessoa, readColumn, readPessoa } from "./reference-contract.ts";
 
 const ana = { apelido: "ana", nome: "Ana", nascimento: "2000-02-29", stack: ["Go", "C#"] };
 const json = (change: object) => JSON.stringify({ ...ana, ...change });

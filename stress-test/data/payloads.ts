@@ -1,4 +1,4 @@
-import { expectAnswers, expectedFor, type Row } from "./contract.ts";
+import { expectAnswers, expectedFor, type Row } from "./reference-contract.ts";
 
 export const payloadsFile = "pessoas-payloads.tsv";
 export const termsFile = "termos-busca.tsv";

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { holds, type Pessoa, readPessoa } from "./contract.ts";
 import { crowd, people, searches } from "./people.ts";
+import { holds, type Pessoa, readPessoa } from "./reference-contract.ts";
 
 function first(seed: number, n: number): Pessoa[] {
   return people(seed).take(n).toArray();

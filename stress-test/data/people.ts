@@ -1,7 +1,7 @@
 import { fakerEL, fakerJA, fakerPL, fakerPT_BR as fakerPT, fakerRU } from "@faker-js/faker";
 import { somebody } from "../../tools/seed.ts";
-import { type Pessoa, readPessoa } from "./contract.ts";
 import { generate, randomFrom } from "./payloads.ts";
+import { type Pessoa, readPessoa } from "./reference-contract.ts";
 
 const abroad = [fakerEL, fakerJA, fakerPL, fakerRU];
 const foreignNameEvery = 500; // Brazilians

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { holds, type Pessoa, readPessoa } from "../data/contract.ts";
+import { holds, type Pessoa, readPessoa } from "../data/reference-contract.ts";
 import { goneOf, judgeRules, readWhenUp } from "./checks.ts";
 
 /** An entry that is right but for one thing: a person is found after some searches, by the instance that has it. */

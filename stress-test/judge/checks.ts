@@ -1,10 +1,10 @@
-import type { Pessoa } from "../data/contract.ts";
+import type { Pessoa } from "../data/reference-contract.ts";
 import { evenly } from "../load/arrivals.ts";
 import { generator } from "../load/generator.ts";
 import { create, locationOf, persons } from "../load/requests.ts";
 import { brief, get, parse, readBack, type Stored } from "../measure/audit.ts";
+import { createRules, hitsOf, pathOf, readRules, sameness, searched, shortened } from "./api-rules.ts";
 import type { Container, Project } from "./project.ts";
-import { createRules, hitsOf, pathOf, readRules, sameness, searched, shortened } from "./rules.ts";
 import { type Evidence, type Outcome, sectionOf } from "./section.ts";
 
 type Found = Pick<Evidence, "outcome" | "got">;

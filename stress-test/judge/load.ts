@@ -1,6 +1,6 @@
 import { cpus } from "node:os";
-import { expectedFor } from "../data/contract.ts";
 import { generate, randomFrom } from "../data/payloads.ts";
+import { expectedFor } from "../data/reference-contract.ts";
 import type { Options } from "../judge.ts";
 import { contestArrivals } from "../load/arrivals.ts";
 import { generator } from "../load/generator.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { generate } from "../data/payloads.ts";
-import { readPessoa } from "../data/contract.ts";
+import { readPessoa } from "../data/reference-contract.ts";
 import { persons } from "./requests.ts";
 
 test("persons are valid, and their apelidos are unique and in none of the contest's payloads", () => {

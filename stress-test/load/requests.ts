@@ -1,5 +1,5 @@
-import { type Pessoa, readPessoa } from "../data/contract.ts";
 import { generate, type Random } from "../data/payloads.ts";
+import { type Pessoa, readPessoa } from "../data/reference-contract.ts";
 import { brief } from "../measure/audit.ts";
 import { type Answer, headerOf, type Request } from "./http.ts";
 

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
-import { inParallel } from "../../tools/parallel.ts";
-import type { Pessoa } from "../data/contract.ts";
+import { inParallel } from "../../tools/in-parallel.ts";
+import type { Pessoa } from "../data/reference-contract.ts";
 
 /** A person that got 201 with this Location, and the id in it. */
 export type Stored = Pessoa & { id: string; location: string };

@@ -1,9 +1,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readArguments, runScript, wholeOf } from "../../tools/arguments.ts";
-import { inParallel } from "../../tools/parallel.ts";
-import { expectAnswers, expectedFor, type Row, readColumn, readPessoa } from "../data/contract.ts";
+import { inParallel } from "../../tools/in-parallel.ts";
 import { payloadsFile, termsFile } from "../data/payloads.ts";
+import { expectAnswers, expectedFor, type Row, readColumn, readPessoa } from "../data/reference-contract.ts";
 import { brief, get, isSame, parse, readBack, type Stored, settledCount, spread } from "./audit.ts";
 import { mebibytes, number, table } from "./format.ts";
 import { type Created, type Failure, readCreated, readLog } from "./gatling.ts";

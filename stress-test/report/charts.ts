@@ -2,15 +2,7 @@ import * as echarts from "echarts";
 import { short } from "../measure/format.ts";
 import type { Timed } from "../measure/statistics.ts";
 import type { Sample } from "../measure/usage.ts";
-import {
-  bounds,
-  byKind,
-  histogram,
-  metricsOverTime,
-  overTime,
-  type Point,
-  usageOverTime,
-} from "./figures.ts";
+import { bounds, byKind, histogram, metricsOverTime, overTime, type Point, usageOverTime } from "./series.ts";
 
 /** One run to draw. */
 export type Run = {

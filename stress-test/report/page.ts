@@ -8,7 +8,7 @@ import { summarise, type Timed } from "../measure/statistics.ts";
 import { peakOfAll, readSamples, type Sample, sumUsage } from "../measure/usage.ts";
 import type { Verdict } from "../measure/verdict.ts";
 import { type Chart, chartsOf, elementOf, pictureOf, type Run } from "./charts.ts";
-import { byKind, overTime } from "./figures.ts";
+import { byKind, overTime } from "./series.ts";
 
 const usage = `Usage: page.ts [OPTIONS] RESULTS_DIR
 

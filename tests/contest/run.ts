@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
 import { readPositionals } from "../../tools/arguments.ts";
+import { shapes } from "../helpers/malformed-requests.ts";
+import { statusesOf, targets } from "../helpers/request-targets.ts";
 import { client, type Found, newPessoa, type Problem, raw, rawRequest } from "../helpers/requests.ts";
-import { shapes } from "../helpers/shapes.ts";
 import { startLoops, temporaryFolder } from "../helpers/support.ts";
-import { statusesOf, targets } from "../helpers/targets.ts";
 import { abortedBySignals, freePort, type Service, services, topology } from "./topology.ts";
 
 readPositionals(`Usage: bun run test:contest

@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
+import { shapes } from "../helpers/malformed-requests.ts";
 import { newPessoa, raw } from "../helpers/requests.ts";
-import { shapes } from "../helpers/shapes.ts";
 import { serve } from "../helpers/support.ts";
 
 const registry = await serve();

@@ -1,7 +1,7 @@
 import { expect } from "bun:test";
 import fc from "fast-check";
 import { maxFound } from "../../search/limits.ts";
-import { holds, type Pessoa } from "../../stress-test/data/contract.ts";
+import { holds, type Pessoa } from "../../stress-test/data/reference-contract.ts";
 import type { Registry } from "./support.ts";
 
 // Characters that once broke searching or storing: wildcards, separators, letters with unusual cases.

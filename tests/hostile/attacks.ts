@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
+import { post, shapes } from "../helpers/malformed-requests.ts";
 import { client, newPessoa, raw } from "../helpers/requests.ts";
-import { post, shapes } from "../helpers/shapes.ts";
 import { inLoops } from "../helpers/support.ts";
 import type { Target, Way } from "./target.ts";
 

@@ -110,7 +110,7 @@ async function populate(sql: (text: string) => Promise<unknown>, people: number)
     await sql(`
       insert into pessoas (id, apelido, nome, nascimento, stack, busca)
       select md5(n::text)::uuid, apelido, nome, date '1950-01-01' + n % 20000, json_build_array(everybody, stack),
-        case when n > ${maxInMemory} then -- as search/text.ts writes it
+        case when n > ${maxInMemory} then -- as search/index-text.ts writes it
           translate(lower(concat_ws(chr(1), apelido, nome, everybody, stack)), ' #-', '\u3c60\u3c63\u3c6d') end
       from generate_series(${from}, ${Math.min(people, from + 49_999)}) n,
         lateral (select 'n' || n || '-' || substr(md5('a' || n), 1, 8) as apelido,

@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { maxFound } from "../../search/limits.ts";
-import type { Pessoa } from "../../stress-test/data/contract.ts";
+import type { Pessoa } from "../../stress-test/data/reference-contract.ts";
 import { startCluster } from "../helpers/cluster.ts";
 import { expectExact, expectFound, samplePersons, termsOf } from "../helpers/model.ts";
 import { client, type Found, newPessoa } from "../helpers/requests.ts";

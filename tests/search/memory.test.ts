@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { blockBytes, blockFilters } from "../../search/blocks.ts";
+import { blockBytes, blockFilters } from "../../search/block-filters.ts";
+import { lowerCased } from "../../search/index-text.ts";
 import { maxFound } from "../../search/limits.ts";
 import { openMemory } from "../../search/memory.ts";
-import { lowerCased } from "../../search/text.ts";
-import { holds } from "../../stress-test/data/contract.ts";
+import { holds } from "../../stress-test/data/reference-contract.ts";
 import { pieceOf } from "../helpers/model.ts";
 
 const character = fc.oneof(

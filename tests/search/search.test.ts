@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
+import { searchable } from "../../search/index-text.ts";
 import { maxFound } from "../../search/limits.ts";
-import { searchable } from "../../search/text.ts";
 import { newPessoa } from "../helpers/requests.ts";
 import { connect, newDatabase, query, type Registry, serve } from "../helpers/support.ts";
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import type { Usage } from "../measure/cgroups.ts";
 import type { Timed } from "../measure/statistics.ts";
 import type { Sample } from "../measure/usage.ts";
-import { histogram, metricsOverTime, overTime, type Point, usageOverTime } from "./figures.ts";
+import { histogram, metricsOverTime, overTime, type Point, usageOverTime } from "./series.ts";
 
 const points = (...all: Point[]) => all;
 

@@ -1,12 +1,12 @@
 import type { Query } from "../database/pool.ts";
+import { searchable } from "./index-text.ts";
 import { columns, insertTermsStatement } from "./search.ts";
 import { shortTerms } from "./short-terms.ts";
-import { searchable } from "./text.ts";
 
 type Row = { id: string; apelido: string; nome: string; stack: string | null };
 
 const portion = 1000; // persons
-const textsStatement = `
+const updateStatement = `
   with texts as materialized (select key::uuid as id, value as text from json_each_text($1))
   update pessoas set busca = texts.text from texts where pessoas.id = texts.id`;
 
@@ -14,7 +14,7 @@ const textsStatement = `
  * For a database that became Citus, where all persons are in the index. Each call indexes some persons. False when
  * none is left.
  */
-export function indexer(): (query: Query) => Promise<boolean> {
+export function moverToIndex(): (query: Query) => Promise<boolean> {
   const short = shortTerms(Number.POSITIVE_INFINITY);
   return async (query) => {
     const rows = await query<Row>(`select ${columns} from pessoas where busca is null limit ${portion}`, []);
@@ -28,7 +28,7 @@ export function indexer(): (query: Query) => Promise<boolean> {
       texts[id] = text;
       if (needed.length > 0) terms[id] = needed;
     }
-    await query(textsStatement, [JSON.stringify(texts)]);
+    await query(updateStatement, [JSON.stringify(texts)]);
     if (Object.keys(terms).length > 0) await query(insertTermsStatement, [JSON.stringify(terms)]);
     return rows.length === portion;
   };

@@ -3,7 +3,7 @@ import { storedColumns } from "../../database/inserts.ts";
 import { rowOf } from "../../db.ts";
 import { searchableInBulk } from "../../search/search.ts";
 import { shortTerms } from "../../search/short-terms.ts";
-import type { Pessoa } from "./contract.ts";
+import type { Pessoa } from "./reference-contract.ts";
 
 /** Runs `copy … from stdin` with these lines as its input. */
 export type CopyInto = (table: string, lines: Iterable<string>) => Promise<unknown>;

@@ -1,12 +1,12 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { counter } from "../../search/counter.ts";
+import { counter } from "../../search/bounded-counter.ts";
+import { encode, isShort, lowerCased, searchable } from "../../search/index-text.ts";
 import { maxFound } from "../../search/limits.ts";
+import { trigramSample } from "../../search/rare-trigrams.ts";
 import { searchableInBulk } from "../../search/search.ts";
 import { shortTerms } from "../../search/short-terms.ts";
-import { encode, isShort, lowerCased, searchable } from "../../search/text.ts";
-import { trigramSample } from "../../search/trigrams.ts";
-import { holds } from "../../stress-test/data/contract.ts";
+import { holds } from "../../stress-test/data/reference-contract.ts";
 import { pieceOf } from "../helpers/model.ts";
 import { newPessoa } from "../helpers/requests.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { type Pessoa, readPessoa } from "../data/contract.ts";
-import { createRules, readRules, sameness, searched } from "./rules.ts";
+import { type Pessoa, readPessoa } from "../data/reference-contract.ts";
+import { createRules, readRules, sameness, searched } from "./api-rules.ts";
 
 test("what is valid and what is not is what the contract says, and no two rules have one name", () => {
   const rules = createRules.filter(({ rule }) => !rule.startsWith("duplicates: "));

@@ -1,5 +1,5 @@
 // The contest's rules, as data: what is sent, and which answers are right. Independent of the product's code.
-import { holds, type Pessoa } from "../data/contract.ts";
+import { holds, type Pessoa } from "../data/reference-contract.ts";
 import { isSame, parse, type Stored } from "../measure/audit.ts";
 import type { Outcome } from "./section.ts";
 

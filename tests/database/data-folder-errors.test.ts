@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { chmod, chown, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { blame, failureIn } from "../../database/data-folder.ts";
+import { blame, failureIn } from "../../database/data-folder-errors.ts";
 import { removeData, runningUrl, startEmbedded } from "../../database/embedded.ts";
 import { beginServer, project, server, temporaryFolder } from "../helpers/support.ts";
 

@@ -1,7 +1,7 @@
 import { type BatchOptions, batches, Unavailable, workingFactor } from "./batch.ts";
 import { openPool, type Pool, watched } from "./pool.ts";
 
-export type ConnectionOptions = {
+export type PoolsOptions = {
   /** As for psql (address.ts). */
   url: string;
   /** A streaming replica, for reads by id. */
@@ -10,7 +10,7 @@ export type ConnectionOptions = {
   searches: number;
 };
 
-export type Connections = ReturnType<typeof openConnections>;
+export type Pools = ReturnType<typeof openPools>;
 
 const idleS = 1; // closing frees the memory of a merge
 const replicaShare = 1 / 5; // of timeoutMs
@@ -27,7 +27,7 @@ const workingStatement = `
 const workingShare = 1 / 4; // of timeoutMs
 
 /** Separate pools, so neither a slow search nor a burst of reads delays a create. */
-export function openConnections({ url, readUrl, timeoutMs, searches }: ConnectionOptions) {
+export function openPools({ url, readUrl, timeoutMs, searches }: PoolsOptions) {
   const timeout = (ms: number) => ({ statement_timeout: String(ms) });
   // A lost client's transaction must not keep its rows locked.
   const storing = { idle_in_transaction_session_timeout: String(timeoutMs) };
@@ -85,7 +85,7 @@ export function openConnections({ url, readUrl, timeoutMs, searches }: Connectio
     ...primary,
     replica,
     replicaTimeoutMs,
-    count: Object.values(primary).reduce((sum, { max }) => sum + max, 0),
+    connections: Object.values(primary).reduce((sum, { max }) => sum + max, 0),
     batchOptions,
     /** Merges the pending list, as long as the server works on it. */
     async merge(): Promise<void> {
@@ -106,8 +106,8 @@ export function openConnections({ url, readUrl, timeoutMs, searches }: Connectio
     },
     /** Waits for statements in flight, `timeoutMs` at most. */
     async close(): Promise<void> {
-      const pools = [...Object.values(primary), ...(replica ? [replica] : [])];
-      await Promise.all(pools.map((pool) => pool.close(timeoutMs)));
+      const all = [...Object.values(primary), ...(replica ? [replica] : [])];
+      await Promise.all(all.map((pool) => pool.close(timeoutMs)));
     },
   };
 }

@@ -1,7 +1,7 @@
 // Runs as a separate process: sends the loads of cost.ts, and reports the results over IPC.
 import { readPositionals } from "../../tools/arguments.ts";
-import { expectedFor } from "../data/contract.ts";
 import { generate, randomFrom } from "../data/payloads.ts";
+import { expectedFor } from "../data/reference-contract.ts";
 import { type Latency, percentile } from "../measure/statistics.ts";
 import { poisson } from "./arrivals.ts";
 import { type Generator, generator, type Run } from "./generator.ts";
@@ -138,7 +138,7 @@ function tell(report: Report) {
 }
 
 if (import.meta.main) {
-  const [options = ""] = readPositionals("Usage: contest.ts OPTIONS   cost.ts starts it, with JSON", 1);
+  const [options = ""] = readPositionals("Usage: cost-loads.ts OPTIONS   cost.ts starts it, with JSON", 1);
   if (!options.startsWith("{")) {
     console.error("OPTIONS: expected a JSON object; see --help");
     process.exit(2);
