@@ -75,6 +75,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   let items = 0;
   let watching = false;
   let workingAt = -timeoutMs;
+  let dueAt = 0;
   let windowTimer: Timer | undefined;
   let last = 0;
   let meanGapMs = idleGapMs;
@@ -144,7 +145,9 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   // One timer for all items, near the deadline of the oldest.
   function tick() {
     const now = performance.now();
-    const deadlineMs = now - workingAt < workingMs ? workingFactor * timeoutMs : timeoutMs;
+    // After a pause of this process an answer of `isWorking` may be unread.
+    const isLate = isWorking !== undefined && now - dueAt > askAgainMs;
+    const deadlineMs = isLate || now - workingAt < workingMs ? workingFactor * timeoutMs : timeoutMs;
     const isExpired = (entry: Entry<I, O>) => now - entry.since >= deadlineMs;
     const firstInTime = queue.findIndex((entry) => !isExpired(entry)); // the queue is ordered by age
     const expired = queue.splice(0, firstInTime === -1 ? queue.length : firstInTime);
@@ -178,6 +181,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
 
   function watch(ms: number) {
     watching = true;
+    dueAt = performance.now() + ms;
     setTimeout(tick, ms).unref(); // does not keep the process alive
   }
 

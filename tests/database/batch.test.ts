@@ -200,6 +200,18 @@ test("a slow statement is answered while the server works on it, and so is the i
   expect(await behind).toBe("#2");
 });
 
+test("a pause of this process beyond the deadline rejects no item while the server works on it", async () => {
+  let asked = 0;
+  const isWorking = async () => {
+    asked++;
+    if (asked === 1) setTimeout(() => Bun.sleepSync(700), 20); // from 770 to 1470 ms
+    if (asked === 3) started[0]?.answer();
+    return true;
+  };
+  const { started, submit } = queue({ timeoutMs: 1000, isWorking });
+  expect(await submit(1)).toBe("#1");
+});
+
 test.each<[title: string, answer: () => Promise<boolean>]>([
   ["works on it, but twice the deadline has passed", () => Promise.resolve(true)],
   ["does not work on it", () => Promise.resolve(false)],
