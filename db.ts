@@ -8,8 +8,8 @@ import type { Pool } from "./database/pool.ts";
 import { openPools, type PoolsOptions } from "./database/pools.ts";
 import { replica } from "./database/replica.ts";
 import * as log from "./process/log.ts";
+import { indexerForCitus } from "./search/index-for-citus.ts";
 import { type Hit, placesOf } from "./search/memory.ts";
-import { moverToIndex } from "./search/move-to-index.ts";
 import { columns, type IndexQuery, insertTermsStatement, openSearch, type Search } from "./search/search.ts";
 
 export { loggable } from "./database/session.ts";
@@ -163,7 +163,7 @@ export function openDb(options: DbOptions) {
         isWorking,
         log,
         closing: closing.signal,
-        indexSome: moverToIndex(),
+        indexSome: indexerForCitus(),
         async use(query, onCitus) {
           isCitus = onCitus;
           if (isCitus) pools.planEachSearch();

@@ -1,6 +1,6 @@
 import { lookup } from "node:dns/promises";
 import { chmodSync, rmSync } from "node:fs";
-import { listenerOf } from "./port-holder.ts";
+import { listenerOf } from "./port-owner.ts";
 import type { Settings } from "./settings.ts";
 
 export type Service = {

@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { freePort } from "../tests/contest/topology.ts";
 import { runScript, serve, temporaryFolder } from "../tests/helpers/support.ts";
+import { freePort } from "../tests/helpers/topology.ts";
 
 const folder = await temporaryFolder();
 afterAll(() => folder[Symbol.asyncDispose]());

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { freePort } from "../tests/contest/topology.ts";
 import { runScript, serve } from "../tests/helpers/support.ts";
+import { freePort } from "../tests/helpers/topology.ts";
 import { startGenerator } from "./cost.ts";
 import type { Load, Sent } from "./load/cost-loads.ts";
 

@@ -1,6 +1,6 @@
 import { join, resolve } from "node:path";
 import { $ } from "bun";
-import { abortedBySignals, type Topology, topology } from "../tests/contest/topology.ts";
+import { abortedBySignals, type Topology, topology } from "../tests/helpers/topology.ts";
 import { numberOf, personsOf, readArguments, runScript, wholeOf } from "../tools/arguments.ts";
 import { store } from "./data/bulk-store.ts";
 import { people } from "./data/people.ts";

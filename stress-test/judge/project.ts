@@ -1,4 +1,4 @@
-import { freePort, runDocker } from "../../tests/contest/topology.ts";
+import { freePort, runDocker } from "../../tests/helpers/topology.ts";
 import type { Options } from "../judge.ts";
 import { brief, get } from "../measure/audit.ts";
 

@@ -44,7 +44,7 @@ async function writeJudged(): Promise<string> {
   return report;
 }
 
-/** The result of page.inspect.js. */
+/** The result of page.browser.seen.js. */
 type Seen = {
   charts: {
     title: string;
@@ -79,7 +79,7 @@ describe.each([
       name === "judge" ? await writeJudged() : await writeReport(join(folder, name), pages[name]);
     const tab = await browser.open(pathToFileURL(report).href, { scheme, width });
     await tab.run('for (const cell of document.querySelectorAll("details")) cell.open = true; true');
-    seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "page.inspect.js")).text());
+    seen = await tab.run<Seen>(await Bun.file(join(import.meta.dir, "page.browser.seen.js")).text());
     events = tab.events;
     barriers = await tab.barriers();
     await tab.close();

@@ -7,7 +7,7 @@ import { shapes } from "../helpers/malformed-requests.ts";
 import { statusesOf, targets } from "../helpers/request-targets.ts";
 import { client, type Found, newPessoa, type Problem, raw, rawRequest } from "../helpers/requests.ts";
 import { startLoops, temporaryFolder } from "../helpers/support.ts";
-import { abortedBySignals, freePort, type Service, services, topology } from "./topology.ts";
+import { abortedBySignals, freePort, type Service, services, topology } from "../helpers/topology.ts";
 
 readPositionals(`Usage: bun run test:contest
 

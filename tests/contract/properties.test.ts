@@ -2,7 +2,7 @@ import { afterAll, expect, test } from "bun:test";
 import fc from "fast-check";
 import { isOrdinary, NovaPessoa, parsePessoa } from "../../contract/pessoa.ts";
 import { readPessoa } from "../../stress-test/data/reference-contract.ts";
-import { expectFound, hostile, nascimento, person, termsOf } from "../helpers/model.ts";
+import { expectFound, hostile, nascimento, person, termsOf } from "../helpers/random-persons.ts";
 import { isControl, targets } from "../helpers/request-targets.ts";
 import { type Found, rawRequest } from "../helpers/requests.ts";
 import { serve, twins } from "../helpers/support.ts";

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { chmod, mkdir, readdir, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { type Cluster, startCluster } from "../helpers/cluster.ts";
-import { expectExact, samplePersons } from "../helpers/model.ts";
+import { expectExact, samplePersons } from "../helpers/random-persons.ts";
 import { client, newPessoa } from "../helpers/requests.ts";
 import { project, type Registry, serve, spawnServer, temporaryFolder } from "../helpers/support.ts";
 

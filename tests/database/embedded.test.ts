@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EmbeddedError, startEmbedded } from "../../database/embedded.ts";
 import { linkLibraries } from "../../database/shared-libraries.ts";
-import { createUntilGone, expectAll, postmasterPid, processesOn, runCode } from "../helpers/processes.ts";
+import { createUntilGone, expectAll, postmasterPid, processesOn, runCode } from "../helpers/crash.ts";
 import { client, newPessoa } from "../helpers/requests.ts";
 import { project, spawnServer, temporaryFolder } from "../helpers/support.ts";
 

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, spyOn, test } from "bun:test";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { freePort } from "../contest/topology.ts";
 import { type Cluster, startCluster } from "../helpers/cluster.ts";
 import { type Found, newPessoa } from "../helpers/requests.ts";
 import { listens, serve, spawnServer } from "../helpers/support.ts";
+import { freePort } from "../helpers/topology.ts";
 
 // A PostgreSQL server that DATABASE_URL names.
 

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { readFile, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { startEmbedded } from "../../database/embedded.ts";
-import { expectAll, postmasterPid } from "../helpers/processes.ts";
+import { expectAll, postmasterPid } from "../helpers/crash.ts";
 import { client, type Found, newPessoa } from "../helpers/requests.ts";
 import { silentProxy } from "../helpers/silent-proxy.ts";
 import { serve, temporaryFolder } from "../helpers/support.ts";

@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { $ } from "bun";
 import type { Random } from "../../stress-test/data/payloads.ts";
 import type { Body, Outcome } from "../../stress-test/load/journal.ts";
-import { type Service, services, type Topology } from "../contest/topology.ts";
 import { client } from "../helpers/requests.ts";
 import type { Obeyed, Order, Step } from "../helpers/silent-proxy.ts";
+import { type Service, services, type Topology } from "../helpers/topology.ts";
 
 export type Context = {
   topology: Topology;
@@ -200,7 +200,7 @@ function jumps(whose: "api" | "db"): Prepare {
         if (whose === "db") {
           const aheadS = Number(told.trim()) - Date.now() / 1000;
           assert.ok(Math.abs(aheadS - jumpS) <= 2, `Postgres is ahead by ${aheadS} s and not by ${jumpS}`);
-        } else await topology.compose("exec", "-T", "clock", "bun", "/clock.ts", String(jumpS));
+        } else await topology.compose("exec", "-T", "clock", "bun", "/await-clock.ts", String(jumpS));
       }
     };
   };

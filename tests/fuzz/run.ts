@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readArguments, wholeOf } from "../../tools/arguments.ts";
-import { abortedBySignals, topology } from "../contest/topology.ts";
+import { abortedBySignals, topology } from "../helpers/topology.ts";
 
 const usage = `Usage: bun run test:fuzz [--seed S] [--seconds N]
 

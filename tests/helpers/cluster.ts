@@ -2,8 +2,8 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { postgresRunner } from "../../database/run-as.ts";
-import { freePort } from "../contest/topology.ts";
 import { query } from "./support.ts";
+import { freePort } from "./topology.ts";
 
 export type Cluster = Awaited<ReturnType<typeof startCluster>>;
 

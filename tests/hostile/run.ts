@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { latencyAt, type Result } from "../../stress-test/load/results.ts";
 import { namedOf, readArguments, wholeOf } from "../../tools/arguments.ts";
-import { abortedBySignals } from "../contest/topology.ts";
+import { abortedBySignals } from "../helpers/topology.ts";
 import { attacks } from "./attacks.ts";
 import type { Experience } from "./neighbour.ts";
 import { directly, throughNginx } from "./target.ts";

@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { startEmbedded } from "../../database/embedded.ts";
 import schema from "../../schema.sql" with { type: "text" };
 import { maxInMemory } from "../../search/limits.ts";
-import { services, topology } from "../contest/topology.ts";
 import { query, spawnServer, temporaryFolder } from "../helpers/support.ts";
+import { services, topology } from "../helpers/topology.ts";
 
 /** Through nginx in the contest's topology, or directly to `bun run server.ts` on a port, without limits. */
 export type Way = "nginx" | "direct";

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { Judged } from "../../stress-test/judge/report.ts";
 import { readPositionals } from "../../tools/arguments.ts";
-import { freePort } from "../contest/topology.ts";
 import { temporaryFolder } from "../helpers/support.ts";
+import { freePort } from "../helpers/topology.ts";
 
 readPositionals(`Usage: bun run test:judge
 

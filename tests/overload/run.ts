@@ -15,7 +15,7 @@ import {
 } from "../../stress-test/load/requests.ts";
 import { faultsOf, latencyAt, type Result } from "../../stress-test/load/results.ts";
 import { numberOf, readArguments } from "../../tools/arguments.ts";
-import { abortedBySignals, services, topology } from "../contest/topology.ts";
+import { abortedBySignals, services, topology } from "../helpers/topology.ts";
 
 const leastGoodput = 80; // % of the peak
 const leastOfKind = 50; // % of the peak of creates, reads and searches each

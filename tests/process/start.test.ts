@@ -2,8 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { appendFile, mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
-import { listenerOf } from "../../process/port-holder.ts";
-import { expectAll, processesOn, runCode } from "../helpers/processes.ts";
+import { listenerOf } from "../../process/port-owner.ts";
+import { expectAll, processesOn, runCode } from "../helpers/crash.ts";
 import { client, newPessoa } from "../helpers/requests.ts";
 import {
   beginServer,

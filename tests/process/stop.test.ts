@@ -9,7 +9,7 @@ import { startEmbedded } from "../../database/embedded.ts";
 import { main } from "../../process/main.ts";
 import { help, readSettings } from "../../process/settings.ts";
 import { start } from "../../server.ts";
-import { appears, processesOn } from "../helpers/processes.ts";
+import { appears, processesOn } from "../helpers/crash.ts";
 import { client, newPessoa } from "../helpers/requests.ts";
 import {
   beginServer,

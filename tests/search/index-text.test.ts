@@ -7,7 +7,7 @@ import { trigramSample } from "../../search/rare-trigrams.ts";
 import { searchableInBulk } from "../../search/search.ts";
 import { shortTerms } from "../../search/short-terms.ts";
 import { holds } from "../../stress-test/data/reference-contract.ts";
-import { pieceOf } from "../helpers/model.ts";
+import { pieceOf } from "../helpers/random-persons.ts";
 import { newPessoa } from "../helpers/requests.ts";
 
 // Includes the letters that encode other characters, surrogate pairs and the separator.

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { maxFound } from "../../search/limits.ts";
 import type { Pessoa } from "../../stress-test/data/reference-contract.ts";
 import { startCluster } from "../helpers/cluster.ts";
-import { expectExact, expectFound, samplePersons, termsOf } from "../helpers/model.ts";
+import { expectExact, expectFound, samplePersons, termsOf } from "../helpers/random-persons.ts";
 import { client, type Found, newPessoa } from "../helpers/requests.ts";
 import {
   connect,

@@ -5,7 +5,7 @@ import { lowerCased } from "../../search/index-text.ts";
 import { maxFound } from "../../search/limits.ts";
 import { openMemory } from "../../search/memory.ts";
 import { holds } from "../../stress-test/data/reference-contract.ts";
-import { pieceOf } from "../helpers/model.ts";
+import { pieceOf } from "../helpers/random-persons.ts";
 
 const character = fc.oneof(
   fc.constantFrom(..."aAbBéÉßİıΣσς😀漢%_\\ \u0001\u00ff\u0080"),

@@ -4,7 +4,7 @@ export {};
 const patienceMs = 5000;
 const [given = "", ...more] = process.argv.slice(2);
 if (given === "--help" || given === "-h") {
-  console.log("Usage: clock.ts SECONDS   run.ts starts it in a container");
+  console.log("Usage: await-clock.ts SECONDS   run.ts starts it in a container");
   process.exit(0);
 }
 if (!/^-?\d+$/.test(given) || more.length > 0) {

@@ -14,7 +14,7 @@ const updateStatement = `
  * For a database that became Citus, where all persons are in the index. Each call indexes some persons. False when
  * none is left.
  */
-export function moverToIndex(): (query: Query) => Promise<boolean> {
+export function indexerForCitus(): (query: Query) => Promise<boolean> {
   const short = shortTerms(Number.POSITIVE_INFINITY);
   return async (query) => {
     const rows = await query<Row>(`select ${columns} from pessoas where busca is null limit ${portion}`, []);

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { runScript } from "../tests/helpers/support.ts";
 
-const start = (...args: string[]) => runScript("stress-test/start.ts", args);
+const start = (...args: string[]) => runScript("stress-test/start-time.ts", args);
 
 test("both kinds of start are measured, and the first start is shown separately", async () => {
   const { code, stdout } = await start("--times", "2", "--json");
