@@ -33,6 +33,7 @@ const stopTimeoutMs = 30_000;
 const killTimeoutMs = 1000;
 const claimTimeoutMs = 2000;
 const pollMs = 10;
+const advisoryLock = "31636743923917172"; // one more than the migration's
 
 // Kill functions by pid. No child outlives this process.
 const running = new Map<number, () => void>();
@@ -325,7 +326,7 @@ function statusOf(pid: number): { name?: string | undefined; state?: string | un
  * PostgreSQL starts or stops.
  */
 async function claim(sql: postgres.Sql): Promise<boolean | undefined> {
-  const asked = sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${"31636743923917172"}) as owned`;
+  const asked = sql<{ owned: boolean }[]>`select pg_try_advisory_lock(${advisoryLock}) as owned`;
   // A connection that is lost while PostgreSQL starts may leave its query pending (porsager/postgres#1193).
   const rows = await within(
     claimTimeoutMs,

@@ -3,7 +3,7 @@ import { chmodSync, rmSync } from "node:fs";
 import { listenerOf } from "./port-owner.ts";
 import type { Settings } from "./settings.ts";
 
-export type Service = {
+export type Handlers = {
   handle(request: Request): Promise<Response>;
   /** The answer when `handle` throws. */
   failed(error: Error): Response;
@@ -13,9 +13,9 @@ const upstreamKeepAliveMs = 1000; // keepalive_timeout of the upstream in nginx.
 const idleTimeoutS = 75; // longer than nginx keeps an idle connection, so that nginx closes it
 
 /** RangeError, in one line, names the invalid setting. */
-export async function listen(settings: Settings, service: Service) {
+export async function listen(settings: Settings, handlers: Handlers) {
   const { SOCKET } = settings;
-  const server = await (SOCKET === undefined ? onPort(settings, service) : onSocket(SOCKET, service));
+  const server = await (SOCKET === undefined ? onPort(settings, handlers) : onSocket(SOCKET, handlers));
   return {
     url: SOCKET ?? server.url.href,
     /**
@@ -26,9 +26,9 @@ export async function listen(settings: Settings, service: Service) {
       if (SOCKET === undefined) return;
       rmSync(SOCKET, { force: true });
       server.reload({
-        ...options(service),
+        ...options(handlers),
         async fetch(request) {
-          const response = await service.handle(request);
+          const response = await handlers.handle(request);
           response.headers.set("Connection", "close");
           return response;
         },
@@ -41,25 +41,25 @@ export async function listen(settings: Settings, service: Service) {
   };
 }
 
-const options = ({ handle, failed }: Service) => ({
+const options = ({ handle, failed }: Handlers) => ({
   fetch: handle,
   error: failed,
-  maxRequestBodySize: Number.MAX_SAFE_INTEGER, // the service has its own limit
+  maxRequestBodySize: Number.MAX_SAFE_INTEGER, // they have their own limit
 });
 
-async function onPort({ HOST, PORT }: Settings, service: Service) {
+async function onPort({ HOST, PORT }: Settings, handlers: Handlers) {
   try {
-    return Bun.serve({ ...options(service), hostname: HOST, port: PORT, idleTimeout: idleTimeoutS });
+    return Bun.serve({ ...options(handlers), hostname: HOST, port: PORT, idleTimeout: idleTimeoutS });
   } catch (error) {
     throw await cannotListen(error as NodeJS.ErrnoException, HOST, PORT);
   }
 }
 
-async function onSocket(path: string, service: Service) {
+async function onSocket(path: string, handlers: Handlers) {
   let server: ReturnType<typeof Bun.serve> | undefined;
   try {
     await removeStaleSocket(path);
-    server = Bun.serve({ ...options(service), unix: path });
+    server = Bun.serve({ ...options(handlers), unix: path });
     chmodSync(path, 0o666); // nginx is another user; the folder's rights decide
     return server;
   } catch (error) {

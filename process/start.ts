@@ -3,13 +3,13 @@ import { Unavailable } from "../database/batch.ts";
 import { type Embedded, startEmbedded } from "../database/embedded.ts";
 import { loggable } from "../database/session.ts";
 import { within } from "../database/within.ts";
-import { type Service as Handler, listen } from "./listen.ts";
+import { type Handlers, listen } from "./listen.ts";
 import * as log from "./log.ts";
 import { unpatched } from "./patched.ts";
 import type { Settings } from "./settings.ts";
 
 /** A service on a database. */
-export type Service = Handler & {
+export type Service = Handlers & {
   /** Rejects with Unavailable while that is not possible yet. */
   migrate(): Promise<void>;
   close(): Promise<void>;
