@@ -75,7 +75,6 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   let items = 0;
   let watching = false;
   let workingAt = -timeoutMs;
-  let dueAt = 0;
   let windowTimer: Timer | undefined;
   let last = 0;
   let meanGapMs = idleGapMs;
@@ -143,7 +142,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
   }
 
   // One timer for all items, near the deadline of the oldest.
-  function tick() {
+  function tick(dueAt: number) {
     const now = performance.now();
     // After a pause of this process an answer of `isWorking` may be unread.
     const isLate = isWorking !== undefined && now - dueAt > askAgainMs;
@@ -181,8 +180,7 @@ export function batches<I, O>(run: (items: I[]) => Promise<O[]>, options: BatchO
 
   function watch(ms: number) {
     watching = true;
-    dueAt = performance.now() + ms;
-    setTimeout(tick, ms).unref(); // does not keep the process alive
+    setTimeout(tick, ms, performance.now() + ms).unref(); // does not keep the process alive
   }
 
   /** Infinity without items. */

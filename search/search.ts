@@ -18,10 +18,10 @@ import { shortTerms } from "./short-terms.ts";
  * (feed.ts), so it finds every person whose 201 was sent. Their rows have no `busca`, only an index of transaction
  * numbers.
  *
- * Later and long persons are in a GIN index of trigrams over `busca`, which spells their fields in letters (index-text.ts).
- * A search asks for the rarest trigrams of its term (rare-trigrams.ts). Instances merge the index's pending list
- * (pending-list.ts). Terms of one and two characters have no trigram: a table has up to 50 persons for each
- * (short-terms.ts).
+ * Later and long persons are in a GIN index of trigrams over `busca`, which spells their fields in letters
+ * (index-text.ts). A search asks for the rarest trigrams of its term (rare-trigrams.ts). Instances merge the index's
+ * pending list (pending-list.ts). Terms of one and two characters have no trigram: a table has up to 50 persons for
+ * each (short-terms.ts).
  *
  * Any 50 matches are a correct answer, and persons never change. So a term that 50 persons in memory have is neither
  * stored nor searched in the index.
